@@ -1,0 +1,16 @@
+"""The `toft` command; answers `--version` before anything heavy is imported."""
+
+import sys
+
+from toft import __version__
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"toft {__version__}\n")
+        return
+
+
+if __name__ == "__main__":
+    main()

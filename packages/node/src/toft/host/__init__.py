@@ -1,0 +1,1 @@
+"""Processes, sandboxes, limits and hardware facts: the only room that spawns."""

@@ -1,0 +1,1 @@
+"""Manifests, environments, instances and their supervision."""

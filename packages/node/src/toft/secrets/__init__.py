@@ -1,0 +1,1 @@
+"""Secret values, resolved at the moment of use and never shown."""

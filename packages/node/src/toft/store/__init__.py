@@ -1,0 +1,1 @@
+"""Durable file writes and the database: acknowledged means on disk."""
