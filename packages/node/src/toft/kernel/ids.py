@@ -1,0 +1,57 @@
+"""Identifiers and names: what may become a path is decided here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from toft.kernel import clock as clocks
+from toft.kernel import errors
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+Randomness = Callable[[int], bytes]
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text may become a path component, an instance or a plugin name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return the name, or refuse it.
+
+    Args:
+        name: What somebody typed or sent.
+        what: The word for it in the message, such as `plugin name`.
+
+    Raises:
+        UsageError: It is not 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter or digit.
+    """
+    if not isinstance(name, str) or not is_name(name):
+        shown = repr(name)[:80]
+        raise errors.UsageError(
+            f"{what} {shown} is not 1 to 64 of a-z, 0-9, '_' and '-', starting with a letter or digit",
+            code="name.invalid",
+            details={"name": shown},
+        )
+    return name
+
+
+def suggest_name(text: str) -> str:
+    """Turn any text into the nearest allowed name; empty when nothing is left of it."""
+    folded = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
+    return folded[:64]
+
+
+def ulid(clock: clocks.Clock = clocks.SYSTEM, randomness: Randomness = os.urandom) -> str:
+    """Return 26 characters: 48 bits of milliseconds, then 80 random bits; sorts by time of making."""
+    value = (int(clock.now() * 1000) << 80) | int.from_bytes(randomness(10), "big")
+    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
+
+
+def new_id(kind: str, clock: clocks.Clock = clocks.SYSTEM, randomness: Randomness = os.urandom) -> str:
+    """Return an identifier that says what it names, such as `job_01J…`."""
+    return f"{kind}_{ulid(clock, randomness)}"

@@ -1,0 +1,217 @@
+"""One frozen tree of settings, read once: caller, then environment, then file, then defaults.
+
+The file is TOML: the one named by `TOFT_SETTINGS`, else `toft.toml` in the working directory, else
+`settings.toml` in the home. Relative paths in it start at the file's own directory. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from toft.kernel import errors
+
+_ENVIRONMENT = {
+    "TOFT_HOME": "home",
+    "TOFT_MODELS_DIR": "models_dir",
+    "TOFT_ISOLATION": "isolation",
+    "TOFT_OFFLINE": "offline",
+    "TOFT_CONDA_TOOL": "conda_tool",
+    "TOFT_CONDA_PREFIX": "conda_prefix",
+}
+_CHOICES = {
+    "isolation": ("auto", "namespaces", "plain"),
+    "conda_tool": ("auto", "rattler", "micromamba", "mamba", "conda", "pixi"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of an embedded node.
+
+    Attributes:
+        home: Where everything durable lives (`TOFT_HOME`).
+        interpreters: Python executables or directories to look in, before the ones uv finds.
+        models_dir: A directory every plugin may read; its path is in the worker's `TOFT_MODELS_DIR`.
+        isolation: `namespaces`, `plain`, or `auto` for the best this machine allows.
+        offline: Never use the network to build an environment.
+        conda_tool: What builds an environment from `environment.yml`.
+        conda_prefix: Where a project-local micromamba lives.
+        plugins_file: The list `plugin add` takes when it is given none.
+        detect_drift: Compare a plugin's live schema with its manifest when it is loaded.
+        load_stall_s: Seconds without any sign of progress after which loading or initialising is ended.
+        call_stall_s: The same for a running call; 0 lets a call be silent for ever.
+        cancel_grace_s: Seconds a cancelled call may take to end by itself before its worker is replaced.
+        cleanup_s: Seconds an unloading plugin may take to clean up.
+        restart_first_s: Pause before the first restart of a worker that died; doubles up to `restart_most_s`.
+        restart_most_s: The longest pause.
+        restart_healthy_s: A worker that lived this long starts counting from zero again.
+        crash_limit: Deaths in a row after which an instance stays down until somebody asks for it.
+        queue_limit: Calls that may wait for one instance; one more is answered `busy`.
+        log_bytes: Size of one log file of an instance before it is rotated.
+        log_files: Rotated files kept beside the current one.
+    """
+
+    home: Path
+    interpreters: tuple[str, ...] = ()
+    models_dir: Path | None = None
+    isolation: str = "auto"
+    offline: bool = False
+    conda_tool: str = "auto"
+    conda_prefix: Path | None = None
+    plugins_file: Path = Path("plugins.yaml")
+    detect_drift: bool = True
+    load_stall_s: float = 60.0
+    call_stall_s: float = 0.0
+    cancel_grace_s: float = 3.0
+    cleanup_s: float = 5.0
+    restart_first_s: float = 0.1
+    restart_most_s: float = 30.0
+    restart_healthy_s: float = 60.0
+    crash_limit: int = 5
+    queue_limit: int = 1024
+    log_bytes: int = 4_000_000
+    log_files: int = 2
+
+
+def default_home(environ: Mapping[str, str], *, is_root: bool | None = None) -> Path:
+    """Return where a node lives when nobody says otherwise."""
+    if is_root if is_root is not None else os.geteuid() == 0:
+        return Path("/var/lib/toft")
+    base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME", "/"), ".local", "state")
+    return Path(base) / "toft"
+
+
+def read(
+    environ: Mapping[str, str] | None = None, *, directory: Path | None = None, **given: Any
+) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        environ: The environment; the process's own by default.
+        directory: The working directory, where `toft.toml` is looked for.
+        given: What the caller sets; None means not set.
+
+    Raises:
+        UsageError: A key is unknown, a value has the wrong type, or the file cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    directory = directory or Path.cwd()
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    _refuse_unknown(chosen, "the caller")
+    chosen = _typed(chosen, directory, "the caller")
+    from_environ = {field: environ[name] for name, field in _ENVIRONMENT.items() if environ.get(name)}
+    from_environ_typed = _typed(from_environ, directory, "the environment")
+    home = chosen.get("home") or from_environ_typed.get("home") or None
+    path = _find_file(environ, directory, home or default_home(environ))
+    from_file: dict[str, Any] = {}
+    if path is not None:
+        from_file = _typed(_load(path), path.parent, str(path))
+    merged = {**from_file, **from_environ_typed, **chosen}
+    merged.setdefault("home", default_home(environ))
+    return Settings(**merged)
+
+
+def _find_file(environ: Mapping[str, str], directory: Path, home: Path) -> Path | None:
+    named = environ.get("TOFT_SETTINGS")
+    if named:
+        return (directory / named).absolute()
+    for path in (directory / "toft.toml", home / "settings.toml"):
+        # Another user's file in a shared directory must not choose what this process runs.
+        try:
+            owner = path.stat().st_uid
+        except OSError:
+            continue
+        if owner in (0, os.geteuid()):
+            return path
+    return None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise errors.UsageError(
+            f"settings file {path} cannot be read: {error}", code="settings.unreadable"
+        ) from error
+    _refuse_unknown(values, str(path))
+    return values
+
+
+def _refuse_unknown(values: Mapping[str, Any], source: str) -> None:
+    known = [field.name for field in dataclasses.fields(Settings)]
+    unknown = {}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            unknown[key] = f"did you mean {near[0]}?" if near else "no such setting"
+    if unknown:
+        listed = "; ".join(f"{key}: {why}" for key, why in unknown.items())
+        raise errors.UsageError(
+            f"unknown settings in {source}: {listed}",
+            code="settings.unknown",
+            details={"fields": unknown, "known": known},
+        )
+
+
+def _typed(values: Mapping[str, Any], base: Path, source: str) -> dict[str, Any]:
+    hints = get_type_hints(Settings)
+    typed: dict[str, Any] = {}
+    bad: dict[str, str] = {}
+    for key, value in values.items():
+        try:
+            typed[key] = _convert(hints[key], value, base)
+        except (KeyError, TypeError, ValueError):
+            bad[key] = f"{value!r} is not {_word(hints[key])}"
+            continue
+        allowed = _CHOICES.get(key)
+        if allowed and typed[key] not in allowed:
+            bad[key] = f"{value!r} is not one of {', '.join(allowed)}"
+    if bad:
+        listed = "; ".join(f"{key}: {why}" for key, why in bad.items())
+        raise errors.UsageError(
+            f"settings in {source} do not fit: {listed}", code="settings.invalid", details={"fields": bad}
+        )
+    return typed
+
+
+_TRUTH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _convert(kind: Any, value: Any, base: Path) -> Any:
+    if Path in (kind, *get_args(kind)):
+        return (base / Path(value).expanduser()).absolute()
+    if kind is bool:
+        return value if isinstance(value, bool) else _TRUTH[str(value).lower()]
+    if kind == tuple[str, ...]:
+        if isinstance(value, str):
+            raise TypeError(value)
+        return tuple(str(item) for item in value)
+    if kind in (int, float):
+        if isinstance(value, bool) or (kind is int and float(value) != int(value)):
+            raise TypeError(value)
+        return kind(value)
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _word(kind: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return words.get(kind, "a path" if Path in (kind, *get_args(kind)) else "a list of texts")

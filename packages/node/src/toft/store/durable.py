@@ -1,0 +1,199 @@
+"""Durable file writes: when a function here returns, what it wrote survives a power cut.
+
+Temporary file beside the target, fsync, rename, fsync of the directory. The operations come in as an object,
+so that a test can stop the world between any two of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from toft.kernel import errors
+
+_counter = itertools.count()
+
+
+class Operations(Protocol):
+    """The steps a durable write is made of."""
+
+    def write(self, path: str, data: bytes, mode: int) -> None:
+        """Make a new file with these bytes and fsync it; fails when there is one."""
+        ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Put one name in the place of another, atomically."""
+        ...
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory survive."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Take a file away."""
+        ...
+
+
+class SystemOperations:
+    """The operating system's own."""
+
+    def write(self, path: str, data: bytes, mode: int) -> None:
+        """Make a new file with these bytes and fsync it."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename, replacing what is there."""
+        os.rename(source, target)
+
+    def sync_directory(self, path: str) -> None:
+        """Fsync the directory."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: str) -> None:
+        """Unlink the file."""
+        os.unlink(path)
+
+
+SYSTEM = SystemOperations()
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a hidden name beside a path that nobody else uses; `sweep` knows it by its start."""
+    return path.with_name(f".tmp-{path.name}-{os.getpid()}-{next(_counter)}")
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644, operations: Operations = SYSTEM) -> None:
+    """Put bytes under a name so that at every moment either the old or the new content is there, whole.
+
+    Raises:
+        OSError: As the operating system said; the old content is untouched and nothing is left over.
+    """
+    temporary = str(temporary_name(path))
+    try:
+        operations.write(temporary, data, mode)
+        operations.rename(temporary, str(path))
+    except OSError:
+        with contextlib.suppress(OSError):
+            operations.remove(temporary)
+        raise
+    operations.sync_directory(str(path.parent))
+
+
+def write_json(path: Path, value: Any, *, mode: int = 0o644, operations: Operations = SYSTEM) -> None:
+    """Write a value as indented JSON with sorted keys."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_file(path, text.encode(), mode=mode, operations=operations)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        IntegrityError: It is not JSON.
+    """
+    data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise errors.IntegrityError(
+            f"{path} is not JSON: {error}", code="store.damaged", details={"path": str(path)}
+        ) from error
+
+
+def remove_file(path: Path, *, operations: Operations = SYSTEM) -> bool:
+    """Take a file away durably; False when there was none."""
+    try:
+        operations.remove(str(path))
+    except FileNotFoundError:
+        return False
+    operations.sync_directory(str(path.parent))
+    return True
+
+
+def make_directory(path: Path, mode: int = 0o755, *, operations: Operations = SYSTEM) -> None:
+    """Make a directory and the ones above it, and make their names survive."""
+    missing = []
+    current = path
+    while not current.is_dir():
+        missing.append(current)
+        current = current.parent
+    for directory in reversed(missing):
+        directory.mkdir(mode=mode, exist_ok=True)
+        operations.sync_directory(str(directory.parent))
+
+
+def sync_tree(path: Path) -> None:
+    """Fsync every file and directory below a path, the path included."""
+    for directory, _, files in os.walk(path):
+        for name in files:
+            target = os.path.join(directory, name)
+            if os.path.islink(target):
+                continue
+            fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        SYSTEM.sync_directory(directory)
+
+
+def publish_directory(staged: Path, path: Path, *, operations: Operations = SYSTEM) -> None:
+    """Give a finished directory its name; the name must be free or the rename fails.
+
+    Durability: The content is fsynced before the name appears.
+    """
+    sync_tree(staged)
+    operations.rename(str(staged), str(path))
+    operations.sync_directory(str(path.parent))
+
+
+def remove_directory(path: Path, *, operations: Operations = SYSTEM) -> bool:
+    """Take a directory away, its name first in one step, then its content; False when there was none."""
+    condemned = temporary_name(path)
+    try:
+        operations.rename(str(path), str(condemned))
+    except FileNotFoundError:
+        return False
+    operations.sync_directory(str(path.parent))
+    _make_writable(condemned)
+    shutil.rmtree(condemned)
+    return True
+
+
+def sweep(directory: Path, *, keep: frozenset[str] = frozenset()) -> list[Path]:
+    """Remove what interrupted writers left in a directory; only while holding the directory's lock."""
+    removed = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(directory.iterdir()):
+            if path.name.startswith(".tmp-") and path.name not in keep:
+                if path.is_dir() and not path.is_symlink():
+                    _make_writable(path)
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+                removed.append(path)
+    return removed
+
+
+def _make_writable(path: Path) -> None:
+    for directory, names, _ in os.walk(path):
+        for name in (directory, *(os.path.join(directory, name) for name in names)):
+            if not os.path.islink(name):
+                os.chmod(name, 0o700)
