@@ -1,36 +1,46 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 STAMP := $(VENV)/.stamp
-INPUTS := requirements/uv.txt requirements/dev.txt packages/node/pyproject.toml packages/sdk/pyproject.toml
+INPUTS := tools/setup.sh requirements/uv.txt requirements/dev.txt packages/node/pyproject.toml packages/sdk/pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: setup check test lock fix
+.PHONY: setup demo check test bench fix lock clean
 setup: $(STAMP)
 
 $(STAMP): $(INPUTS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e packages/sdk -e packages/node
+	PYTHON="$(PYTHON)" sh tools/setup.sh
 	touch $@
 
-lock:
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate requirements/uv.in -o requirements/uv.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-emit-package toft-sdk requirements/dev.in packages/node/pyproject.toml packages/sdk/pyproject.toml -o requirements/dev.txt
-
-fix: setup
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+demo: setup
+	$(BIN)/toft demo
 
 check: setup
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy packages/node/src packages/sdk/src
-	$(BIN)/lint-imports
+	$(BIN)/ruff format --quiet --check . || { echo 'run: make fix'; exit 1; }
+	$(BIN)/ruff check --quiet --output-format concise .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest tests/unit tests/docs
 
 test: check
-	$(BIN)/python -m pytest tests/contract tests/system
+	$(BIN)/python -m pytest $(wildcard tests/contract tests/system)
+
+bench: setup
+	$(BIN)/toft bench runtime
+
+fix: setup
+	$(BIN)/ruff check --quiet --fix --output-format concise . || true
+	$(BIN)/ruff format --quiet .
+	$(BIN)/python tools/decision_index.py
+	test ! -f tools/generate_docs.py || $(BIN)/python tools/generate_docs.py
+
+lock: setup
+	$(COMPILE) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) --no-emit-package toft-sdk -c requirements/uv.txt requirements/dev.in \
+		packages/node/pyproject.toml packages/sdk/pyproject.toml -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
