@@ -24,7 +24,7 @@ BINARY = {".pdf", ".png", ".jpg", ".ico", ".woff2", ".whl", ".gz", ".zip", ".db"
 ADDRESS = re.compile(r"""https?://(?:[^/@\s"'<>]*@)?([A-Za-z0-9.-]+)""")
 RULES = {
     # Written with a class of one letter so that this file does not match itself.
-    "a path of somebody's machine": re.compile(r"/wor[k]/|/root/\.pyen[v]|/home/(?!user\b|you\b|ada\b)[a-z]"),
+    "a path of somebody's machine": re.compile(r"/wor[k]/|/root/\.pyen[v]"),
     "an index line in a requirements file": re.compile(r"^\s*--(?:extra-)?index-ur[l]"),
     "a recorded download address": re.compile(r'"resolve[d]":\s*"http'),
     "an unfinished mark": re.compile(r"\b(?:TOD[O]|FIXM[E]|XX[X])\b"),
