@@ -1,0 +1,89 @@
+"""How many calls run at once on one instance; the others wait in order, and not too many of them.
+
+Nothing here awaits: a call that may run is started by calling it, so the fast path costs two comparisons.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from toft.plugins import faults
+
+
+class Gate:
+    """Lets calls through, first come first served.
+
+    Args:
+        instance: For messages.
+        cap: Calls that may run at once; None is unbounded.
+        limit: Calls that may wait.
+    """
+
+    def __init__(self, instance: str, cap: int | None, limit: int) -> None:
+        self._instance = instance
+        self._limit = limit
+        self._waiting: OrderedDict[object, Callable[[], None]] = OrderedDict()
+        self._is_open = False
+        self.cap = cap
+        self.running = 0
+
+    @property
+    def waiting(self) -> int:
+        """Return how many calls wait."""
+        return len(self._waiting)
+
+    def enter(self, key: object, start: Callable[[], None]) -> None:
+        """Call `start` now or when it is this call's turn.
+
+        Raises:
+            BusyError: As many calls wait as may.
+        """
+        if self._is_open and not self._waiting and (self.cap is None or self.running < self.cap):
+            self.running += 1
+            start()
+            return
+        if len(self._waiting) >= self._limit:
+            raise faults.BusyError(
+                f"{len(self._waiting)} calls already wait for instance {self._instance}",
+                details={"running": self.running, "waiting": len(self._waiting), "cap": self.cap},
+                hint="call again later, or raise its concurrency or queue_limit",
+            )
+        self._waiting[key] = start
+
+    def leave(self) -> None:
+        """Note that a call that was let through has ended."""
+        self.running -= 1
+        if self._waiting:
+            self._admit()
+
+    def withdraw(self, key: object) -> bool:
+        """Forget a waiting call; False when it is not waiting (any more)."""
+        return self._waiting.pop(key, None) is not None
+
+    def open(self) -> None:
+        """Let calls through from now on."""
+        self._is_open = True
+        self._admit()
+
+    def close(self) -> None:
+        """Let nobody through; those who wait keep their places."""
+        self._is_open = False
+
+    def set_cap(self, cap: int | None) -> None:
+        """Change how many may run at once; those who run are not disturbed."""
+        self.cap = cap
+        self._admit()
+
+    def drain(self) -> list[Any]:
+        """Take out everybody who waits, in order."""
+        keys = list(self._waiting)
+        self._waiting.clear()
+        return keys
+
+    def _admit(self) -> None:
+        while self._is_open and self._waiting and (self.cap is None or self.running < self.cap):
+            _, start = self._waiting.popitem(last=False)
+            self.running += 1
+            start()

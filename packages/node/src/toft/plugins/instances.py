@@ -1,0 +1,178 @@
+"""What is remembered of an instance: its plugin, configuration, options and whether it is enabled.
+
+One row in `node.db`; a row is there once somebody configured, enabled or disabled the instance. Loading alone
+remembers nothing, so a load that fails has nothing to take back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toft.kernel import clock as clocks
+from toft.kernel import errors, log
+from toft.store import database
+
+_log = log.get_logger("plugins.instances")
+_QUERIES = database.read_queries("toft.plugins")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceOptions:
+    """How one instance is run, beside its configuration.
+
+    Attributes:
+        concurrency: Calls at once; 0 is unbounded, None is what the plugin declares.
+        queue_limit: Calls that may wait; None is the node's setting.
+        memory_bytes: The most its process tree may hold, where the machine can limit it.
+        processes: The most processes and threads it may have.
+        spare: Keep a second worker with the plugin imported, ready to take over.
+        zygote: Start workers by forking one that has the plugin imported; the plugin must be fork-safe.
+        network: False gives it a network of its own with nothing on it.
+        writable: Directories it may write to, beside its own.
+        env: Values of declared environment variables, for this instance only.
+        cancel_grace_s: Seconds a cancelled call may take to end by itself; None is the node's setting.
+        load_stall_s: Seconds without a sign of progress that end its loading; None is the node's setting.
+        call_stall_s: The same for a call; 0 lets it be silent for ever; None is the node's setting.
+        is_monitor: Ask this instance, not the node, what the machine is doing.
+    """
+
+    concurrency: int | None = None
+    queue_limit: int | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    spare: bool = False
+    zygote: bool = False
+    network: bool = True
+    writable: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cancel_grace_s: float | None = None
+    load_stall_s: float | None = None
+    call_stall_s: float | None = None
+    is_monitor: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InstanceOptions:
+        """Build options from JSON-like values.
+
+        Raises:
+            UsageError: A key is unknown.
+        """
+        known = {option.name for option in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise errors.UsageError(
+                f"unknown instance options: {', '.join(unknown)}",
+                code="instance.options",
+                details={"unknown": unknown, "known": sorted(known)},
+            )
+        given = dict(values)
+        if "writable" in given:
+            given["writable"] = tuple(str(path) for path in given["writable"])
+        if "env" in given:
+            given["env"] = {str(key): str(value) for key, value in dict(given["env"]).items()}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as JSON-like values."""
+        default = InstanceOptions()
+        values = {}
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if value != getattr(default, option.name):
+                values[option.name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceRecord:
+    """One row."""
+
+    name: str
+    plugin: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    options: InstanceOptions = field(default_factory=InstanceOptions)
+    enabled: bool = True
+    updated_at: str = ""
+
+
+class Instances:
+    """The rows of `node.db`.
+
+    Args:
+        store: The open database.
+        clock: For `updated_at`.
+    """
+
+    def __init__(self, store: database.Database, clock: clocks.Clock = clocks.SYSTEM) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def find(self, name: str) -> InstanceRecord | None:
+        """Return what is remembered of an instance, if anything."""
+        row = await self._store.read(
+            lambda c: c.execute(_QUERIES["find_instance"], {"name": name}).fetchone()
+        )
+        return None if row is None else _record(row)
+
+    async def list(self, plugin: str | None = None) -> list[InstanceRecord]:
+        """Return every remembered instance, of one plugin or of all."""
+        rows = await self._store.read(
+            lambda c: c.execute(_QUERIES["list_instances"], {"plugin": plugin}).fetchall()
+        )
+        return [_record(row) for row in rows]
+
+    async def put(self, record: InstanceRecord) -> InstanceRecord:
+        """Remember an instance.
+
+        Durability: Committed before returning.
+        """
+        stamped = dataclasses.replace(record, updated_at=clocks.rfc3339(self._clock.now()))
+        row = {
+            "name": stamped.name,
+            "plugin": stamped.plugin,
+            "config": json.dumps(dict(stamped.config), sort_keys=True),
+            "options": json.dumps(stamped.options.to_dict(), sort_keys=True),
+            "enabled": int(stamped.enabled),
+            "updated_at": stamped.updated_at,
+        }
+        await self._store.write(lambda c: c.execute(_QUERIES["put_instance"], row).close())
+        return stamped
+
+    async def remove(self, name: str) -> bool:
+        """Forget an instance; False when nothing was remembered."""
+        return await self._store.write(
+            lambda c: c.execute(_QUERIES["remove_instance"], {"name": name}).rowcount > 0
+        )
+
+    async def remove_all(self, plugin: str) -> int:
+        """Forget every instance of a plugin; return how many there were."""
+        return await self._store.write(
+            lambda c: c.execute(_QUERIES["remove_instances"], {"plugin": plugin}).rowcount
+        )
+
+
+def _record(row: database.Row) -> InstanceRecord:
+    return InstanceRecord(
+        name=row["name"],
+        plugin=row["plugin"],
+        config=_object(row, "config"),
+        options=InstanceOptions.from_dict(_object(row, "options")),
+        enabled=bool(row["enabled"]),
+        updated_at=row["updated_at"],
+    )
+
+
+def _object(row: database.Row, column: str) -> dict[str, Any]:
+    try:
+        value = json.loads(row[column])
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return value
+    # A damaged row must not make the plugin unusable; its defaults still are.
+    _log.warning("instance_row_damaged", instance=row["name"], column=column)
+    return {}

@@ -1,0 +1,221 @@
+"""One bounded, rotated log file per instance; every line says when, from where and in which call.
+
+Lines arrive on the event loop and are written by one thread for all instances. A flood is counted, not kept:
+what the disk cannot take in time is dropped, and a line says how much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from toft.kernel import clock as clocks
+from toft.kernel import log
+
+_log = log.get_logger("plugins.logs")
+_REMEMBERED_LINES = 200
+_LONGEST_LINE = 16_384
+_PENDING_BYTES = 4_000_000
+_BATCH = 5000
+# Escape sequences of a plugin must not reach the terminal of whoever reads its log.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code != 9}
+
+
+class Line(Protocol):
+    """What a worker said."""
+
+    @property
+    def time(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+    @property
+    def stream(self) -> str:
+        """`stdout`, `stderr`, `log` or `node`."""
+        ...
+
+    @property
+    def call(self) -> int:
+        """The call that was running; 0 for none."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The line itself."""
+        ...
+
+
+class Sink(Protocol):
+    """Where the writer's thread puts text."""
+
+    def write(self, text: str) -> None:
+        """Take text; may block."""
+        ...
+
+
+class LogWriter:
+    """The thread that writes; one per node."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[Sink, str] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="toft-logs", daemon=True)
+        self._thread.start()
+
+    def put(self, target: Sink, text: str) -> None:
+        """Hand over text; returns at once."""
+        self._queue.put((target, text))
+
+    async def flush(self) -> None:
+        """Return when everything handed over so far is in the files."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        marker = _Marker(lambda: loop.call_soon_threadsafe(done.set))
+        self._queue.put((marker, ""))
+        await done.wait()
+
+    async def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            batch: dict[Sink, list[str]] = {item[0]: [item[1]]}
+            following: tuple[Sink, str] | None = item
+            for _ in range(min(self._queue.qsize(), _BATCH)):
+                following = self._queue.get()
+                if following is None:
+                    break
+                batch.setdefault(following[0], []).append(following[1])
+            for target, texts in batch.items():
+                target.write("".join(texts))
+            if following is None:
+                return
+
+
+class InstanceLog:
+    """The log of one instance.
+
+    Args:
+        path: The current file; rotated ones are beside it with `.1`, `.2`…
+        writer: The thread.
+        max_bytes: Size at which a file is rotated.
+        files: Rotated files that are kept.
+        redact: Takes secrets out of a text.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        writer: LogWriter,
+        *,
+        max_bytes: int = 4_000_000,
+        files: int = 2,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self.path = path
+        self._writer = writer
+        self._max_bytes = max_bytes
+        self._files = files
+        self._redact = redact
+        self._recent: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._pending = 0
+        self._dropped = 0
+        self._guard = threading.Lock()
+        self.lines = 0
+
+    def add(self, line: Line) -> None:
+        """Take one line; returns at once."""
+        text = self._redact(line.text[:_LONGEST_LINE]).translate(_CONTROLS)
+        entry = f"{clocks.rfc3339(line.time)} {line.stream} {line.call or '-'} {text}\n"
+        self.lines += 1
+        self._recent.append(entry[:-1])
+        if self._pending > _PENDING_BYTES:
+            self._dropped += 1
+            return
+        if self._dropped:
+            entry = f"{clocks.rfc3339(line.time)} node - {self._dropped} lines dropped\n{entry}"
+            self._dropped = 0
+        with self._guard:
+            self._pending += len(entry)
+        self._writer.put(self, entry)
+
+    def recent(self, count: int = 20) -> list[str]:
+        """Return the last lines of this run, from memory."""
+        return list(self._recent)[-count:] if count > 0 else []
+
+    async def tail(self, count: int = 50) -> list[str]:
+        """Return the last lines, earlier runs included, from the files."""
+        await self._writer.flush()
+        return await asyncio.to_thread(read_tail, self.path, count, self._files)
+
+    def write(self, text: str) -> None:
+        """Append to the file; runs in the writer's thread."""
+        with self._guard:
+            self._pending -= len(text)
+        data = text.encode("utf-8", "replace")
+        try:
+            self._rotate(len(data))
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            try:
+                os.write(fd, data[-self._max_bytes :])
+            finally:
+                os.close(fd)
+        except OSError as error:
+            # A full disk must not stop the calls whose output it cannot take.
+            _log.debug("log_not_written", path=str(self.path), error=str(error))
+
+    def _rotate(self, coming: int) -> None:
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return
+        if size == 0 or size + coming <= self._max_bytes:
+            return
+        if self._files == 0:
+            self.path.unlink()
+            return
+        for number in range(self._files - 1, 0, -1):
+            older = rotated(self.path, number)
+            if older.exists():
+                older.replace(rotated(self.path, number + 1))
+        self.path.replace(rotated(self.path, 1))
+
+
+class _Marker:
+    """Takes the place of a log in the queue and says when its turn has come."""
+
+    def __init__(self, reached: Callable[[], object]) -> None:
+        self._reached = reached
+
+    def write(self, text: str) -> None:
+        self._reached()
+
+
+def rotated(path: Path, number: int) -> Path:
+    """Return the name of the n-th older file."""
+    return path.with_name(f"{path.name}.{number}")
+
+
+def read_tail(path: Path, count: int, files: int = 2) -> list[str]:
+    """Return the last lines of a log and of the older files beside it."""
+    lines: list[str] = []
+    for candidate in (path, *(rotated(path, number) for number in range(1, files + 1))):
+        try:
+            text = candidate.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            continue
+        lines = text.splitlines() + lines
+        if len(lines) >= count:
+            break
+    return lines[-count:] if count > 0 else []

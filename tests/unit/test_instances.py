@@ -1,0 +1,137 @@
+import dataclasses
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from toft.kernel import clock, errors
+from toft.plugins import instances, logs
+from toft.store import database
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[database.Database]:
+    opened = database.Database(tmp_path / "node.db")
+    await opened.open({"plugins": "toft.plugins"})
+    yield opened
+    await opened.close()
+
+
+async def test_a_record_comes_back_as_it_was_put(store: database.Database) -> None:
+    rows = instances.Instances(store, clock.ManualClock(0.0))
+    record = instances.InstanceRecord(
+        name="ocr-2",
+        plugin="ocr",
+        config={"dpi": 300, "langs": ["de"]},
+        options=instances.InstanceOptions(
+            concurrency=0, writable=("/data",), env={"A": "b"}, is_monitor=True, network=False
+        ),
+        enabled=False,
+    )
+    put = await rows.put(record)
+    assert put == dataclasses.replace(record, updated_at="1970-01-01T00:00:00.000Z")
+    assert await rows.find("ocr-2") == put
+    assert await rows.find("ocr") is None
+
+
+async def test_records_are_listed_by_plugin_and_removed_together(store: database.Database) -> None:
+    rows = instances.Instances(store)
+    for name, plugin in (("b", "x"), ("a", "x"), ("c", "y")):
+        await rows.put(instances.InstanceRecord(name=name, plugin=plugin))
+    assert [record.name for record in await rows.list()] == ["a", "b", "c"]
+    assert [record.name for record in await rows.list("x")] == ["a", "b"]
+    assert await rows.remove_all("x") == 2
+    assert await rows.remove("c") is True
+    assert await rows.remove("c") is False
+    assert await rows.list() == []
+
+
+async def test_a_damaged_row_falls_back_to_defaults(store: database.Database, tmp_path: Path) -> None:
+    rows = instances.Instances(store)
+    await rows.put(instances.InstanceRecord(name="a", plugin="a", config={"x": 1}))
+    with sqlite3.connect(tmp_path / "node.db") as raw:
+        raw.execute("UPDATE instances SET config = '{torn'")
+    raw.close()
+    found = await rows.find("a")
+    assert found is not None
+    assert found.config == {}
+
+
+def test_unknown_options_are_refused_by_name() -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        instances.InstanceOptions.from_dict({"concurency": 3, "spare": True})
+    assert caught.value.details["unknown"] == ["concurency"]
+
+
+@dataclass
+class Said:
+    text: str
+    stream: str = "stdout"
+    call: int = 0
+    time: float = 0.0
+
+
+async def test_a_log_line_says_when_from_where_and_in_which_call(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(tmp_path / "logs" / "ocr.log", writer)
+    book.add(Said("hello"))
+    book.add(Said("inside", "stderr", 7))
+    expected = ["1970-01-01T00:00:00.000Z stdout - hello", "1970-01-01T00:00:00.000Z stderr 7 inside"]
+    assert book.recent() == expected
+    assert await book.tail(50) == expected
+    assert await book.tail(1) == expected[1:]
+    await writer.close()
+
+
+async def test_a_log_is_bounded_by_rotation_and_its_tail_spans_files(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(tmp_path / "ocr.log", writer, max_bytes=1000, files=2)
+    for number in range(200):
+        book.add(Said(f"line {number}"))
+        await writer.flush()
+    await writer.close()
+    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(tmp_path)}
+    assert sorted(sizes) == ["ocr.log", "ocr.log.1", "ocr.log.2"]
+    assert max(sizes.values()) <= 1000
+    numbers = [int(line.rsplit(" ", 1)[1]) for line in logs.read_tail(tmp_path / "ocr.log", 30)]
+    assert numbers == list(range(170, 200))
+
+
+async def test_a_plugin_cannot_write_escape_sequences_or_forge_lines(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(tmp_path / "ocr.log", writer)
+    book.add(Said("\x1b[31mred\n2026 forged"))
+    await writer.close()
+    assert (tmp_path / "ocr.log").read_text() == (
+        "1970-01-01T00:00:00.000Z stdout - \\x1b[31mred\\x0a2026 forged\n"
+    )
+
+
+async def test_secrets_are_taken_out_before_anything_is_kept(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(tmp_path / "x.log", writer, redact=lambda text: text.replace("hunter2", "***"))
+    book.add(Said("password hunter2"))
+    await writer.close()
+    assert "hunter2" not in book.recent()[0]
+    assert "hunter2" not in (tmp_path / "x.log").read_text()
+
+
+async def test_a_flood_is_counted_instead_of_kept(tmp_path: Path) -> None:
+    class Stuck(logs.LogWriter):
+        def put(self, target: logs.Sink, text: str) -> None:
+            held.append(text)
+
+    held: list[str] = []
+    writer = Stuck()
+    book = logs.InstanceLog(tmp_path / "x.log", writer)
+    for _ in range(1000):
+        book.add(Said("x" * 16_000))
+    assert sum(map(len, held)) < 5_000_000
+    book.write("".join(held))
+    held.clear()
+    book.add(Said("after"))
+    await writer.close()
+    assert "lines dropped" in held[0]
