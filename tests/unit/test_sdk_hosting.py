@@ -1,0 +1,273 @@
+"""What the worker may rely on: a plugin class, found, described, configured and called."""
+
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from toft_sdk import InputError, Plugin, action, context, errors, hosting, option
+from toft_sdk.plugin import EnvVar, FieldOptions
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
+    made = types.ModuleType("toft_sdk_hosting_probe")
+    sys.modules[made.__name__] = made
+    yield made
+    del sys.modules[made.__name__]
+
+
+def hosted(module: types.ModuleType, kind: type[Any]) -> hosting.Hosted:
+    kind.__module__ = module.__name__
+    setattr(module, kind.__name__, kind)
+    found = hosting.load(module.__name__, kind.__name__)
+    assert isinstance(found, hosting.Hosted)
+    return found
+
+
+class Shout(Plugin):
+    """Says it louder.
+
+    And more.
+    """
+
+    def execute(self, text: str, times: int = 1) -> str:
+        return " ".join([text.upper()] * times)
+
+
+def test_a_simple_class_is_found_described_and_called(module: types.ModuleType) -> None:
+    plugin = hosted(module, Shout)
+    plugin.initialize({})
+    assert plugin.call("execute", {"text": "hi", "times": 2}) == "HI HI"
+    assert list(plugin.stream("execute", {"text": "hi"})) == ["HI"]
+    described = plugin.describe()
+    assert described["name"] == "shout"
+    assert described["description"] == "Says it louder."
+    assert described["module"] == module.__name__
+    assert described["class"] == "Shout"
+    assert described["concurrency"] == 1
+    assert described["actions"]["execute"] == {
+        "input": {
+            "parameters": {
+                "text": {"type": "string", "kind": "positional_or_keyword"},
+                "times": {"type": "integer", "default": 1, "kind": "positional_or_keyword"},
+            },
+            "required": ["text"],
+            "additional": False,
+        },
+        "output": {"type": "string"},
+        "stream": False,
+        "description": "",
+    }
+
+
+def test_a_plugin_runs_in_plain_python() -> None:
+    assert Shout().execute("hi") == "HI"
+    with Shout() as plugin:
+        assert plugin.execute(text="hi") == "HI"
+
+
+def test_the_only_class_of_a_module_needs_no_name(module: types.ModuleType) -> None:
+    Shout.__module__ = module.__name__
+    module.Shout = Shout  # type: ignore[attr-defined]
+    assert hosting.load(module.__name__).describe()["class"] == "Shout"
+
+
+def test_a_class_that_is_not_there_is_refused_with_what_is(module: types.ModuleType) -> None:
+    Shout.__module__ = module.__name__
+    module.Shout = Shout  # type: ignore[attr-defined]
+    with pytest.raises(errors.FatalError, match="plugin classes there: Shout"):
+        hosting.load(module.__name__, "Whisper")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields"),
+    [
+        ({}, {"text": "is missing"}),
+        ({"text": "a", "tmes": 2}, {"tmes": "is not an argument; execute takes: text, times"}),
+        ({"self": 1, "text": "a"}, {"self": "is not an argument; execute takes: text, times"}),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(
+    module: types.ModuleType, arguments: dict[str, Any], fields: dict[str, str]
+) -> None:
+    plugin = hosted(module, Shout)
+    plugin.initialize()
+    with pytest.raises(InputError) as caught:
+        plugin.call("execute", arguments)
+    assert caught.value.fields == fields
+    assert caught.value.blame == "caller"
+
+
+def test_an_unknown_action_is_refused_with_the_known_ones(module: types.ModuleType) -> None:
+    plugin = hosted(module, Shout)
+    plugin.initialize()
+    with pytest.raises(InputError, match="it has: execute"):
+        plugin.call("whisper", {})
+
+
+@dataclass
+class Size:
+    width: int
+    height: int = 1
+
+
+class Shapes(Plugin):
+    concurrency = None
+    environment = (EnvVar("SHAPES_KEY", secret=True, label="key"),)
+
+    @action("area")
+    def compute_area(self, size: Size, factor: float = 1.0) -> float:
+        return size.width * size.height * factor
+
+    @action
+    def lines(self, count: int) -> Iterator[str]:
+        for index in range(count):
+            yield f"line {index}"
+
+    @action("spread")
+    def spread(self, first: int, second: int = 7, /, *rest: int, last: int = 0) -> list[int]:
+        return [first, second, *rest, last]
+
+    @action("kind")
+    @staticmethod
+    def kind_of(path: Path, **others: object) -> list[str]:
+        return [type(path).__name__, *sorted(others)]
+
+    @action("wait")
+    async def wait(self, value: int) -> int:
+        return value
+
+
+def test_named_actions_stream_spread_and_convert(module: types.ModuleType) -> None:
+    plugin = hosted(module, Shapes)
+    plugin.initialize()
+    assert plugin.concurrency is None
+    assert plugin.call("area", {"size": {"width": 3, "height": 2}}) == 6.0
+    assert plugin.call("area", {"size": Size(2)}) == 2.0
+    assert plugin.call("lines", {"count": 2}) == ["line 0", "line 1"]
+    assert next(plugin.stream("lines", {"count": 2})) == "line 0"
+    assert plugin.call("spread", {"first": 1}) == [1, 7, 0]
+    assert plugin.call("spread", {"first": 1, "rest": [3, 4], "last": 5}) == [1, 7, 3, 4, 5]
+    assert plugin.call("kind", {"path": "/tmp", "size": 1}) == [type(Path()).__name__, "size"]
+    assert plugin.call("wait", {"value": 4}) == 4
+
+
+def test_an_argument_that_cannot_be_converted_names_its_field(module: types.ModuleType) -> None:
+    plugin = hosted(module, Shapes)
+    plugin.initialize()
+    with pytest.raises(InputError) as caught:
+        plugin.call("area", {"size": {"depth": 3}})
+    assert list(caught.value.fields) == ["size"]
+
+
+def test_actions_of_a_description_say_what_streams(module: types.ModuleType) -> None:
+    described = hosted(module, Shapes).describe()
+    assert sorted(described["actions"]) == ["area", "kind", "lines", "spread", "wait"]
+    lines = described["actions"]["lines"]
+    assert lines["stream"] is True
+    assert lines["chunk"] == {"type": "string"}
+    assert lines["output"] == {"type": "array", "items": {"type": "string"}}
+    assert described["actions"]["kind"]["input"]["additional"] is True
+    assert described["actions"]["kind"]["input"]["required"] == ["path"]
+    assert described["actions"]["spread"]["input"]["parameters"]["first"]["kind"] == "positional_only"
+    assert described["worker_env"] == [
+        {
+            "name": "SHAPES_KEY",
+            "secret": True,
+            "required": True,
+            "default": None,
+            "label": "key",
+            "description": "",
+        }
+    ]
+
+
+class Model(Plugin):
+    @dataclass
+    class Config:
+        model: str = option("base", choices=["base", "large"], reload="model")
+        size: int = option(3, minimum=1, reload="model")
+        device: str = option("cpu", reload="device")
+        note: Optional[str] = None  # noqa: UP045 - what authors on old Pythons write
+
+    config: Config
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+
+    def initialize(self) -> None:
+        self.happened.append(f"initialize {self.config.model}")
+
+    def release_model(self) -> None:
+        self.happened.append(f"release_model {self.config.model}")
+        raise RuntimeError("stuck")
+
+    def release_device(self) -> None:
+        self.happened.append("release_device")
+
+    def get_config_options(self) -> dict[str, FieldOptions]:
+        return {"model": FieldOptions(["base"])}
+
+    def execute(self) -> list[str]:
+        return self.happened
+
+
+class Notes(context.Call):
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def log(self, level: str, event: str, fields: Any) -> None:
+        self.lines.append((level, event, dict(fields)))
+
+
+def test_reconfigure_releases_each_changed_trigger_once_and_goes_on(module: types.ModuleType) -> None:
+    plugin = hosted(module, Model)
+    plugin.initialize({})
+    notes = Notes()
+    with context.enter(notes):
+        plugin.reconfigure({}, {"model": "large", "size": 4, "device": "gpu"})
+    assert plugin.call("execute", {}) == [
+        "initialize base",
+        "release_model base",
+        "release_device",
+        "initialize large",
+    ]
+    assert notes.lines == [
+        ("warning", "release_failed", {"trigger": "model", "error": "RuntimeError: stuck"})
+    ]
+
+
+def test_reconfigure_with_equal_values_does_nothing(module: types.ModuleType) -> None:
+    plugin = hosted(module, Model)
+    plugin.initialize({"size": 5})
+    plugin.reconfigure({"size": 5}, {"size": 5, "model": "base"})
+    assert plugin.call("execute", {}) == ["initialize base"]
+
+
+def test_a_configuration_that_does_not_fit_names_every_field(module: types.ModuleType) -> None:
+    plugin = hosted(module, Model)
+    with pytest.raises(InputError) as caught:
+        plugin.initialize({"modle": "base", "size": 0, "device": 3, "note": None})
+    assert caught.value.fields == {
+        "modle": "is unknown; did you mean model?",
+        "size": "must be at least 1, not 0",
+        "device": "must be a string, not int",
+    }
+
+
+def test_live_options_become_plain_values(module: types.ModuleType) -> None:
+    plugin = hosted(module, Model)
+    assert plugin.config_options() == {
+        "model": {"options": [{"value": "base", "label": "base", "metadata": {}}], "constraints": {}}
+    }
+
+
+def test_a_monitor_question_nobody_answers_is_typed(module: types.ModuleType) -> None:
+    with pytest.raises(errors.PluginError) as caught:
+        hosted(module, Shout).monitor("status")
+    assert caught.value.code == "plugin.not_supported"
