@@ -1,0 +1,201 @@
+import contextlib
+import pathlib
+from datetime import UTC, datetime
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toft.plugins.arguments import Binder, parse_cli
+from toft_sdk import errors
+
+SCHEMA = {
+    "parameters": {
+        "text": {"type": "string", "kind": "positional_or_keyword"},
+        "count": {"type": "integer", "default": 1, "minimum": 1},
+        "ratio": {"type": "number"},
+        "strict": {"type": "boolean"},
+        "words": {"type": "array", "items": {"type": "string"}},
+        "where": {"x-toft-type": "path"},
+        "data": {"x-toft-type": "bytes"},
+        "size": {
+            "type": "object",
+            "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
+            "required": ["width"],
+        },
+        "maybe": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "array": {"x-toft-type": "ndarray"},
+        "when": {"x-toft-type": "datetime"},
+        "pair": {
+            "x-toft-type": "tuple",
+            "type": "array",
+            "prefixItems": [{"type": "integer"}, {"type": "string"}],
+        },
+        "tags": {"x-toft-type": "set", "type": "array", "items": {"type": "string"}},
+    },
+    "required": ["text"],
+    "additional": False,
+}
+
+
+def fields_of(arguments):
+    with pytest.raises(errors.InputError) as caught:
+        Binder(SCHEMA).bind(arguments)
+    return caught.value.fields
+
+
+def one(schema, value):
+    return Binder({"parameters": {"x": schema}}).bind({"x": value})["x"]
+
+
+def test_arguments_that_fit_come_back_as_they_were():
+    array = numpy.arange(3)
+    arguments = {
+        "text": "a",
+        "count": 2,
+        "ratio": 1,
+        "strict": True,
+        "words": ["a"],
+        "where": pathlib.Path("x"),
+        "data": b"\xff",
+        "size": {"width": 3},
+        "maybe": None,
+        "array": array,
+        "when": datetime(2026, 1, 1, tzinfo=UTC),
+        "pair": (1, "a"),
+        "tags": {"a"},
+    }
+    bound = Binder(SCHEMA).bind(arguments)
+    assert bound.pop("array") is array
+    arguments.pop("array")
+    assert bound == arguments
+
+
+def test_every_problem_is_reported_at_once_with_its_path():
+    fields = fields_of(
+        {"count": 0, "ratio": "much", "strict": 1, "words": ["a", 2], "size": {"hight": 1}, "txt": "a"}
+    )
+    assert fields == {
+        "count": "must be at least 1, got int 0",
+        "ratio": "expected a number, got str 'much'",
+        "strict": "expected true or false, got int 1",
+        "words[1]": "expected text, got int 2",
+        "size.hight": "unknown; did you mean height?",
+        "size.width": "missing",
+        "txt": "unknown; did you mean text?",
+        "text": "missing",
+    }
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, numpy.float64(1)])
+def test_an_integer_is_not_a_truth_value_nor_a_float(value):
+    assert "count" in fields_of({"text": "a", "count": value})
+
+
+def test_an_integer_is_a_number():
+    assert one({"type": "number"}, 3) == 3
+    assert one({"type": "integer"}, numpy.int64(3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"x-toft-type": "path"}, "a/b", pathlib.Path("a/b")),
+        ({"x-toft-type": "tuple", "type": "array"}, [1], (1,)),
+        ({"x-toft-type": "set", "type": "array"}, [1, 1], {1}),
+        ({"x-toft-type": "datetime"}, "2026-01-01T00:00:00+00:00", datetime(2026, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_json_spellings_become_the_declared_type(schema, value, expected):
+    bound = one(schema, value)
+    assert bound == expected
+    assert type(bound) is type(expected)
+
+
+def test_numbers_that_json_cannot_say_pass():
+    assert one({"type": "array", "items": {"type": "number"}}, [float("inf"), 1])[0] == float("inf")
+
+
+@pytest.mark.parametrize("name", ["self", "action", "timeout", "arguments", "name", "schema"])
+def test_an_argument_may_have_any_name(name):
+    assert Binder({"parameters": {name: {"type": "integer"}}}).bind({name: 1}) == {name: 1}
+
+
+def test_unknown_names_pass_where_the_signature_takes_any():
+    assert Binder({"parameters": {}, "additional": True}).bind({"anything": object}) == {"anything": object}
+    assert Binder(None).bind({"x": b""}) == {"x": b""}
+
+
+@given(
+    st.recursive(
+        st.one_of(
+            st.none(), st.booleans(), st.integers(), st.floats(), st.binary(), st.text(), st.complex_numbers()
+        ),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.one_of(st.text(), st.integers()), inner)),
+    )
+)
+def test_no_value_breaks_a_check(value):
+    foreign = {"type": "array", "contains": {"type": "integer"}}
+    binder = Binder({"parameters": {**SCHEMA["parameters"], "foreign": foreign}})
+    for name in binder._checks:
+        with contextlib.suppress(errors.InputError):
+            binder.bind({name: value})
+
+
+def test_a_schema_that_contains_itself_ends():
+    tree = {"type": "object", "properties": {"below": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    binder = Binder({"parameters": {"tree": {"$ref": "#/$defs/tree"}}, "$defs": {"tree": tree}})
+    assert binder.bind({"tree": {"below": [{"below": []}]}})
+    with pytest.raises(errors.InputError) as caught:
+        binder.bind({"tree": {"below": [{"below": 3}]}})
+    assert caught.value.fields == {"tree.below[0].below": "expected a list, got int 3"}
+
+
+def test_words_are_read_as_the_schema_says(tmp_path):
+    (tmp_path / "data.bin").write_bytes(b"\x00\xff")
+    (tmp_path / "words.json").write_text('["x", "y"]')
+    (tmp_path / "note.txt").write_text("hello\n")
+    arguments = parse_cli(
+        SCHEMA,
+        [
+            "text=12",
+            "count=3",
+            "ratio=0.5",
+            "strict=no",
+            "words=@words.json",
+            "where=a.png",
+            "data=@data.bin",
+        ],
+        directory=tmp_path,
+    )
+    assert arguments == {
+        "text": "12",
+        "count": 3,
+        "ratio": 0.5,
+        "strict": False,
+        "words": ["x", "y"],
+        "where": tmp_path / "a.png",
+        "data": b"\x00\xff",
+    }
+    assert parse_cli(SCHEMA, ["text=@note.txt"], directory=tmp_path) == {"text": "hello\n"}
+    assert parse_cli(SCHEMA, ["text=@@me", "maybe=null"]) == {"text": "@me", "maybe": None}
+
+
+def test_explicit_json_and_input_are_read_and_words_win(tmp_path):
+    (tmp_path / "input.json").write_text('{"text": "a", "count": 2}')
+    arguments = parse_cli(SCHEMA, ["count:=5", 'size:={"width": 1}'], "@input.json", directory=tmp_path)
+    assert arguments == {"text": "a", "count": 5, "size": {"width": 1}}
+
+
+def test_every_bad_word_is_listed():
+    with pytest.raises(errors.InputError) as caught:
+        parse_cli(SCHEMA, ["nonsense", "count=many", "words=[1", "data=@absent", "txt=1"])
+    assert set(caught.value.fields) == {"nonsense", "count", "words", "data", "txt", "text"}
+    assert caught.value.fields["txt"] == "unknown; did you mean text?"
+
+
+def test_input_that_is_no_object_is_refused():
+    with pytest.raises(errors.InputError) as caught:
+        parse_cli(None, [], "[1]")
+    assert caught.value.fields == {"input": "expected a JSON object, got list"}
