@@ -1,0 +1,129 @@
+"""How a failure is told: cause, evidence, next command; as one JSON object for scripts; with an exit status.
+
+0 is success, 1 a failure, 2 a command line that cannot be right, 130 a cancel with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from toft.cli.terminal import Terminal, one_line, visible
+from toft.kernel.errors import NodeError
+from toft_sdk.errors import PluginError
+
+OK = 0
+FAILED = 1
+USAGE = 2
+CANCELLED = 130
+BROKEN_PIPE = 141
+
+_SHOWN_LINES = 12
+_FIELDS = ("code", "blame", "category", "message", "details", "hint")
+
+# What a person can do about an error that names no command of its own, by code or by the start of it.
+_HINTS = {
+    "call.bad_arguments": "toft plugin show NAME lists the arguments of every action.",
+    "plugin.input": "The plugin did not accept its input; toft plugin show NAME lists what it takes.",
+    "plugin.transient": "The plugin says that the same call may work later.",
+    "plugin.resource": "Free what is named, or give the plugin less to do at once.",
+    "plugin": "toft plugin logs NAME shows what the plugin printed.",
+    "worker": "toft plugin logs NAME shows the last thing the worker printed.",
+}
+
+
+def describe(error: NodeError | PluginError) -> dict[str, Any]:
+    """Return the fields a script relies on: code, blame, category, message, details, hint."""
+    fields = error.to_dict()
+    told: dict[str, Any] = {name: fields.get(name) for name in _FIELDS}
+    told["details"] = dict(fields.get("details") or {})
+    told["hint"] = fields.get("hint") or _hint(str(told["code"]), told["details"])
+    if fields.get("retry_after_s") is not None:
+        told["retry_after_s"] = fields["retry_after_s"]
+    return told
+
+
+def exit_status(error: NodeError | PluginError) -> int:
+    """Return the exit status for an error that was told."""
+    if isinstance(error, PluginError):
+        return CANCELLED if error.category == "cancelled" else FAILED
+    return error.exit_code
+
+
+def from_os_error(error: OSError) -> NodeError:
+    """Turn what the operating system refused into cause, evidence and next step."""
+    reason = error.strerror or str(error)
+    hints = {
+        errno.ENOSPC: "Free some space; toft env gc removes environments that nothing uses.",
+        errno.EDQUOT: "Your quota on this file system is used up; toft env gc frees what nothing uses.",
+        errno.EACCES: "Run toft as the user who owns it, or point TOFT_HOME at a directory of your own.",
+        errno.EPERM: "Run toft as the user who owns it, or point TOFT_HOME at a directory of your own.",
+        errno.EROFS: "Point TOFT_HOME at a file system that can be written.",
+        errno.EMFILE: "Raise the limit on open files: ulimit -n 4096.",
+    }
+    return NodeError(
+        f"{error.filename}: {reason}" if error.filename else reason,
+        code=f"os.{errno.errorcode.get(error.errno or 0, 'error').lower()}",
+        blame="environment",
+        details={"errno": error.errno, "path": str(error.filename) if error.filename else None},
+        hint=hints.get(error.errno or 0, "toft doctor looks at the machine and says what is wrong."),
+    )
+
+
+def tell(terminal: Terminal, error: NodeError | PluginError, *, as_json: bool) -> int:
+    """Write a failure on stderr and return the exit status."""
+    fields = describe(error)
+    if as_json:
+        terminal.err.write(json.dumps({"error": fields}, allow_nan=False, default=str) + "\n")
+        terminal.err.flush()
+    else:
+        terminal.fail(f"error: {fields['message']}")
+        for line in evidence(error, fields):
+            terminal.note(f"  {line}")
+        if fields["hint"]:
+            terminal.note(f"next: {fields['hint']}")
+    return exit_status(error)
+
+
+def evidence(error: NodeError | PluginError, fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is known beyond the message, shortest first, nothing twice."""
+    message = str(fields["message"])
+    details = fields["details"]
+    if isinstance(details.get("fields"), Mapping) and not all(key in message for key in details["fields"]):
+        for path, problem in details["fields"].items():
+            yield f"{path}: {one_line(str(problem))}"
+    blocks = []
+    for name, value in details.items():
+        if name == "fields" or value in (None, "", [], {}):
+            continue
+        if isinstance(value, (list, tuple)) or (isinstance(value, str) and "\n" in value):
+            blocks.append((name, value))
+        elif not isinstance(value, Mapping) and str(value) not in message:
+            yield f"{name.replace('_', ' ')}: {one_line(str(value))}"
+        elif isinstance(value, Mapping):
+            yield f"{name.replace('_', ' ')}: {one_line(json.dumps(value, default=str))}"
+    for name, value in blocks:
+        yield from _block(name, value if isinstance(value, str) else [str(item) for item in value])
+    trace = getattr(error, "trace", "")
+    if trace:
+        yield from _block("traceback in the plugin", trace)
+
+
+def _block(name: str, value: str | list[str]) -> Iterator[str]:
+    lines = value.splitlines() if isinstance(value, str) else value
+    if len(lines) <= 3 and all(len(line) < 40 for line in lines):
+        yield f"{name.replace('_', ' ')}: {', '.join(map(visible, lines))}"
+        return
+    yield f"{name.replace('_', ' ')}:"
+    if len(lines) > _SHOWN_LINES:
+        yield f"  ... {len(lines) - _SHOWN_LINES} lines above"
+    for line in lines[-_SHOWN_LINES:]:
+        yield f"  {visible(line)}"
+
+
+def _hint(code: str, details: Mapping[str, Any]) -> str:
+    hint = _HINTS.get(code) or _HINTS.get(code.partition(".")[0], "")
+    name = details.get("plugin") or details.get("name")
+    return hint.replace("NAME", str(name)) if isinstance(name, str) else hint

@@ -1,0 +1,135 @@
+"""`toft secret`: values that a plugin is given and nobody is shown."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toft.cli import session as sessions
+from toft.cli.session import JsonOption, PluginArgument
+from toft.kernel.errors import UsageError
+from toft.secrets.redaction import SHORTEST_IN_TEXT
+from toft.secrets.store import DEFAULT_SCOPE, LONGEST_VALUE_BYTES
+
+app = typer.Typer(no_args_is_help=True, help="Keep secrets for plugins: set, list, rm.")
+
+KeyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY", help="The variable the plugin declares, such as API_KEY.", show_default=False
+    ),
+]
+ScopeOption = Annotated[str, typer.Option(help="Which set of secrets.", show_default=False)]
+
+
+@app.command("set")
+def set_secret(
+    context: typer.Context,
+    plugin: PluginArgument,
+    key: KeyArgument,
+    value: Annotated[
+        str | None,
+        typer.Option(help="The value itself; other users of the machine can see it.", show_default=False),
+    ] = None,
+    from_stdin: Annotated[
+        bool, typer.Option("--from-stdin", help="Read the value from standard input.")
+    ] = False,
+    from_file: Annotated[
+        Path | None, typer.Option(help="Read the value from a file.", show_default=False)
+    ] = None,
+    scope: ScopeOption = DEFAULT_SCOPE,
+    as_json: JsonOption = False,
+) -> None:
+    """Store a secret; asks for it without showing it, unless told where it comes from.
+
+    One newline at the end of what is read is not part of the value.
+    """
+    session = sessions.of(context)
+    if sum((value is not None, from_stdin, from_file is not None)) > 1:
+        raise UsageError("Give the value in one way: --value, --from-stdin or --from-file")
+    if value is not None:
+        session.terminal.warn("--value shows the secret to every user of this machine while toft runs (ps)")
+    elif from_file is not None:
+        value = _without_last_newline(_read_file(from_file))
+    elif from_stdin:
+        value = _without_last_newline(sys.stdin.read(LONGEST_VALUE_BYTES + 2))
+    else:
+        value = _ask(plugin, key)
+    session.secrets().set(plugin, key, value, scope=scope)
+    if len(value) < SHORTEST_IN_TEXT:
+        session.terminal.warn(
+            f"{key} is so short that it can be hidden in logs only where its name stands beside it"
+        )
+    if as_json:
+        session.terminal.json({"plugin": plugin, "key": key, "scope": scope})
+    else:
+        session.terminal.note(f"stored {key} for {plugin}; instances get it when they are next loaded")
+
+
+@app.command("list")
+def list_secrets(
+    context: typer.Context,
+    plugin: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Of one plugin only.", show_default=False)
+    ] = None,
+    scope: ScopeOption = DEFAULT_SCOPE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the names of stored secrets, never their values."""
+    session = sessions.of(context)
+    store = session.secrets()
+    plugins = [plugin] if plugin is not None else store.list_plugins(scope=scope)
+    found = [(each, key) for each in plugins for key in store.list_keys(each, scope=scope)]
+    if as_json:
+        session.terminal.json([{"plugin": each, "key": key, "scope": scope} for each, key in found])
+    elif found:
+        session.terminal.table(["plugin", "secret"], found)
+    else:
+        session.terminal.note("no secrets are stored; toft secret set NAME KEY stores one")
+
+
+@app.command("rm")
+def remove_secret(
+    context: typer.Context,
+    plugin: PluginArgument,
+    key: KeyArgument,
+    scope: ScopeOption = DEFAULT_SCOPE,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a secret for good."""
+    session = sessions.of(context)
+    session.secrets().delete(plugin, key, scope=scope)
+    if as_json:
+        session.terminal.json({"plugin": plugin, "key": key, "scope": scope})
+    else:
+        session.terminal.note(f"removed {key} of {plugin}")
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read(LONGEST_VALUE_BYTES + 2)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", code="secret.bad_value") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not UTF-8 text; encode binary data as base64 first", code="secret.bad_value"
+        ) from error
+
+
+def _without_last_newline(text: str) -> str:
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _ask(plugin: str, key: str) -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "There is no terminal to ask for the value",
+            code="secret.no_terminal",
+            hint=f'printf %s "$VALUE" | toft secret set {plugin} {key} --from-stdin',
+        )
+    return getpass.getpass(f"{key} of {plugin} (not shown): ")

@@ -1,0 +1,158 @@
+"""Results on stdout, everything else on stderr, and nothing that a plugin says can drive the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Control characters but newline and tab, and the marks that make text read in another order than it is.
+_DRIVING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_HIDDEN = 20
+
+
+def visible(text: str) -> str:
+    r"""Return text in which every character that could drive a terminal is spelled out, such as `\x1b`."""
+    return _DRIVING.sub(_spell, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Return text as one visible line, shortened in the middle when it is long."""
+    line = visible(" ".join(text.split()))
+    if len(line) <= most:
+        return line
+    return f"{line[: most - _HIDDEN]} ... {line[-(_HIDDEN - 5) :]}"
+
+
+def _spell(found: re.Match[str]) -> str:
+    number = ord(found.group())
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+class Terminal:
+    """The two streams of one command.
+
+    Args:
+        out: Results; nothing else is ever written there.
+        err: Progress, warnings, logs and errors.
+        environ: Looked at for NO_COLOR and TERM.
+    """
+
+    def __init__(
+        self, out: TextIO | None = None, err: TextIO | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
+        self._environ = environ
+        self._consoles: dict[bool, Console] = {}
+
+    @property
+    def shows_results(self) -> bool:
+        """A person reads the results, no program does."""
+        return _is_tty(self.out)
+
+    @property
+    def shows_progress(self) -> bool:
+        """A person watches what is going on."""
+        return _is_tty(self.err) and self._environ.get("TERM") != "dumb"
+
+    def console(self, *, err: bool = False) -> Console:
+        """Return the rich console of a stream; it interprets no markup, because plugins write here too."""
+        if err not in self._consoles:
+            from rich.console import Console  # noqa: PLC0415 - 60 ms that a command without colour does not pay
+
+            self._consoles[err] = Console(
+                file=self.err if err else self.out, markup=False, highlight=False, emoji=False, soft_wrap=True
+            )
+        return self._consoles[err]
+
+    def write(self, text: str) -> None:
+        """Write text that is a result, exactly as it is when a program reads it."""
+        self.out.write(visible(text) if self.shows_results else text)
+
+    def line(self, text: str = "") -> None:
+        """Write one line of a result."""
+        self.write(text + "\n")
+
+    def json(self, value: Any) -> None:
+        """Write a value as JSON; it must be JSON-like."""
+        indent = 2 if self.shows_results else None
+        self.out.write(json.dumps(value, indent=indent, allow_nan=False) + "\n")
+        self.out.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Write rows under headings; plain columns when a program reads them."""
+        if self.shows_results:
+            from rich.table import Table  # noqa: PLC0415 - as above
+
+            table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+            for row in rows:
+                table.add_row(*map(visible, row))
+            self.console().print(table)
+            return
+        cells = [
+            [visible(cell).replace("\n", " ").replace("\t", " ") for cell in row] for row in (columns, *rows)
+        ]
+        widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+        for row in cells:
+            self.out.write(
+                "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
+            )
+
+    def note(self, text: str) -> None:
+        """Say something about the work on stderr, quietly."""
+        self._say(text, "dim")
+
+    def warn(self, text: str) -> None:
+        """Say on stderr what the person should know, and go on."""
+        self._say(f"warning: {text}", "yellow")
+
+    def fail(self, text: str) -> None:
+        """Say on stderr what went wrong."""
+        self._say(text, "red")
+
+    def log(self, text: str) -> None:
+        """Pass on a line that a plugin printed, on stderr."""
+        self._say(text, "dim")
+
+    def _say(self, text: str, style: str) -> None:
+        if self.shows_progress:
+            self.console(err=True).print(visible(text), style=style)
+        else:
+            self.err.write(visible(text) + "\n")
+            self.err.flush()
+
+
+def _is_tty(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def seconds(duration_s: float) -> str:
+    """Return a duration as people read it."""
+    if duration_s < 1:
+        return f"{duration_s * 1000:.0f} ms"
+    if duration_s < 120:
+        return f"{duration_s:.1f} s"
+    return f"{duration_s / 60:.1f} min"
+
+
+def size(size_bytes: float) -> str:
+    """Return an amount of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return (
+                f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 10 else f"{size_bytes:.1f} {unit}"
+            )
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
