@@ -1,0 +1,410 @@
+"""Starts, watches and ends worker processes; the only place of the node that spawns.
+
+The work is done by one small process, the keeper (`keeper_program.py`), so that a worker has a parent that
+reaps it, kills its whole tree, and does so even when the node itself is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from toft.host import process_tree
+from toft.kernel.errors import NodeError, UnavailableError
+
+_PROGRAM = str(Path(__file__).with_name("keeper_main.py"))
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 10.0
+
+Mode = Literal["namespaces", "plain"]
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What separates a worker from the rest of the machine.
+
+    Attributes:
+        mode: `namespaces` (own processes, mounts, IPC, no capabilities) or `plain` (own session, tree ended).
+        reason: Why it is not `namespaces`; empty when it is.
+    """
+
+    mode: Mode
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a worker sees of the file system and the network; everything not named is read-only.
+
+    Attributes:
+        hidden: Directories that show as empty.
+        read_only: Shown again inside a hidden directory, read-only.
+        writable: Directories (or devices) the worker may write.
+        network: False gives an empty network of its own.
+    """
+
+    hidden: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    network: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker and everything it starts may use together; None is no limit."""
+
+    memory_bytes: int | None = None
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class SpawnSpec:
+    """A process to start.
+
+    Attributes:
+        argv: Absolute path of the program, and its arguments.
+        env: The whole environment.
+        cwd: Directory it starts in, as seen inside the sandbox.
+        fds: Descriptors that become 3, 4, ... in it; the caller keeps and closes its own copies. Never one of
+            a directory: the whole file system could be reached through it.
+        stdout: Descriptor for its output; None is /dev/null.
+        stderr: Descriptor for its errors; None is /dev/null.
+        sandbox: None leaves the file system as it is.
+        limits: Memory and number of processes.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    fds: tuple[int, ...] = ()
+    stdout: int | None = None
+    stderr: int | None = None
+    sandbox: Sandbox | None = None
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended; exactly one of `code` and `signal` is set, neither when the keeper was lost.
+
+    Attributes:
+        code: Exit code.
+        signal: Number of the signal that killed it.
+        out_of_memory: True only with evidence.
+        evidence: What the claim rests on.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+class Process:
+    """A process that was started, with everything it has started since.
+
+    Attributes:
+        pid: The process itself, in the node's PID namespace.
+        started: When, in seconds since boot; with the pid it names the process for good.
+    """
+
+    def __init__(self, message: Mapping[str, Any], pidfd: int, root_pidfd: int) -> None:
+        self.pid: int = message["pid"]
+        self.started: float = message["started"]
+        self._root: int = message["root"]
+        self._pidfd = pidfd
+        self._root_pidfd = root_pidfd
+        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None while it runs."""
+        return self._exit.result() if self._exit.done() else None
+
+    async def wait(self) -> Exit:
+        """Return how it ended, once it and all it started are gone.
+
+        Cancellation: Safe, and any number may wait.
+        """
+        return await asyncio.shield(self._exit)
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process alone; nothing happens when it has ended."""
+        self._signal(self._pidfd, number)
+
+    async def end(self, grace_s: float = 0.0) -> Exit:
+        """End the process and everything it has started.
+
+        Args:
+            grace_s: Seconds between asking (SIGTERM) and killing the tree; 0 kills at once.
+        """
+        if grace_s > 0 and not self._exit.done():
+            self.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self.wait(), grace_s)
+        self._signal(self._root_pidfd, signal.SIGKILL)
+        return await self.wait()
+
+    def tree(self) -> list[int]:
+        """Return the live pids, the process itself first. Reads /proc: call it in a thread from a loop."""
+        found = [stat.pid for stat in process_tree.descendants(self._root)]
+        if self._root == self.pid and self.exit is None:
+            found.insert(0, self.pid)
+        return found
+
+    def _signal(self, pidfd: int, number: int) -> None:
+        if not self._exit.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+
+    def _finish(self, exit_: Exit) -> None:
+        if not self._exit.done():
+            self._exit.set_result(exit_)
+            os.close(self._pidfd)
+            os.close(self._root_pidfd)
+
+
+class _Link:
+    """The socket to one keeper process; ends when either side does."""
+
+    def __init__(self, sock: socket.socket, pid: int, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid = pid
+        self.ready: asyncio.Future[Isolation] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self.processes: dict[int, Process] = {}
+        self._loop = loop
+        self._sock = sock
+        self._pidfd = pidfd
+        self._asked: dict[int, asyncio.Future[Process]] = {}
+        self._outbox: list[tuple[bytes, list[int]]] = []
+        self._number = 0
+        sock.setblocking(False)
+        loop.add_reader(sock, self._on_readable)
+        loop.add_reader(pidfd, self._on_keeper_gone)
+
+    @classmethod
+    def open(cls, isolation: str) -> _Link:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argv = [sys.executable, "-I", "-S", _PROGRAM, "3", isolation]
+            # Nothing of the node's environment: the first process of each sandbox inherits the keeper's.
+            pid = os.posix_spawn(
+                sys.executable,
+                argv,
+                {"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)],
+            )
+        return cls(ours, pid, os.pidfd_open(pid))
+
+    def spawn(self, spec: SpawnSpec) -> asyncio.Future[Process]:
+        self._number += 1
+        answer: asyncio.Future[Process] = self._loop.create_future()
+        self._asked[self._number] = answer
+        order = {
+            "argv": spec.argv,
+            "env": dict(spec.env),
+            "cwd": spec.cwd,
+            "streams": [spec.stdout is not None, spec.stderr is not None],
+            "sandbox": None if spec.sandbox is None else asdict(spec.sandbox),
+            "memory_bytes": spec.limits.memory_bytes,
+            "processes": spec.limits.processes,
+        }
+        # In a file of its own, because an environment may be larger than a packet; duplicated, because the
+        # caller may close its descriptors before a full socket takes them.
+        body = os.memfd_create("toft-spawn")
+        os.set_blocking(body, False)
+        os.write(body, json.dumps(order).encode())
+        given = [fd for fd in (spec.stdout, spec.stderr, *spec.fds) if fd is not None]
+        self._outbox.append((json.dumps({"id": self._number}).encode(), [body, *map(os.dup, given)]))
+        self._flush()
+        return answer
+
+    def close(self) -> None:
+        """Hang up; the keeper kills everything and exits."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+
+    def kill(self) -> None:
+        if not self.gone.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _flush(self) -> None:
+        while self._outbox and self._sock.fileno() >= 0:
+            data, fds = self._outbox[0]
+            try:
+                socket.send_fds(self._sock, [data], fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock, self._flush)
+                return
+            except ConnectionError:
+                return  # the reader sees the end, and fails what was asked
+            self._outbox.pop(0)
+            for fd in fds:
+                os.close(fd)
+        if self._sock.fileno() >= 0:
+            self._loop.remove_writer(self._sock)
+
+    def _on_readable(self) -> None:
+        while self._sock.fileno() >= 0:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._sock, 65536, 2, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                data, fds = b"", []
+            if not data:
+                self.close()
+                self.kill()
+                return
+            self._on_message(json.loads(data), fds)
+
+    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
+        op = message["op"]
+        if op == "ready":
+            self.ready.set_result(Isolation(message["isolation"], message["reason"]))
+        elif op == "started":
+            process = Process(message, fds[0], fds[1])
+            self.processes[message["id"]] = process
+            answer = self._asked.pop(message["id"])
+            if answer.cancelled():
+                process._signal(fds[1], signal.SIGKILL)
+            else:
+                answer.set_result(process)
+        elif op == "failed":
+            answer = self._asked.pop(message["id"])
+            if not answer.cancelled():
+                answer.set_exception(_spawn_failed(message))
+        elif op == "exited":
+            self.processes.pop(message["id"])._finish(_exit_of(message))
+
+    def _on_keeper_gone(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._on_readable()
+        self.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+        os.close(self._pidfd)
+        lost = UnavailableError("the keeper process has ended", code="process.keeper_lost")
+        waiters: list[asyncio.Future[Any]] = [self.ready, *self._asked.values()]
+        for waiting in waiters:
+            if not waiting.done():
+                waiting.set_exception(lost)
+        for _, fds in self._outbox:
+            for fd in fds:
+                os.close(fd)
+        for process in self.processes.values():
+            # The kernel kills a process whose keeper died; how it would have ended nobody knows.
+            process._signal(process._root_pidfd, signal.SIGKILL)
+            process._finish(Exit(evidence={"keeper": "lost"}))
+        self._asked.clear()
+        self._outbox.clear()
+        self.processes.clear()
+        self.gone.set_result(None)
+
+
+class Keeper:
+    """Spawns processes that end with the node.
+
+    One per node; used from the loop it was started in.
+    """
+
+    def __init__(self, link: _Link, wanted: str, isolation: Isolation) -> None:
+        self._link = link
+        self._wanted = wanted
+        self._is_closed = False
+        self._restarting = asyncio.Lock()
+        self.isolation = isolation
+
+    @classmethod
+    async def start(cls, isolation: Literal["auto", "namespaces", "plain"] = "auto") -> Keeper:
+        """Start the keeper process.
+
+        Args:
+            isolation: `auto` takes namespaces where the machine allows them.
+
+        Raises:
+            UnavailableError: It did not start, or cannot give the isolation asked for.
+        """
+        link, found = await _open(isolation)
+        return cls(link, isolation, found)
+
+    @property
+    def pid(self) -> int:
+        """The keeper process itself."""
+        return self._link.pid
+
+    async def spawn(self, spec: SpawnSpec) -> Process:
+        """Start a process; a keeper that was lost is started again first.
+
+        Raises:
+            NodeError: `process.spawn_failed`; the details name the step and the reason, and nothing is left.
+            UnavailableError: `process.keeper_lost` while it was starting.
+
+        Cancellation: Safe; what was started nevertheless is killed.
+        """
+        async with self._restarting:
+            if self._is_closed:
+                raise UnavailableError("the keeper is closed", code="process.keeper_closed")
+            if self._link.gone.done():
+                self._link, self.isolation = await _open(self._wanted)
+        return await self._link.spawn(spec)
+
+    async def close(self) -> None:
+        """End every process it has spawned, and the keeper process."""
+        self._is_closed = True
+        ending = [process.end() for process in self._link.processes.values()]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*ending), _STOP_TIMEOUT_S)
+        self._link.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._link.gone), _STOP_TIMEOUT_S)
+        except TimeoutError:
+            self._link.kill()
+            await self._link.gone
+
+
+async def _open(wanted: str) -> tuple[_Link, Isolation]:
+    link = _Link.open(wanted)
+    try:
+        found = await asyncio.wait_for(asyncio.shield(link.ready), _START_TIMEOUT_S)
+    except TimeoutError as error:
+        link.kill()
+        await link.gone
+        raise UnavailableError("the keeper process did not start", code="process.keeper_lost") from error
+    if wanted == "namespaces" and found.mode != wanted:
+        link.close()
+        await link.gone
+        raise UnavailableError(
+            f"this machine does not allow namespaces: {found.reason}",
+            code="process.isolation_unavailable",
+            hint="toft doctor",
+        )
+    return link, found
+
+
+def _spawn_failed(message: Mapping[str, Any]) -> NodeError:
+    reason = os.strerror(message["errno"])
+    return NodeError(
+        f"the process could not be started: {message['step']}: {reason}",
+        code="process.spawn_failed",
+        details={"step": message["step"], "errno": message["errno"], "reason": reason},
+    )
+
+
+def _exit_of(message: Mapping[str, Any]) -> Exit:
+    code = os.waitstatus_to_exitcode(message["status"])
+    if code < 0:
+        return Exit(signal=-code)
+    return Exit(code=code)

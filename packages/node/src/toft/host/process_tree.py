@@ -1,0 +1,84 @@
+"""Which processes descend from which, by one pass over /proc; standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Stat(NamedTuple):
+    """One process as the kernel lists it; times in clock ticks."""
+
+    pid: int
+    state: str
+    parent: int
+    session: int
+    cpu_ticks: int
+    started_ticks: int
+
+
+def read(pid: int | str) -> Stat | None:
+    """Return one process; None when it is gone."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    if not text:
+        return None
+    # The name stands in parentheses and may hold spaces and parentheses itself.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Stat(
+        pid=int(text[: text.index(b" ")]),
+        state=fields[0].decode(),
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
+        started_ticks=int(fields[19]),
+    )
+
+
+def scan() -> Iterator[Stat]:
+    """Yield every process."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (stat := read(name)) is not None:
+            yield stat
+
+
+def children() -> dict[int, list[Stat]]:
+    """Return the live children of each process; a process that has ended and was not reaped is not alive."""
+    found: dict[int, list[Stat]] = {}
+    for stat in scan():
+        if stat.state not in "ZX":
+            found.setdefault(stat.parent, []).append(stat)
+    return found
+
+
+def descendants(root: int, by_parent: dict[int, list[Stat]] | None = None) -> list[Stat]:
+    """Return the live processes below a process, parents before their children."""
+    by_parent = children() if by_parent is None else by_parent
+    found = list(by_parent.get(root, ()))
+    for stat in found:  # grows while it is walked
+        found.extend(by_parent.get(stat.pid, ()))
+    return found
+
+
+def started_s(pid: int) -> float:
+    """Return when a process started, in seconds since boot; 0.0 when it is gone."""
+    stat = read(pid)
+    return stat.started_ticks / os.sysconf("SC_CLK_TCK") if stat else 0.0
+
+
+def pid_of(pidfd: int) -> int:
+    """Return the pid, in this process's namespace, that a pidfd stands for; -1 when it was reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    return -1

@@ -1,0 +1,103 @@
+"""Nothing may be left behind: processes, descriptors, segments, temporary files, control groups.
+
+A system test imports `leaks_checked` and lists it in `pytestmark = pytest.mark.usefixtures("leaks_checked")`;
+what was there before the test may stay, whatever is new must be gone soon after it.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.waiting import eventually
+
+from toft.host import namespaces, process_tree
+
+_CONTROL_GROUPS = (
+    Path("/sys/fs/cgroup"),
+    Path("/sys/fs/cgroup/memory"),
+    Path("/sys/fs/cgroup/pids"),
+    Path("/sys/fs/cgroup/unified"),
+)
+
+
+class Traces(NamedTuple):
+    """What exists at one moment, each thing by a name that tells what it is."""
+
+    processes: frozenset[str]
+    descriptors: frozenset[str]
+    files: frozenset[str]
+    groups: frozenset[str]
+
+    def beyond(self, before: "Traces") -> dict[str, list[str]]:
+        """Return what is here and was not there before."""
+        fields = zip(self._fields, self, before, strict=True)
+        return {name: sorted(now - then) for name, now, then in fields if now - then}
+
+
+def traces() -> Traces:
+    """Look at this machine now."""
+    return Traces(_processes(), _descriptors(), _temporary_files(), _groups())
+
+
+@pytest.fixture
+def leaks_checked() -> Iterator[None]:
+    """Fail the test when it leaves something behind that was not there before."""
+    namespaces.adopt_orphans()  # a process that outlives its parent is then found below this one
+    before = traces()
+    yield
+    _reap()
+    try:
+        eventually(lambda: not traces().beyond(before), 5)
+    except AssertionError:
+        pytest.fail(f"left behind: {traces().beyond(before)}")
+
+
+def _reap() -> None:
+    for stat in process_tree.scan():
+        if stat.parent == os.getpid() and stat.state == "Z":
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(stat.pid, os.WNOHANG)
+
+
+def _processes() -> frozenset[str]:
+    found = set()
+    for stat in process_tree.descendants(os.getpid()):
+        name = _read(f"/proc/{stat.pid}/comm").strip()
+        found.add(f"{stat.pid} {name} " + _read(f"/proc/{stat.pid}/cmdline").replace("\0", " ")[:120])
+    return frozenset(found)
+
+
+def _descriptors() -> frozenset[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} -> {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:
+            continue  # the one that listed the directory
+    return frozenset(found)
+
+
+def _temporary_files() -> frozenset[str]:
+    found = set()
+    for directory in ("/tmp", "/var/tmp", "/dev/shm"):
+        for name in os.listdir(directory):
+            if name.startswith(("toft", "memfd")):
+                found.add(f"{directory}/{name}")
+    return frozenset(found)
+
+
+def _groups() -> frozenset[str]:
+    found = set()
+    for root in _CONTROL_GROUPS:
+        found |= {str(path) for path in root.glob("toft-*")} | {str(path) for path in root.glob("toft-*/*/")}
+    return frozenset(found)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
