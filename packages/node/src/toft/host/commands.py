@@ -1,0 +1,139 @@
+"""Runs a command to its end: an argv list, bounded output, a time limit, and nothing left running afterwards.
+
+For programs that do one thing and exit (uv, a package manager, git); workers go through the keeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toft.kernel import errors
+
+_MAIN = str(Path(__file__).with_name("command_main.py"))
+_OUTPUT_BYTES = 1_000_000
+_LINE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a command left behind.
+
+    Attributes:
+        code: Its exit code; 128 + number when a signal ended it, 126 when it could not be started.
+        stdout: The last megabyte of what it printed.
+        stderr: The last megabyte of what it complained.
+    """
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+
+class CommandTimeoutError(errors.UnavailableError):
+    """A command took longer than it was given; it was ended with everything it had started."""
+
+    code = "command.timed_out"
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    timeout_s: float,
+    on_line: Callable[[str], None] | None = None,
+    keep_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a command and wait for it.
+
+    Args:
+        argv: The program and its arguments; no shell sees them.
+        env: Its whole environment.
+        cwd: Its working directory.
+        timeout_s: Seconds after which it is ended.
+        on_line: Called with each line it writes to stderr, as it comes.
+        keep_fds: Open files that it and its children keep open until they end, such as a lock.
+
+    Raises:
+        CommandTimeoutError: It was ended; `details` carry the last lines.
+        NodeError: It could not be started (`process.spawn_failed`).
+
+    Cancellation: Ends the command and everything it started before returning.
+    """
+    lifeline, held = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", _MAIN, str(lifeline), *argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            pass_fds=(lifeline, *keep_fds),
+        )
+    except OSError as error:
+        os.close(held)
+        raise errors.NodeError(
+            f"{argv[0]} could not be started: {error.strerror}", code="process.spawn_failed"
+        ) from error
+    finally:
+        os.close(lifeline)
+    stdout, stderr = _Tail(None), _Tail(on_line)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.gather(stdout.read(process.stdout), stderr.read(process.stderr), process.wait())
+    except TimeoutError:
+        raise CommandTimeoutError(
+            f"{Path(argv[0]).name} was ended after {timeout_s:g} s",
+            details={"argv": list(argv), "last_lines": stderr.text()[-2000:]},
+        ) from None
+    finally:
+        os.close(held)
+        # Closing the lifeline ends the tree; shielded, because nothing may outlive a cancelled caller.
+        await asyncio.shield(_reaped(process))
+    return Completed(tuple(argv), process.returncode or 0, stdout.text(), stderr.text())
+
+
+async def _reaped(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+class _Tail:
+    """The end of a stream, and its lines as they come."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._kept = bytearray()
+        self._line = bytearray()
+        self._on_line = on_line
+
+    async def read(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        while data := await stream.read(_LINE_BYTES):
+            self._kept += data
+            del self._kept[:-_OUTPUT_BYTES]
+            if self._on_line:
+                self._report(data, self._on_line)
+
+    def _report(self, data: bytes, on_line: Callable[[str], None]) -> None:
+        *lines, rest = (self._line + data).split(b"\n")
+        for line in lines:
+            on_line(line.decode(errors="replace"))
+        self._line = bytearray(rest[-_LINE_BYTES:])
+
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
