@@ -1,4 +1,6 @@
 import contextlib
+import dataclasses
+import enum
 import pathlib
 from datetime import UTC, datetime
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toft.plugins.arguments import Binder, parse_cli
-from toft_sdk import errors
+from toft_sdk import errors, schema
 
 SCHEMA = {
     "parameters": {
@@ -199,3 +201,66 @@ def test_input_that_is_no_object_is_refused():
     with pytest.raises(errors.InputError) as caught:
         parse_cli(None, [], "[1]")
     assert caught.value.fields == {"input": "expected a JSON object, got list"}
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Box:
+    width: int
+    tags: set[str] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass
+class Writable:
+    path: str
+
+    def to_temp_file(self):
+        return self.path
+
+
+def action(
+    self,
+    count: int,
+    box: Box | None = None,
+    colour: Colour = Colour.RED,
+    pair: tuple[int, str] = (1, "a"),
+    names: frozenset[str] | None = None,
+    *rest: float,
+    **more: object,
+): ...
+
+
+def test_the_schema_of_a_real_signature_is_understood():
+    binder = Binder(schema.signature_schema(action.__get__(object())))
+    bound = binder.bind(
+        {
+            "count": 1,
+            "box": Box(2, {"a"}),
+            "colour": Colour.RED,
+            "pair": [2, "b"],
+            "names": ["x"],
+            "rest": [1, 2.5],
+            "anything": object,
+        }
+    )
+    assert bound == {
+        "count": 1,
+        "box": {"width": 2, "tags": {"a"}},
+        "colour": "red",
+        "pair": (2, "b"),
+        "names": frozenset(["x"]),
+        "rest": [1, 2.5],
+        "anything": object,
+    }
+    assert binder.bind({"count": 1, "box": None, "names": None})
+    with pytest.raises(errors.InputError) as caught:
+        binder.bind({"box": {"widht": 1}, "colour": "green", "pair": [1], "rest": ["x"]})
+    assert set(caught.value.fields) == {"count", "box.widht", "box.width", "colour", "pair", "rest[0]"}
+
+
+def test_an_object_that_writes_itself_to_a_file_is_passed_as_that_file_where_asked_for():
+    described = {"parameters": {}, "additional": True, "x-toft-file-backed": True}
+    assert Binder(described).bind({"clip": Writable("/tmp/clip")}) == {"clip": "/tmp/clip"}

@@ -61,11 +61,12 @@ def test_format_2_round_trips_with_what_this_version_does_not_know():
 
 def test_the_flat_format_is_read_and_written_as_2():
     old = manifest.parse(FLAT)
-    assert (old.format_version, old.config_schema_hash, old.code.category) == ("1.0", None, "Fine media")
+    assert (old.format_version, old.config_schema_hash, old.code.category) == ("1.0", None, "media")
     assert old.runtime.hosting == "reference"
     written = old.to_dict()
     assert written["format_version"] == "2.0"
     assert written["install"]["env_vars"] == {"A": "1"}
+    assert written["overrides"] == {"category": "Fine media"}
     assert manifest.parse(written).code == old.code
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from toft.plugins import checks, schemas
 from toft_sdk import errors
 
-_VARIADIC = ("var_keyword", "var_positional")
-
 
 class Binder:
     """Checks the arguments of one action; made once, used for every call.
@@ -32,6 +30,7 @@ class Binder:
         }
         self._required = frozenset(described.get("required", ()))
         self._additional = bool(described.get("additional", False))
+        self._file_backed = bool(described.get("x-toft-file-backed", False))
 
     def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments, converted where their type leaves no doubt.
@@ -41,6 +40,8 @@ class Binder:
         """
         known = self._checks
         bound: dict[str, Any] = {}
+        if self._file_backed:
+            arguments = {name: _as_file(value) for name, value in arguments.items()}
         try:
             for name, value in arguments.items():
                 bound[name] = known[name](value)
@@ -70,6 +71,12 @@ class Binder:
         if fields:
             raise misfit_error(fields)
         return bound
+
+
+def _as_file(value: Any) -> Any:
+    """Replace an object that can write itself to a file by that file; only where the plugin asked for it."""
+    to_file = getattr(value, "to_temp_file", None)
+    return to_file() if callable(to_file) else value
 
 
 def misfit_error(fields: Mapping[str, str]) -> errors.InputError:
@@ -256,7 +263,7 @@ def _kinds(schema: Mapping[str, Any]) -> set[str]:
 
 def _parameters(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     parameters = schema.get("parameters", {})
-    return {name: each for name, each in parameters.items() if each.get("kind") not in _VARIADIC}
+    return {name: each for name, each in parameters.items() if each.get("kind") != "var_keyword"}
 
 
 def _value_schema(parameter: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import enum
 import operator
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -97,18 +98,24 @@ def _compile(schema: Any, root: Any, seen: dict[str, Check]) -> Check:
         return _nothing
     if "$ref" in schema:
         return _reference(str(schema["$ref"]), root, seen)
-    marker = schema.get(_MARK)
-    if marker is not None:
-        return _limited(_marked(str(marker), schema, root, seen), schema)
-    if not _KNOWN.issuperset(schema):
+    if not all(word in _KNOWN or word.startswith("x-") for word in schema):
         return _foreign(schema, root)
     for word in ("anyOf", "oneOf"):
         if word in schema:
             return _union([_compile(each, root, seen) for each in schema[word]])
     kinds = schema.get("type")
     if isinstance(kinds, (list, tuple)):
-        return _union([_compile({**schema, "type": kind}, root, seen) for kind in kinds])
+        return _union([_compile(_only(schema, kind), root, seen) for kind in kinds])
+    marker = schema.get(_MARK)
+    if marker is not None:
+        return _limited(_marked(str(marker), schema, root, seen), schema)
     return _limited(_typed(kinds, schema, root, seen), schema)
+
+
+def _only(schema: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Return the schema for one of its types; a marker never speaks of null."""
+    left_out = (_MARK,) if kind == "null" else ()
+    return {**{word: value for word, value in schema.items() if word not in left_out}, "type": kind}
 
 
 def _typed(kind: Any, schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Check:
@@ -312,8 +319,6 @@ def _array(schema: Mapping[str, Any], root: Any, seen: dict[str, Check], make: C
         kept: list[Any] = []
         for index, each in enumerate(value):
             _collect(first[index] if index < len(first) else rest, each, index, kept, problems)
-        if len(kept) + len(problems) < len(first):
-            problems.append(((), f"expected {len(first)} items, got {len(value)}"))
         if problems:
             raise Misfit(problems)
         return make(kept)
@@ -382,6 +387,8 @@ def _foreign(schema: Mapping[str, Any], root: Any) -> Check:
 def _marked(marker: str, schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Check:
     if marker in _SEQUENCES:
         return _array(schema, root, seen, _SEQUENCES[marker])
+    if marker == "dataclass":
+        return _object(schema, root, seen)
     return _MARKED.get(marker, _anything)
 
 
@@ -424,6 +431,10 @@ def _moment(kind: Any, what: str) -> Check:
     return check
 
 
+def _enum(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
 def _timedelta(value: Any) -> Any:
     if isinstance(value, datetime.timedelta):
         return value
@@ -440,6 +451,7 @@ def _complex(value: Any) -> Any:
 
 _MARKED: dict[str, Check] = {
     "bytes": _bytes,
+    "enum": _enum,
     "ndarray": _array_of_numpy,
     "path": _path,
     "datetime": _moment(datetime.datetime, "a date and time"),

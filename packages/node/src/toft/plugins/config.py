@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import datetime
+import enum
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +57,7 @@ def validate(
         toft_sdk.errors.InputError: With every problem in `fields`, path to message.
         toft.plugins.schemas.SchemaError: The schema itself is unusable.
     """
-    given = dict(config or {})
+    given = {name: plain(value) for name, value in dict(config or {}).items()}
     schemas.refuse_hostile(schema or {})
     document = closed(schema or {}, known=defaults or {})
     validator = schemas.Validator(document)
@@ -63,6 +67,25 @@ def validate(
     if problems:
         raise _misfit(problems)
     return merged
+
+
+def plain(value: Any) -> Any:
+    """Write what a Python caller may hand in the way JSON has it; anything else comes back as it is."""
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(each) for each in value), key=repr)
+    return value
 
 
 def merge(base: Any, over: Any, schema: Any) -> Any:

@@ -177,8 +177,12 @@ def from_description(description: Mapping[str, Any], install: Install, runtime: 
         ManifestError: The description is not one; everything wrong with it is in `details["problems"]`.
     """
     known = {name: description[name] for name in _DESCRIBED if description.get(name) is not None}
+    if description.get("python"):
+        known["python_version"] = description["python"]
     code = {
-        name: value for name, value in description.items() if name not in _DESCRIBED and value is not None
+        name: value
+        for name, value in description.items()
+        if name not in (*_DESCRIBED, "python") and value is not None
     }
     code.setdefault("interface", DEFAULT_INTERFACE)
     # The reference's readers want a description; a plugin without one is still a plugin.
@@ -292,12 +296,19 @@ def _from_nested(data: Mapping[str, Any]) -> Manifest:
 def _from_flat(data: Mapping[str, Any]) -> Manifest:
     install = {name: data[name] for name in _INSTALL if name in data}
     code = {name: data[name] for name in (*_CODE, "class", "category") if name in data}
-    if data.get("category_override"):
-        code["category"] = data["category_override"]
+    # The operator's word, kept where operators' words stand in 2.0.
+    overrides = {"category": data["category_override"]} if data.get("category_override") else {}
     code.pop("regenerated_at", None)
+    # 2.0 requires both; written back, the manifest must still be one.
+    code["description"] = code.get("description") or code["name"]
+    code["interface"] = code.get("interface") or DEFAULT_INTERFACE
     runtime = Runtime(hosting="reference")
     return Manifest(
-        install=_section(Install, install), code=_code(code), runtime=runtime, format_version="1.0"
+        install=_section(Install, install),
+        code=_code(code),
+        runtime=runtime,
+        overrides=overrides,
+        format_version="1.0",
     )
 
 
