@@ -8,16 +8,17 @@ from toft.kernel import clock, errors
 from toft.plugins import faults, gate, restart, states
 
 
-def make_gate(cap: int | None = 1, limit: int = 2) -> gate.Gate:
-    made = gate.Gate("ocr", cap, limit)
+def make_gate(cap: int | None = 1, limit: int = 2) -> tuple[gate.Gate[str], list[str]]:
+    started: list[str] = []
+    made = gate.Gate("ocr", started.append, cap=cap, limit=limit)
     made.open()
-    return made
+    return made, started
 
 
 def test_calls_up_to_the_cap_start_at_once_and_the_rest_in_order() -> None:
-    door, started = make_gate(cap=2, limit=10), []
+    door, started = make_gate(cap=2, limit=10)
     for name in "abcde":
-        door.enter(name, lambda name=name: started.append(name))
+        door.enter(name)
     assert started == ["a", "b"]
     assert (door.running, door.waiting) == (2, 3)
     door.leave()
@@ -28,35 +29,35 @@ def test_calls_up_to_the_cap_start_at_once_and_the_rest_in_order() -> None:
 
 
 def test_an_unbounded_gate_lets_everybody_through() -> None:
-    door, started = make_gate(cap=None), []
+    door, started = make_gate(cap=None)
     for number in range(100):
-        door.enter(number, lambda number=number: started.append(number))
+        door.enter(str(number))
     assert len(started) == 100
 
 
 def test_more_waiting_calls_than_allowed_are_answered_busy() -> None:
-    door = make_gate(cap=1, limit=2)
-    for number in range(3):
-        door.enter(number, lambda: None)
+    door, _ = make_gate(cap=1, limit=2)
+    for name in "abc":
+        door.enter(name)
     with pytest.raises(faults.BusyError) as caught:
-        door.enter("one too many", lambda: None)
+        door.enter("one too many")
     assert caught.value.code == "instance.busy"
     assert caught.value.details == {"running": 1, "waiting": 2, "cap": 1}
 
 
 def test_a_newcomer_never_overtakes_those_who_wait() -> None:
-    door, started = make_gate(cap=1, limit=10), []
+    door, started = make_gate(cap=1, limit=10)
     door.close()
-    door.enter("first", lambda: started.append("first"))
+    door.enter("first")
     door.open()
-    door.enter("second", lambda: started.append("second"))
+    door.enter("second")
     assert started == ["first"]
 
 
 def test_a_withdrawn_call_never_starts() -> None:
-    door, started = make_gate(cap=1), []
-    door.enter("a", lambda: started.append("a"))
-    door.enter("b", lambda: started.append("b"))
+    door, started = make_gate(cap=1)
+    door.enter("a")
+    door.enter("b")
     assert door.withdraw("b") is True
     assert door.withdraw("a") is False
     door.leave()
@@ -64,9 +65,9 @@ def test_a_withdrawn_call_never_starts() -> None:
 
 
 def test_a_closed_gate_keeps_places_and_raising_the_cap_admits() -> None:
-    door, started = make_gate(cap=1, limit=10), []
+    door, started = make_gate(cap=1, limit=10)
     for name in "abc":
-        door.enter(name, lambda name=name: started.append(name))
+        door.enter(name)
     door.close()
     door.leave()
     assert started == ["a"]
@@ -77,9 +78,9 @@ def test_a_closed_gate_keeps_places_and_raising_the_cap_admits() -> None:
 
 
 def test_draining_takes_everybody_out_in_order() -> None:
-    door = make_gate(cap=1, limit=10)
+    door, _ = make_gate(cap=1, limit=10)
     for name in "abc":
-        door.enter(name, lambda: None)
+        door.enter(name)
     assert door.drain() == ["b", "c"]
     assert door.waiting == 0
 
