@@ -68,6 +68,9 @@ class FakeWorker:
         for call in list(self.open):
             self.answer(call, error=error or faults.WorkerLostError("ended"))
 
+    async def stalled(self, op: str, silent_s: float) -> Exception:
+        return faults.WorkerLostError(f"{op} is stuck", code="worker.stalled")
+
     def die(self, code: str = "worker.crashed") -> None:
         lost = faults.WorkerLostError("it crashed", code=code, details={"pid": self.pid})
         self.is_alive = False
@@ -120,7 +123,7 @@ async def supervised(
 async def test_a_call_gets_its_result_and_is_counted() -> None:
     async with supervised(Stable()) as ocr:
         assert await ocr.begin("quick", {"x": 5}) == 5
-        assert (ocr.totals.calls, ocr.totals.failures, ocr.running) == (1, 0, 0)
+        assert (ocr.totals.ended, ocr.totals.failures, ocr.gate.running) == (1, 0, 0)
 
 
 async def test_an_error_reaches_the_caller_as_it_is() -> None:
@@ -168,7 +171,7 @@ async def test_cancelling_a_waiting_call_never_bothers_the_worker() -> None:
         stable.made[0].answer(running, 1)
         assert await running == 1
         assert ("cancel", waiting.number) not in stable.made[0].told
-        assert (ocr.running, ocr.waiting) == (0, 0)
+        assert (ocr.gate.running, ocr.gate.waiting) == (0, 0)
 
 
 async def test_a_cooperative_cancel_touches_one_call_only() -> None:
@@ -210,12 +213,12 @@ async def test_a_call_that_does_not_stop_has_its_worker_replaced() -> None:
         with pytest.raises(faults.WorkerLostError) as caught:
             await innocent
         assert (caught.value.code, caught.value.category) == ("worker.replaced", "transient")
-        await eventually(lambda: ocr.lifecycle.state is states.State.READY)
+        await eventually(lambda: ocr.state is states.State.READY)
         assert len(stable.made) == 2
         assert stable.made[1].config == {"dpi": 300}
         stable.made[1].answer(queued, "after")
         assert await queued == "after"
-        assert ocr.restarts.total == 0
+        assert ocr.workers.restarts.total == 0
 
 
 async def test_a_spare_is_prepared_when_a_cancel_takes_long_and_takes_over() -> None:
@@ -229,8 +232,8 @@ async def test_a_spare_is_prepared_when_a_cancel_takes_long_and_takes_over() -> 
         assert call.is_open
         with pytest.raises(CancelledError):
             await call
-        await eventually(lambda: ocr.lifecycle.state is states.State.READY)
-        assert ocr.worker is stable.made[1]
+        await eventually(lambda: ocr.state is states.State.READY)
+        assert ocr.workers.worker is stable.made[1]
         assert len(stable.made) == 2
 
 
@@ -245,7 +248,7 @@ async def test_a_spare_that_was_not_needed_is_dropped() -> None:
         with pytest.raises(CancelledError):
             await call
         await eventually(lambda: not stable.made[1].is_alive)
-        assert ocr.worker is stable.made[0]
+        assert ocr.workers.worker is stable.made[0]
 
 
 async def test_a_kept_spare_is_there_at_once_and_renewed() -> None:
@@ -253,7 +256,7 @@ async def test_a_kept_spare_is_there_at_once_and_renewed() -> None:
     async with supervised(stable, keep_spare=True) as ocr:
         await eventually(lambda: len(stable.made) == 2)
         stable.made[0].die()
-        await eventually(lambda: ocr.worker is stable.made[1] and len(stable.made) == 3)
+        await eventually(lambda: ocr.workers.worker is stable.made[1] and len(stable.made) == 3)
 
 
 async def test_a_task_that_goes_away_cancels_its_call() -> None:
@@ -308,7 +311,7 @@ async def test_a_dead_worker_ends_its_calls_typed_and_comes_back_without_repeati
         assert stable.made[1].open == [waiting]
         stable.made[1].answer(waiting, "fine")
         assert await waiting == "fine"
-        assert ocr.restarts.total == 1
+        assert ocr.workers.restarts.total == 1
 
 
 async def test_an_instance_that_keeps_dying_stays_down_and_says_so() -> None:
@@ -317,10 +320,10 @@ async def test_an_instance_that_keeps_dying_stays_down_and_says_so() -> None:
         for expected in (2, 3):
             stable.made[-1].die()
             await eventually(lambda expected=expected: len(stable.made) == expected)
-            await eventually(lambda: ocr.lifecycle.state is states.State.READY)
+            await eventually(lambda: ocr.state is states.State.READY)
         waiting = ocr.begin("execute", {}), ocr.begin("execute", {})
         stable.made[-1].die()
-        assert ocr.lifecycle.state is states.State.CRASH_LOOP
+        assert ocr.state is states.State.CRASH_LOOP
         with pytest.raises(faults.WorkerLostError):
             await waiting[0]
         with pytest.raises(faults.DownError) as caught:
@@ -338,8 +341,8 @@ async def test_a_restart_that_fails_is_tried_again_and_counted() -> None:
     async with supervised(stable) as ocr:
         stable.fails = errors.UnavailableError("no more processes")
         stable.made[0].die()
-        await eventually(lambda: ocr.lifecycle.state is states.State.CRASH_LOOP)
-        assert "no more processes" in ocr.lifecycle.reason
+        await eventually(lambda: ocr.state is states.State.CRASH_LOOP)
+        assert "no more processes" in ocr.workers.lifecycle.reason
 
 
 async def test_a_load_that_fails_leaves_no_worker() -> None:
@@ -435,14 +438,15 @@ async def test_stopping_ends_open_and_waiting_calls_and_everything_else() -> Non
         with pytest.raises(faults.DownError):
             ocr.begin("quick", {})
         assert [worker.is_alive for worker in stable.made] == [False, False]
-        assert ocr.lifecycle.state is states.State.STOPPED
+        assert ocr.state is states.State.STOPPED
 
 
 async def test_progress_and_usage_reach_the_handle() -> None:
     stable = Stable()
     told: list[tuple[float, str]] = []
     async with supervised(stable) as ocr:
-        call = ocr.begin("execute", {}, on_progress=lambda share, text: told.append((share, text)))
+        call = ocr.begin("execute", {})
+        call.on_progress(lambda share, text: told.append((share, text)))
         call.note_progress(0.5, "half")
         call.note_usage({"tokens": 3})
         call.note_usage({"tokens": 4, "pages": 1})
@@ -452,3 +456,15 @@ async def test_progress_and_usage_reach_the_handle() -> None:
         assert (call.progress, call.message) == (0.5, "half")
         assert call.usage == {"tokens": 7, "pages": 1}
         assert ocr.totals.usage == {"tokens": 7, "pages": 1}
+
+
+async def test_a_silent_call_is_ended_when_the_instance_asks_for_that() -> None:
+    stable = Stable()
+    stable.prepare = lambda worker: setattr(worker, "listens", False)
+    async with supervised(stable, call_stall_s=0.04) as ocr:
+        call = ocr.begin("execute", {})
+        with pytest.raises(faults.WorkerLostError) as caught:
+            await call
+        assert caught.value.code == "worker.stalled"
+        await eventually(lambda: ocr.state is states.State.READY)
+        assert len(stable.made) == 2
