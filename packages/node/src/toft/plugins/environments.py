@@ -13,109 +13,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
 from toft.plugins import environment_errors
+from toft.plugins.provisioning import (
+    SCHEMA,
+    EnvironmentRequest,
+    Installed,
+    Progress,
+    Provisioner,
+    Resolution,
+    SizeEstimate,
+    silent,
+)
 from toft.store import claims, durable
 
-SCHEMA = 1
 RECORD = "environment.json"
 _HASH = re.compile(r"[0-9a-f]{32}")
 _WAIT_FIRST_S = 0.02
 _WAIT_MOST_S = 0.5
 _LOG = log.get_logger("plugins.environments")
-
-Progress = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Report progress to nobody."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvironmentRequest:
-    """What an environment is wanted for.
-
-    Attributes:
-        requirements: Requirement strings, such as `pysbd==0.3.4`.
-        lock: The text of a requirements file with hashes; nothing is resolved then.
-        local_project: A project directory or a wheel to put in.
-        extras: Extras of the local project.
-        python: A version, a range or a path; None for what the project needs, else the node's own.
-        env_file: Path or URL of an `environment.yml`.
-        upgrade: Look for newer versions instead of what the cache knows.
-        offline: Never use the network; None for what the settings say.
-        origin: Where this came from, for the record; never an index.
-    """
-
-    requirements: tuple[str, ...] = ()
-    lock: str | None = None
-    local_project: Path | None = None
-    extras: tuple[str, ...] = ()
-    python: str | None = None
-    env_file: str | None = None
-    upgrade: bool = False
-    offline: bool | None = None
-    origin: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resolution:
-    """What a request came down to; two equal ones are one environment.
-
-    Attributes:
-        kind: The provisioner's.
-        identity: The interpreter and the platform.
-        lock: Every package with its hash, as text that does not depend on where files lay.
-        installable: What the provisioner itself installs from; not part of the identity.
-        local_name: The distribution name of the local project, when there is one.
-    """
-
-    kind: str
-    identity: Mapping[str, str]
-    lock: str
-    installable: Any = None
-    local_name: str | None = None
-
-    @property
-    def hash(self) -> str:
-        """Return the name of the environment."""
-        parts = {
-            "schema": SCHEMA,
-            "kind": self.kind,
-            "identity": dict(self.identity),
-            "lock": self.lock,
-        }
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Installed:
-    """What a provisioner made.
-
-    Attributes:
-        python: Absolute path of the interpreter inside the environment.
-        python_version: Its version.
-        cache_tag: Its tag in the names of compiled files.
-        packages: Distribution name to version.
-    """
-
-    python: str
-    python_version: str
-    cache_tag: str
-    packages: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +51,7 @@ class Environment:
     Attributes:
         size_bytes: What it takes on disk.
         is_new: It was built by the call that returned it.
+        local_name: Name of the distribution that the request's project or wheel turned out to be.
     """
 
     hash: str
@@ -139,6 +66,7 @@ class Environment:
     created_at: str
     origin: str = ""
     is_new: bool = field(default=False, compare=False)
+    local_name: str | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the record holds, without the lock, plus where it is."""
@@ -153,76 +81,6 @@ class Environment:
             "created_at": self.created_at,
             "origin": self.origin,
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizeEstimate:
-    """What an environment would take, as far as it can be known before.
-
-    Attributes:
-        download_bytes: Bytes to fetch, when nothing is cached.
-        installed_bytes: Bytes on disk afterwards, where the source of packages says so; else None.
-        packages: Name to download size; None where nobody says it.
-        is_complete: Every package's download size is known.
-        exists: The environment is there already; nothing has to be fetched.
-    """
-
-    download_bytes: int
-    installed_bytes: int | None
-    packages: Mapping[str, int | None]
-    exists: bool = False
-
-    @property
-    def is_complete(self) -> bool:
-        """Say whether every download size is known."""
-        return all(size is not None for size in self.packages.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON-like values; `unknown` names what nobody could say."""
-        return {
-            "download_bytes": self.download_bytes,
-            "installed_bytes": self.installed_bytes,
-            "packages": dict(self.packages),
-            "unknown": sorted(name for name, size in self.packages.items() if size is None),
-            "is_complete": self.is_complete,
-            "exists": self.exists,
-        }
-
-
-class Provisioner(Protocol):
-    """Makes environments of one kind."""
-
-    kind: str
-
-    def accepts(self, request: EnvironmentRequest) -> bool:
-        """Say whether this request is for this provisioner."""
-        ...
-
-    async def resolve(self, request: EnvironmentRequest, work: Path, progress: Progress) -> Resolution:
-        """Find the exact packages.
-
-        Args:
-            request: What is wanted.
-            work: An empty directory that goes away afterwards.
-            progress: Told each step.
-
-        Raises:
-            NodeError: One of `environment_errors`.
-        """
-        ...
-
-    async def install(
-        self, resolution: Resolution, prefix: Path, *, work: Path, keep_fds: Sequence[int], progress: Progress
-    ) -> Installed:
-        """Fill an empty directory; it stays under this name.
-
-        Cancellation: Ends every process first; what is in the directory is thrown away by the caller.
-        """
-        ...
-
-    async def estimate(self, resolution: Resolution, work: Path) -> SizeEstimate:
-        """Say what it would take."""
-        ...
 
 
 class Environments:
@@ -330,7 +188,7 @@ class Environments:
                     except (errors.NotFoundError, errors.UnavailableError):
                         # Collected in the moment between building and holding: build it again.
                         continue
-                    yield environment
+                    yield replace(environment, local_name=resolution.local_name)
                     return
 
     async def size(self, request: EnvironmentRequest, progress: Progress = silent) -> SizeEstimate:
@@ -353,17 +211,21 @@ class Environments:
             exists=True,
         )
 
-    def remove(self, digest: str) -> bool:
-        """Remove an environment unless somebody holds it; False when it is not there.
+    def remove(self, digest: str, *, unless: Callable[[str], bool] = lambda _: False) -> bool:
+        """Remove an environment unless somebody holds it; False when it is not there, or still wanted.
+
+        Args:
+            digest: Its hash.
+            unless: Asked once nobody can begin to use it any more; true keeps it.
 
         Raises:
             ConflictError: A worker runs from it, or somebody builds it.
         """
-        if not _HASH.fullmatch(digest):
+        if not _HASH.fullmatch(digest) or unless(digest):
             return False
-        if self._take_away(self.root / digest):
+        if self._take_away(self.root / digest, unless=unless):
             return True
-        if not (self.root / digest).exists():
+        if not (self.root / digest).exists() or unless(digest):
             return False
         raise errors.ConflictError(
             f"environment {digest} is in use",
@@ -371,20 +233,21 @@ class Environments:
             hint="unload the instances that run from it, then try again",
         )
 
-    def gc(self, keep: Collection[str]) -> tuple[Environment, ...]:
-        """Remove every environment that is neither in `keep` nor held by anybody.
+    def gc(self, keep: Collection[str] | Callable[[str], bool]) -> tuple[Environment, ...]:
+        """Remove every environment that is neither kept nor held by anybody.
 
         Args:
-            keep: The hashes that manifests name.
+            keep: The hashes that manifests name; or who knows, asked when nobody can begin to use it.
 
         Returns:
             What was removed.
         """
         self.sweep()
+        is_kept = keep if callable(keep) else keep.__contains__
         return tuple(
             environment
             for environment in self.list()
-            if environment.hash not in keep and self._take_away(environment.path)
+            if not is_kept(environment.hash) and self._take_away(environment.path, unless=is_kept)
         )
 
     def sweep(self) -> None:
@@ -399,7 +262,9 @@ class Environments:
             if is_rest and path.is_dir() and not path.is_symlink() and self._take_away(path, unfinished=True):
                 _LOG.info("environment_rest_swept", path=str(path))
 
-    def _take_away(self, path: Path, *, unfinished: bool = False) -> bool:
+    def _take_away(
+        self, path: Path, *, unfinished: bool = False, unless: Callable[[str], bool] = lambda _: False
+    ) -> bool:
         try:
             held = claims.claim(path)
         except OSError:
@@ -407,7 +272,8 @@ class Environments:
         if held is None:
             return False
         with held:
-            if unfinished and not path.name.startswith(".") and (path / RECORD).exists():
+            is_finished = not path.name.startswith(".") and (path / RECORD).exists()
+            if (unfinished and is_finished) or unless(path.name):
                 return False
             return durable.remove_directory(path)
 
@@ -555,3 +421,17 @@ def _disk_errors(root: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise environment_errors.disk_full(root, f"{error.strerror}: {error.filename or root}") from error
+
+
+__all__ = [
+    "Environment",
+    "EnvironmentRequest",
+    "Environments",
+    "Installed",
+    "Progress",
+    "Provisioner",
+    "Resolution",
+    "SizeEstimate",
+    "disk_bytes",
+    "silent",
+]

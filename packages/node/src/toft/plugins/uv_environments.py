@@ -21,14 +21,15 @@ import uv
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from toft.host import commands
-from toft.plugins import environment_errors, interpreters, projects, uv_errors
-from toft.plugins.environments import (
+from toft.plugins import checkouts, environment_errors, interpreters, projects, uv_errors
+from toft.plugins.provisioning import (
     EnvironmentRequest,
     Installed,
     Progress,
     Resolution,
     SizeEstimate,
 )
+from toft.plugins.sources import Source
 from toft.plugins.tool_environment import scrubbed
 
 # The SDK is handed to every worker by path; an author may name it, but nothing of it is installed.
@@ -62,7 +63,7 @@ class _Plan:
     interpreter: interpreters.Interpreter
     requirements_file: Path
     offline: bool
-    wheel: Path | None
+    wheels: tuple[Path, ...]
 
 
 class UvProvisioner:
@@ -88,31 +89,29 @@ class UvProvisioner:
     async def resolve(self, request: EnvironmentRequest, work: Path, progress: Progress) -> Resolution:
         """Choose the interpreter, build the local project, and lock every package with its hash."""
         offline = self._options.offline if request.offline is None else request.offline
-        requires = None
-        if request.local_project:
-            requires = await asyncio.to_thread(projects.requires_python, request.local_project)
+        project = request.local_project
+        if request.vcs:
+            project = await self._fetch(request.vcs, work, offline, progress)
+        requires = await asyncio.to_thread(projects.requires_python, project) if project else None
         interpreter = await self._interpreters.find(request.python, requires)
-        wheel = None
-        if request.local_project:
-            wheel = await self.wheel(request.local_project, work, interpreter, offline, progress)
+        wheel = await self.wheel(project, work, interpreter, offline, progress) if project else None
+        wanted, wheels = await self._wanted(request.requirements, work, interpreter, offline, progress)
+        if wheel:
+            wheels.append(wheel)
+            wanted.append(_wheel_requirement(wheel, request.extras))
         lock_file = work / "lock.txt"
         if request.lock is not None:
-            lines = _checked_lock(request.lock)
-            if wheel:
-                lines += _wheel_lines(wheel)
+            lines = _checked_lock(request.lock) + "".join(map(_wheel_lines, wheels))
             await asyncio.to_thread(lock_file.write_text, lines)
         else:
-            wanted = list(request.requirements)
-            if wheel:
-                wanted.append(_wheel_requirement(wheel, request.extras))
             progress(f"resolving for Python {interpreter.version}")
             await self._compile(wanted, lock_file, interpreter, offline, request.upgrade, work)
         text = await asyncio.to_thread(lock_file.read_text)
         return Resolution(
             kind=self.kind,
             identity=interpreter.identity(),
-            lock=_portable(text, wheel),
-            installable=_Plan(interpreter, lock_file, offline, wheel),
+            lock=_portable(text, wheels),
+            installable=_Plan(interpreter, lock_file, offline, tuple(wheels)),
             local_name=parse_wheel_filename(wheel.name)[0] if wheel else None,
         )
 
@@ -197,9 +196,9 @@ class UvProvisioner:
                 work,
             )
             sizes = await asyncio.to_thread(projects.locked_sizes, output, plan.interpreter)
-        if plan.wheel:
-            size = await asyncio.to_thread(plan.wheel.stat)
-            sizes[str(resolution.local_name)] = size.st_size
+        for wheel in plan.wheels:
+            size = await asyncio.to_thread(wheel.stat)
+            sizes[str(parse_wheel_filename(wheel.name)[0])] = size.st_size
         known = [size for size in sizes.values() if size is not None]
         return SizeEstimate(download_bytes=sum(known), installed_bytes=None, packages=sizes)
 
@@ -212,9 +211,8 @@ class UvProvisioner:
         progress: Progress,
     ) -> Path:
         """Return a wheel of a project; the project's own directory is only read."""
-        target = work / "wheels"
+        target = Path(tempfile.mkdtemp(prefix="wheel-", dir=work))
         if source.suffix == ".whl":
-            target.mkdir(exist_ok=True)
             return Path(await asyncio.to_thread(shutil.copy, source, target))
         progress(f"building a wheel of {source.name}")
         copy = Path(tempfile.mkdtemp(prefix="project-", dir=work)) / source.name
@@ -229,7 +227,37 @@ class UvProvisioner:
             work,
             extra_env={"SOURCE_DATE_EPOCH": _BUILD_EPOCH},
         )
-        return next(target.glob("*.whl"))
+        return Path(await asyncio.to_thread(lambda: next(iter(target.glob("*.whl")))))
+
+    async def _wanted(
+        self,
+        requirements: Sequence[str],
+        work: Path,
+        interpreter: interpreters.Interpreter,
+        offline: bool,
+        progress: Progress,
+    ) -> tuple[list[str], list[Path]]:
+        """Return requirements as uv can lock them: what is a project or a checkout becomes a wheel first."""
+        wanted, wheels = [], []
+        for text in requirements:
+            source = await asyncio.to_thread(Source.parse, text)
+            path = source.path
+            if source.kind == "vcs" and source.requirement:
+                path = await self._fetch(source.requirement, work, offline, progress)
+            if path is None:
+                wanted.append(text)
+                continue
+            wheel = await self.wheel(path, work, interpreter, offline, progress)
+            wheels.append(wheel)
+            wanted.append(_wheel_requirement(wheel, source.extras))
+        return wanted, wheels
+
+    async def _fetch(self, address: str, work: Path, offline: bool, progress: Progress) -> Path:
+        progress("fetching the project")
+        target = Path(tempfile.mkdtemp(prefix="checkout-", dir=work)) / "project"
+        return await checkouts.fetch(
+            address, target, environ=self._environ, timeout_s=self._options.timeout_s, offline=offline
+        )
 
     async def _compile(
         self,
@@ -337,19 +365,17 @@ def _names(lock: str) -> list[str]:
     return [_name(line) for line in lock.splitlines()]
 
 
-def _portable(text: str, wheel: Path | None) -> str:
-    """Return a lock as sorted lines that do not depend on where the local wheel lay."""
+def _portable(text: str, wheels: Sequence[Path]) -> str:
+    """Return a lock as sorted lines that do not depend on where local wheels lay."""
+    local = {wheel.as_uri(): parse_wheel_filename(wheel.name) for wheel in wheels}
     lines = []
     for line in _logical_lines(text):
-        if wheel and wheel.as_uri() in line:
-            name, version, *_ = parse_wheel_filename(wheel.name)
-            hashes = " ".join(f"--hash={one}" for one in sorted(_HASH_OPTION.findall(line)))
-            line = f"{name}=={version} {hashes}"
-        else:
-            head = line.split(" --hash=", 1)[0]
-            hashes = " ".join(f"--hash={one}" for one in sorted(_HASH_OPTION.findall(line)))
-            line = f"{head} {hashes}"
-        lines.append(uv_errors.redacted(line))
+        head = line.split(" --hash=", 1)[0]
+        for uri, (name, version, *_) in local.items():
+            if uri in head:
+                head = f"{name}=={version}"
+        hashes = " ".join(f"--hash={one}" for one in sorted(_HASH_OPTION.findall(line)))
+        lines.append(uv_errors.redacted(f"{head} {hashes}"))
     return "".join(f"{line}\n" for line in sorted(lines))
 
 

@@ -1,0 +1,372 @@
+"""Installs plugins: source to environment to description to manifest; all of it, or nothing.
+
+A plugin counts as installed when its manifest is written, which is the last step. Whatever fails before takes
+back what the same attempt made, and nothing that others use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import toft_sdk.errors
+from toft import __version__
+from toft.kernel import clock as clocks
+from toft.kernel import errors, ids
+from toft.plugins import environment_errors, environments, manifest, plugin_classes, plugins_yaml, projects
+from toft.plugins.registry import Registry
+from toft.plugins.sources import Source
+from toft.plugins.wishes import Finding, Wish
+
+Describe = Callable[[environments.Environment, str, str | None], Awaitable[Mapping[str, Any]]]
+
+
+class Installer:
+    """Adds, refreshes and removes plugins.
+
+    Args:
+        registry: Where manifests are.
+        store: Where environments are.
+        describe: Asks a worker, in the environment and the sandbox, what a class is.
+        clock: For the dates in manifests.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: environments.Environments,
+        describe: Describe,
+        *,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._describe = describe
+        self._clock = clock
+
+    async def add(
+        self, wish: Wish, *, force: bool = False, progress: environments.Progress = environments.silent
+    ) -> list[manifest.Manifest]:
+        """Install every plugin of a source.
+
+        Args:
+            wish: What to install, and how.
+            force: Replace a plugin of the same name that came from somewhere else.
+            progress: Told each step.
+
+        Returns:
+            What was installed; one manifest per plugin class of the source.
+
+        Raises:
+            SourceError: The source is none, or holds no plugin.
+            ConflictError: Another plugin has the name (`plugin.exists`).
+            NodeError: One of `environment_errors`.
+            PluginError: The plugin could not be imported or described; its own trace is in it.
+
+        Durability: The manifests are on disk when this returns.
+        Cancellation: Safe; leaves what was there before.
+        """
+        source = Source.parse(wish.source)
+        if wish.name:
+            ids.check_name(wish.name, "plugin name")
+        if source.kind == "plugins_file" and source.path:
+            return await self._add_listed(source.path, wish, force, progress)
+        request = self._request(wish, source)
+        return await self._install(
+            request,
+            lambda environment: self._manifests(environment, wish, source, force, progress),
+            progress,
+        )
+
+    async def _add_listed(
+        self, path: Path, wish: Wish, force: bool, progress: environments.Progress
+    ) -> list[manifest.Manifest]:
+        listed = await asyncio.to_thread(plugins_yaml.read, path)
+        installed: list[manifest.Manifest] = []
+        for each in listed.plugins:
+            one = Wish(
+                source=each.package,
+                name=each.name,
+                python=wish.python or each.python_version,
+                requirements=(*each.interface_libs, *each.requirements, *wish.requirements),
+                env_file=each.env_file,
+                offline=wish.offline,
+                env_vars=dict(each.env_vars or {}),
+                env_name=each.env_name,
+            )
+            try:
+                progress(f"{each.name}: {each.package}")
+                installed += await self.add(one, force=force, progress=progress)
+            except errors.NodeError as error:
+                # What stands before it in the list is installed and stays; the list can be run again.
+                error.details.update(plugin=each.name, installed=[done.name for done in installed])
+                raise
+        return installed
+
+    async def refresh(
+        self, name: str, *, progress: environments.Progress = environments.silent
+    ) -> manifest.Manifest:
+        """Resolve again, build the new environment beside the old one, then swap the manifest.
+
+        The old environment stays for the workers that run from it, until it is collected.
+
+        Raises:
+            ConflictError: The plugin was not installed by toft, so nobody knows from what.
+            NodeError: As `add`; the plugin is as it was.
+        """
+        old = await asyncio.to_thread(self._registry.get, name)
+        wish = replace(self._wish(old), name=name)
+        source = Source.parse(wish.source)
+        request = replace(self._request(wish, source), upgrade=True)
+
+        async def renew(environment: environments.Environment) -> list[manifest.Manifest]:
+            found = await self._manifests(environment, wish, source, True, progress, only=old)
+            return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
+
+        return (await self._install(request, renew, progress))[0]
+
+    async def regenerate(self, name: str) -> manifest.Manifest:
+        """Ask the code again what it is and rewrite that part of the manifest; the environment stays."""
+        old = await asyncio.to_thread(self._registry.get, name)
+        with self._store.hold(old.runtime.environment) as environment:
+            told = await self._describe(environment, old.code.module, old.code.class_name)
+        fresh = manifest.regenerated(old, told, at=clocks.rfc3339(self._clock.now()))
+        await asyncio.to_thread(self._registry.write, fresh)
+        return fresh
+
+    def remove(self, name: str, *, keep_environment: bool = False) -> bool:
+        """Remove a plugin, and its environment when nothing else uses it; False when there is no such plugin.
+
+        Raises:
+            ConflictError: It comes from a directory that toft does not manage.
+        """
+        found = self._registry.find_name(name)
+        removed = self._registry.remove(name)
+        digest = found.manifest.runtime.environment if found else ""
+        if removed and digest and not keep_environment:
+            # Held by a worker that still runs: it goes with the next collection.
+            with contextlib.suppress(errors.ConflictError):
+                self._store.remove(digest, unless=self._is_named)
+        return removed
+
+    def collect(self) -> tuple[environments.Environment, ...]:
+        """Remove every environment that no manifest names and no worker runs from; return them."""
+        return self._store.gc(self._is_named)
+
+    async def size(
+        self, wish: Wish, progress: environments.Progress = environments.silent
+    ) -> environments.SizeEstimate:
+        """Say what installing would take, without installing."""
+        return await self._store.size(self._request(wish, Source.parse(wish.source)), progress)
+
+    async def check(self, name: str) -> list[Finding]:
+        """Look whether a plugin can still run: its environment, its interpreter, its class, its drift."""
+        found = await asyncio.to_thread(self._registry.get, name)
+        digest = found.runtime.environment
+        environment = await asyncio.to_thread(self._store.find, digest)
+        if environment is None:
+            evidence = f"there is no environment {digest}" if digest else "it was not installed by toft"
+            return [Finding("environment", False, evidence, f"toft plugin refresh {name}")]
+        findings = [Finding("environment", True, str(environment.path))]
+        try:
+            with self._store.hold(digest) as held:
+                told = await self._describe(held, found.code.module, found.code.class_name)
+        except (errors.NodeError, toft_sdk.errors.PluginError) as error:
+            return [*findings, Finding("import", False, str(error), f"toft plugin logs {name}")]
+        findings.append(Finding("import", True, f"{found.code.module}:{found.code.class_name}"))
+        same = manifest.schema_hash(told.get("config_schema")) == found.config_schema_hash
+        evidence = "the configuration schema is " + (
+            "as in the manifest" if same else "no longer the manifest's"
+        )
+        findings.append(Finding("drift", same, evidence, "" if same else f"toft plugin regenerate {name}"))
+        return findings
+
+    async def _install(
+        self,
+        request: environments.EnvironmentRequest,
+        describe: Callable[[environments.Environment], Awaitable[list[manifest.Manifest]]],
+        progress: environments.Progress,
+    ) -> list[manifest.Manifest]:
+        fresh: str | None = None
+        try:
+            async with self._store.using(request, progress) as environment:
+                fresh = environment.hash if environment.is_new else None
+                found = await describe(environment)
+                # Shielded: a cancellation must not fall between two manifests of one source.
+                await asyncio.shield(asyncio.to_thread(self._write, found))
+                return found
+        except BaseException:
+            if fresh is not None:
+                with contextlib.suppress(errors.ConflictError):
+                    await asyncio.shield(asyncio.to_thread(self._store.remove, fresh, unless=self._is_named))
+            raise
+
+    async def _manifests(
+        self,
+        environment: environments.Environment,
+        wish: Wish,
+        source: Source,
+        force: bool,
+        progress: environments.Progress,
+        *,
+        only: manifest.Manifest | None = None,
+    ) -> list[manifest.Manifest]:
+        classes = await asyncio.to_thread(self._classes, environment, source)
+        if only is not None:
+            classes = _the_same(classes, only)
+        if wish.name and only is None and len(classes) > 1:
+            classes = _the_named(classes, wish.name)
+        found = []
+        for each in classes:
+            progress(f"asking {each.module} what it is")
+            told = dict(await self._describe(environment, each.module, each.class_name))
+            told["name"] = ids.check_name(wish.name or each.name or str(told.get("name")), "plugin name")
+            written = self._manifest(told, environment, wish, source)
+            self._refuse_taken(written, force)
+            found.append(written)
+        names = [each.name for each in found]
+        if len(set(names)) < len(names):
+            raise errors.ConflictError(
+                f"{source.text} has two plugins of one name: {', '.join(names)}", code="plugin.exists"
+            )
+        return found
+
+    def _classes(
+        self, environment: environments.Environment, source: Source
+    ) -> list[plugin_classes.PluginClass]:
+        wanted = environment.local_name or source.name
+        for distribution in projects.distributions(environment.path):
+            if distribution.name == wanted:
+                return plugin_classes.find(distribution)
+        raise environment_errors.SourceError(
+            f"{source.text} did not install a distribution called {wanted}", code="source.no_plugin"
+        )
+
+    def _manifest(
+        self, told: Mapping[str, Any], environment: environments.Environment, wish: Wish, source: Source
+    ) -> manifest.Manifest:
+        install = manifest.Install(
+            python_path=environment.python,
+            conda_env=wish.env_name,
+            env_vars=dict(wish.env_vars),
+            installed_at=clocks.rfc3339(self._clock.now()),
+            installer_version=__version__,
+            package_source=source.text,
+        )
+        runtime = manifest.Runtime(
+            environment=environment.hash,
+            environment_kind=environment.kind,
+            source=source.text,
+            requested=wish.kept(source),
+            lock=environment.lock,
+            python_version=environment.python_version,
+            sdk_version=toft_sdk.__version__,
+        )
+        return manifest.from_description(told, install, runtime)
+
+    def _refuse_taken(self, new: manifest.Manifest, force: bool) -> None:
+        found = self._registry.find_name(new.name)
+        if found is None or force or found.manifest.runtime.source == new.runtime.source:
+            return
+        raise errors.ConflictError(
+            f"a plugin called {new.name} is installed already, from {found.manifest.install.package_source}",
+            code="plugin.exists",
+            details={"name": new.name, "path": str(found.path)},
+            hint="give this one another name with --name, or replace the other with --force",
+        )
+
+    def _write(self, found: Sequence[manifest.Manifest]) -> None:
+        before = {each.name: self._registry.find_name(each.name) for each in found}
+        written: list[str] = []
+        try:
+            for each in found:
+                self._registry.write(each)
+                written.append(each.name)
+        except errors.NodeError:
+            for name in written:
+                old = before[name]
+                if old is not None and old.is_managed:
+                    self._registry.write(old.manifest)
+                else:
+                    self._registry.remove(name)
+            raise
+
+    def _request(self, wish: Wish, source: Source) -> environments.EnvironmentRequest:
+        if source.kind == "plugins_file":
+            raise environment_errors.SourceError(f"{source.text} is a list of plugins, not one of them")
+        requirements = wish.requirements
+        if source.kind == "requirement" and source.requirement:
+            requirements = (source.requirement, *requirements)
+        return environments.EnvironmentRequest(
+            requirements=requirements,
+            lock=_read_lock(wish.lock) if wish.lock else None,
+            local_project=source.path,
+            vcs=source.requirement if source.kind == "vcs" else None,
+            extras=source.extras,
+            python=wish.python,
+            env_file=wish.env_file,
+            offline=wish.offline,
+            origin=source.text,
+        )
+
+    def _wish(self, found: manifest.Manifest) -> Wish:
+        if not found.runtime.requested.get("source"):
+            raise errors.ConflictError(
+                f"{found.name} was not installed by toft, so nobody knows from what",
+                code="plugin.not_managed",
+                hint=f"toft plugin add SOURCE --name {found.name} --force",
+            )
+        return Wish.remembered(found.runtime.requested)
+
+    def _is_named(self, digest: str) -> bool:
+        looked = self._registry.discover()
+        if any(each.manifest.runtime.environment == digest for each in looked.found):
+            return True
+        # A manifest that cannot be read still keeps its environment: it may be mended.
+        return any(digest in _text_of(each.path) for each in looked.problems)
+
+
+def _the_same(
+    classes: list[plugin_classes.PluginClass], old: manifest.Manifest
+) -> list[plugin_classes.PluginClass]:
+    exact = [
+        each for each in classes if (each.module, each.class_name) == (old.code.module, old.code.class_name)
+    ]
+    if not exact and len(classes) > 1:
+        raise environment_errors.SourceError(
+            f"{old.name} was {old.code.module}:{old.code.class_name}, which is no longer there",
+            code="source.no_plugin",
+        )
+    return exact or classes
+
+
+def _the_named(classes: list[plugin_classes.PluginClass], name: str) -> list[plugin_classes.PluginClass]:
+    named = [each for each in classes if name in (each.name, each.class_name)]
+    if len(named) != 1:
+        listed = ", ".join(each.name or f"{each.module}:{each.class_name}" for each in classes)
+        raise environment_errors.SourceError(
+            f"there are {len(classes)} plugins in it, so --name must be one of theirs: {listed}",
+            code="source.several_plugins",
+        )
+    return named
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _read_lock(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise environment_errors.SourceError(f"the lock {path} cannot be read: {error}") from error
+
+
+__all__ = ["Describe", "Finding", "Installer", "Wish"]
