@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/toft bench runtime
 
 fix: setup
+	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix --output-format concise . || true
 	$(BIN)/ruff format --quiet .
 	$(BIN)/python tools/decision_index.py

@@ -1,0 +1,127 @@
+"""Runs the runtime benchmark: everybody takes turns at each measure, several times, and the median counts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from toft.bench import contenders
+from toft.bench.targets import TARGETS
+
+# Memory first: what was moved later stays mapped. Each measure gives one or more of the keys in `TARGETS`.
+MEASURES = (
+    "memory",
+    "call",
+    "open_calls",
+    "stream",
+    "cold_start",
+    "zygote_start",
+    "cancel",
+    "force_cancel",
+    "move",
+    "host_kill",
+)
+YARDSTICK = "yardstick"
+OURS = "toft"
+Say = Callable[[str], None]
+
+
+@dataclass
+class Figures:
+    """What one contender gave, measure by measure, and what went wrong."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    given_up: set[str] = field(default_factory=set)
+
+    def take(self, answer: Mapping[str, float]) -> None:
+        """Add the figures of one round."""
+        for key, value in answer.items():
+            self.values.setdefault(key, []).append(value)
+
+    def medians(self) -> dict[str, float]:
+        """Return the median of each figure, in the order of the targets."""
+        return {key: round(statistics.median(self.values[key]), 3) for key in TARGETS if key in self.values}
+
+
+def measure(
+    peers: Mapping[str, str] | None = None,
+    *,
+    rounds: int = 5,
+    measures: Sequence[str] = MEASURES,
+    env: Mapping[str, str] = os.environ,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Measure this machine, toft on it, and other systems.
+
+    Args:
+        peers: Name of each other system to the Python interpreter it is installed for.
+        rounds: How many times everybody takes a turn.
+        measures: Which of `MEASURES`.
+        env: The environment of the measuring programs.
+        say: Told what is being measured.
+
+    Returns:
+        `{"yardstick", "toft", "peers", "machine"}`; the first three hold the keys of `TARGETS` where they
+        apply. What failed is listed under `failures` beside the figures; it stops nothing.
+    """
+    found: dict[str, Figures] = {}
+    with contextlib.ExitStack() as running:
+        taking_part = [
+            running.enter_context(contenders.own(YARDSTICK, "toft.bench.yardstick", env)),
+            running.enter_context(contenders.own(OURS, "toft.bench.node_driver", env)),
+        ]
+        for name, python in (peers or {}).items():
+            taking_part.append(running.enter_context(contenders.peer(name, python, env)))
+        found = {contender.name: Figures() for contender in taking_part}
+        for name in measures:
+            for number in range(rounds):
+                for contender in taking_part:
+                    say(f"{name}, round {number + 1} of {rounds}: {contender.name}")
+                    _take_turn(contender, name, found[contender.name])
+    return _result(found)
+
+
+def _take_turn(contender: contenders.Contender, name: str, figures: Figures) -> None:
+    # What failed once is not tried again: a peer that hangs would cost its patience every round.
+    if name in figures.given_up:
+        return
+    try:
+        figures.take(contender.ask(name))
+    except contenders.MeasureError as error:
+        figures.failures.append(error.message)
+        figures.given_up.update([name] if contender.is_running else MEASURES)
+
+
+def _result(found: Mapping[str, Figures]) -> dict[str, Any]:
+    def section(figures: Figures) -> dict[str, Any]:
+        failures = {"failures": figures.failures} if figures.failures else {}
+        return {**figures.medians(), **failures}
+
+    others = {name: section(figures) for name, figures in found.items() if name not in (YARDSTICK, OURS)}
+    return {
+        "yardstick": section(found[YARDSTICK]),
+        "toft": section(found[OURS]),
+        "peers": others,
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    model = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "processor": model or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+    }

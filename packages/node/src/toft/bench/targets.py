@@ -1,0 +1,56 @@
+"""What each figure has to reach, and how far a machine's own speed excuses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """The limit of one figure.
+
+    Attributes:
+        limit: What it has to reach on a machine like the ones it was set on.
+        ratio: What it has to reach of the yardstick's figure instead, where the machine is slower than those;
+            None where the yardstick has no such figure.
+        needs_both: True when the ratio is asked for as well, not instead.
+        is_rate: True when more is better.
+        unit: What people see.
+        label: The same in words.
+    """
+
+    label: str
+    unit: str
+    limit: float | None = None
+    ratio: float | None = None
+    is_rate: bool = False
+    needs_both: bool = False
+
+    def met(self, figure: float, yardstick: float | None) -> bool | None:
+        """Tell whether a figure is good enough; None when nothing was asked of it."""
+        if self.limit is None:
+            return None
+        reaches = [figure >= self.limit if self.is_rate else figure <= self.limit]
+        if self.ratio is not None and yardstick:
+            part = figure / yardstick
+            reaches.append(part >= self.ratio if self.is_rate else part <= self.ratio)
+        return all(reaches) if self.needs_both else any(reaches)
+
+
+TARGETS: Mapping[str, Target] = {
+    "call_async_p50_us": Target("small call, async, median", "µs", 150, 2.5, needs_both=True),
+    "call_p50_us": Target("small call, blocking, median", "µs", 250, 4.7),
+    "call_p99_us": Target("small call, blocking, 99 of 100", "µs"),
+    "calls_per_s_64": Target("64 calls open, one worker", "/s", 15_000, 0.387, is_rate=True),
+    "stream_chunks_per_s": Target("stream", "chunks/s", 40_000, 0.465, is_rate=True),
+    "to_worker_100mb_mb_s": Target("100 MB array to the worker", "MB/s", 5000, 0.463, is_rate=True),
+    "from_worker_100mb_mb_s": Target("100 MB array from the worker", "MB/s", 5000, 0.463, is_rate=True),
+    "cold_start_ms": Target("cold start to the first answer", "ms", 60, 2.4),
+    "zygote_start_ms": Target("restart from a zygote", "ms", 10),
+    "cancel_ms": Target("cooperative cancel", "ms", 20),
+    "force_cancel_ms": Target("force cancel to ready again", "ms", 250),
+    "worker_rss_mb": Target("memory of an idle worker", "MB", 15, 1.25),
+    "host_rss_mb": Target("memory of the host", "MB"),
+    "host_kill_gone_s": Target("host killed: all processes gone", "s", 2),
+}
