@@ -1,0 +1,383 @@
+"""The host's end of one worker: requests with numbers, streams with credit, cancels, pings, log lines.
+
+Knows sockets and frames, nothing of processes: whoever starts the worker hands over the socket, and is told
+once when the other end is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from toft.kernel import clock as clocks
+from toft.plugins.channel import Channel
+from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
+from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
+from toft.plugins.segments import SegmentPool
+from toft.plugins.streams import Flow, Stream
+from toft_sdk import errors as sdk_errors
+from toft_sdk import wire
+
+WINDOW = 256
+OnProgress = Callable[[float, str], None]
+OnUsage = Callable[[dict[str, float]], None]
+
+
+class _Pending:
+    """A request whose answer is still to come."""
+
+    __slots__ = ("future", "number", "on_progress", "on_usage", "stream")
+
+    def __init__(
+        self,
+        number: int,
+        future: asyncio.Future[Any],
+        on_progress: OnProgress | None,
+        on_usage: OnUsage | None,
+        stream: Flow | None = None,
+    ) -> None:
+        self.number = number
+        self.future = future
+        self.on_progress = on_progress
+        self.on_usage = on_usage
+        self.stream = stream
+
+
+class Connection:
+    """One worker's socket, from the handshake to its end.
+
+    Args:
+        sock: The host's end of the pair; owned by the connection from now on.
+        segments: Where bulk values are put.
+        on_log: Called with every line the worker printed or logged.
+        on_lost: Called once when the other end is gone: with None at end of file, else with what was wrong.
+        on_beat: Called with every answer to a ping.
+        clock: Stamps the log lines.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        segments: SegmentPool,
+        on_log: Callable[[LogLine], None],
+        on_lost: Callable[[WireError | None], None],
+        on_beat: Callable[[Beat], None] | None = None,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self.hello: Hello | None = None
+        self._loop = asyncio.get_running_loop()
+        self._on_log = on_log
+        self._on_lost = on_lost
+        self._on_beat = on_beat
+        self._clock = clock
+        self._segments = segments
+        self._numbers = itertools.count(1)
+        self._last_number = 0
+        self._pending: dict[int, _Pending] = {}
+        self._pings: dict[int, asyncio.Future[Beat]] = {}
+        self._greeting: asyncio.Future[Hello] = self._loop.create_future()
+        self._lost: WorkerLostError | None = None
+        self._kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
+            "result": self._on_result,
+            "error": self._on_error,
+            "chunk": self._on_chunk,
+            "progress": self._on_progress_frame,
+            "usage": self._on_usage_frame,
+            "log": self._on_log_frame,
+            "pong": self._on_pong,
+            "protocol_error": self._on_protocol_error,
+        }
+        self._channel = Channel(sock, self._on_frame, self._on_end)
+
+    # -- what callers use ------------------------------------------------------------------------------------
+
+    async def open(self, welcome: Welcome, *, timeout_s: float = 10.0) -> Hello:
+        """Wait for the worker's first frame, check its protocol, tell it what it hosts.
+
+        Raises:
+            WireError: It speaks another protocol, or none.
+            WorkerLostError: It ended before it said anything, or said nothing in time.
+        """
+        try:
+            hello = await asyncio.wait_for(asyncio.shield(self._greeting), timeout_s)
+        except TimeoutError:
+            raise WorkerLostError(
+                f"the worker said nothing within {timeout_s:g} s of its start", code="worker.stalled"
+            ) from None
+        if hello.protocol != wire.PROTOCOL:
+            reason = f"the worker speaks protocol {hello.protocol}, this node {wire.PROTOCOL}"
+            self._send(["refused", 0, reason])
+            error = WireError(
+                reason,
+                details={"worker": hello.protocol, "node": wire.PROTOCOL},
+                hint="use the SDK that belongs to this node: toft plugin refresh NAME",
+            )
+            self._channel.close()
+            self._fail(error)
+            raise error
+        self.hello = hello
+        self._send(["welcome", 0, welcome.to_dict(frozenset())])
+        return hello
+
+    async def request(
+        self,
+        op: str,
+        arguments: Any = None,
+        *,
+        on_progress: OnProgress | None = None,
+        on_usage: OnUsage | None = None,
+        timeout_s: float | None = None,
+        call_id: int | None = None,
+    ) -> Any:
+        """Ask the worker for something and return its answer.
+
+        Args:
+            op: Such as `load`, `initialize` or `call`.
+            arguments: What goes with it; of a call `{"action": ..., "arguments": {...}}`.
+            on_progress: Called with a fraction and a message.
+            on_usage: Called with units.
+            timeout_s: After so long the call is cancelled and `CallTimeoutError` raised.
+            call_id: A number from `next_call_id`, for who wants to know it before the answer.
+
+        Raises:
+            PluginError: What the plugin raised; `EncodeError` when the arguments cannot cross.
+            WorkerLostError: The worker ended first.
+
+        Cancellation: Cancelling the awaiting task cancels the call.
+        """
+        number = next(self._numbers) if call_id is None else call_id
+        pending = _Pending(number, self._loop.create_future(), on_progress, on_usage)
+        if self._channel.is_full:
+            await self._channel.drain()
+        self._begin(pending, op, 0, arguments)
+        timer = (
+            None if timeout_s is None else self._loop.call_later(timeout_s, self._expire, pending, timeout_s)
+        )
+        try:
+            return await pending.future
+        except asyncio.CancelledError:
+            self.cancel(number)
+            raise
+        finally:
+            self._pending.pop(number, None)
+            if timer is not None:
+                timer.cancel()
+
+    def stream(
+        self,
+        op: str,
+        arguments: Any = None,
+        *,
+        window: int = WINDOW,
+        on_progress: OnProgress | None = None,
+        on_usage: OnUsage | None = None,
+        call_id: int | None = None,
+    ) -> Stream:
+        """Return the chunks of a request as they come; the worker stops when `window` of them wait here.
+
+        The request goes out with the first `__anext__`. Closing the iterator cancels the call.
+        """
+        number = next(self._numbers) if call_id is None else call_id
+        flow = Flow(window, lambda count: self._send(["credit", number, count]))
+        pending = _Pending(number, self._loop.create_future(), on_progress, on_usage, flow)
+
+        async def begin() -> None:
+            if self._channel.is_full:
+                await self._channel.drain()
+            self._begin(pending, op, window, arguments)
+
+        def stop() -> None:
+            self.cancel(number, "its reader went away")
+            self._pending.pop(number, None)
+
+        return Stream(flow, begin, stop, number)
+
+    def next_call_id(self) -> int:
+        """Return a number for `request` or `stream`."""
+        return next(self._numbers)
+
+    def cancel(self, call_id: int, reason: str = "cancelled") -> None:
+        """Ask the worker to stop one call; of a finished one nothing happens."""
+        if call_id in self._pending:
+            self._send(["cancel", call_id, reason])
+
+    async def ping(self, *, stacks: bool = False) -> Beat:
+        """Ask what the worker is doing; answered while a call runs, unless C code holds the interpreter lock.
+
+        Args:
+            stacks: Also ask where each of its threads is.
+        """
+        if self._lost is not None:
+            raise self._lost
+        for token, waiting in self._pings.items():
+            if bool(token & 1) is stacks:
+                # A worker that does not answer must not be sent one more each time.
+                return await asyncio.shield(waiting)
+        token = next(self._numbers) * 2 + stacks
+        future = self._pings[token] = self._loop.create_future()
+        self._send(["ping", token, stacks])
+        return await asyncio.shield(future)
+
+    def close(self) -> None:
+        """Close the socket; what waits for an answer ends with `WorkerLostError`, and the worker exits."""
+        self._channel.close()
+        self._fail(WorkerLostError("the connection to the worker was closed", code="worker.closed"))
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """Numbers of the requests that wait for an answer."""
+        return tuple(self._pending)
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def _send(self, header: list[Any]) -> None:
+        self._channel.send(wire.pack(header))
+
+    def _begin(self, pending: _Pending, op: str, window: int, arguments: Any) -> None:
+        if self._lost is not None:
+            raise self._lost
+        tree, buffers = wire.encode(arguments)
+        number = pending.number
+        if buffers:
+            inline = [data.to_bytes() if hasattr(data, "copy_into") else data for data in buffers]
+            data = wire.pack(["request", number, op, window, tree, [len(each) for each in inline]], inline)
+        else:
+            data = wire.pack(["request", number, op, window, tree])
+        self._pending[number] = pending
+        if number > self._last_number:
+            self._last_number = number
+        self._channel.send(data)
+
+    def _expire(self, pending: _Pending, timeout_s: float) -> None:
+        if not pending.future.done():
+            self.cancel(pending.number, f"took longer than {timeout_s:g} s")
+            pending.future.set_exception(CallTimeoutError(f"the call took longer than {timeout_s:g} s"))
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    def _on_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        found = self._kinds.get(header[0])
+        try:
+            if found is not None and self.hello is not None:
+                found(header, tail, tagged)
+            else:
+                self._on_first_frame(header)
+        except (ValueError, TypeError, IndexError) as error:
+            raise wire.ProtocolError(
+                f"a frame of kind {ascii(header[0])[:40]} is malformed: {error}"
+            ) from error
+
+    def _on_first_frame(self, header: list[Any]) -> None:
+        if header[0] == "protocol_error":
+            raise wire.ProtocolError(f"the worker says: {str(header[2])[:1000]}")
+        if header[0] != "hello" or self._greeting.done():
+            raise wire.ProtocolError(f"a frame of the unknown kind {ascii(header[0])[:40]}")
+        self._greeting.set_result(read_hello(header[2]))
+
+    def _find(self, number: int) -> _Pending | None:
+        pending = self._pending.get(number)
+        if pending is None and (number > self._last_number or number < 1):
+            raise wire.ProtocolError(f"an answer to the call {number}, which was never made")
+        return pending
+
+    def _value(self, header: list[Any], tail: bytearray, tagged: bool) -> Any:
+        tree = header[2]
+        if not tagged and not tail:
+            return tree
+        return wire.decode(tree, wire.slices(header[3], tail) if len(header) > 3 else ())
+
+    def _on_result(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        pending = self._find(header[1])
+        if pending is None:
+            return
+        value = self._value(header, tail, tagged)
+        del self._pending[pending.number]
+        if pending.stream is not None:
+            pending.stream.finish(None)
+        elif not pending.future.done():
+            pending.future.set_result(value)
+
+    def _on_error(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        pending = self._find(header[1])
+        if pending is None:
+            return
+        if not isinstance(header[2], dict):
+            raise wire.ProtocolError("an error is not an object")
+        error = sdk_errors.from_dict(header[2])
+        del self._pending[pending.number]
+        self._end_pending(pending, error)
+
+    def _on_chunk(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        pending = self._find(header[1])
+        if pending is None:
+            return
+        if pending.stream is None:
+            raise wire.ProtocolError(f"a chunk for the call {header[1]}, which is no stream")
+        pending.stream.feed(self._value(header, tail, tagged))
+
+    def _on_progress_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        pending = self._find(header[1])
+        if pending is not None and pending.on_progress is not None:
+            pending.on_progress(float(header[2]), str(header[3]))
+
+    def _on_usage_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        pending = self._find(header[1])
+        if pending is not None and pending.on_usage is not None:
+            pending.on_usage({str(unit): float(count) for unit, count in dict(header[2]).items()})
+
+    def _on_log_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        call, now, emit = int(header[1]), self._clock.now(), self._on_log
+        for line in header[2]:
+            if len(line) == 2:
+                emit(LogLine(now, str(line[0]), call, str(line[1])))
+            else:
+                emit(LogLine(now, str(line[0]), call, str(line[1]), str(line[2]), dict(line[3])))
+
+    def _on_pong(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        future = self._pings.pop(header[1], None)
+        beat = read_beat(header[2])
+        if future is not None and not future.done():
+            future.set_result(beat)
+        if self._on_beat is not None:
+            self._on_beat(beat)
+
+    def _on_protocol_error(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        raise wire.ProtocolError(f"the worker says: {str(header[2])[:1000]}")
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _on_end(self, broken: wire.ProtocolError | None) -> None:
+        error = None if broken is None else WireError(f"a worker broke the wire protocol: {broken}")
+        self._fail(error or WorkerLostError("the worker closed its connection"))
+        self._on_lost(error)
+
+    def _fail(self, error: WorkerLostError | WireError) -> None:
+        if self._lost is not None:
+            return
+        if isinstance(error, WireError):
+            self._lost = WorkerLostError(error.message, code="worker.protocol", details=error.details)
+            self._lost.__cause__ = error
+        else:
+            self._lost = error
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+            self._greeting.exception()  # may have no waiter
+        pings, self._pings = self._pings, {}
+        for future in pings.values():
+            if not future.done():
+                future.set_exception(self._lost)
+                future.exception()
+        waiting, self._pending = self._pending, {}
+        for pending in waiting.values():
+            self._end_pending(pending, self._lost)
+
+    def _end_pending(self, pending: _Pending, error: Exception) -> None:
+        if pending.stream is not None:
+            pending.stream.finish(error)
+        elif not pending.future.done():
+            pending.future.set_exception(error)
+            pending.future.exception()

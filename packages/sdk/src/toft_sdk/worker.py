@@ -1,0 +1,375 @@
+"""The child's main: handshake, read, run, answer; ends when the host goes.
+
+While it waits, the main thread reads the socket itself, so a short call costs no change of thread. When a
+call takes longer than a few milliseconds the `Sentinel` reads in its place: cancels, pings and credits arrive
+while the plugin computes, imports or sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import allocate_lock, start_new_thread
+from collections import deque
+from time import monotonic
+
+from toft_sdk import __version__, context
+from toft_sdk.calls import WorkerCall, jsonable
+from toft_sdk.errors import FatalError, PluginError, classify, trace_text
+from toft_sdk.link import Link
+from toft_sdk.sentinel import Sentinel
+from toft_sdk.wire import PROTOCOL, EncodeError, ProtocolError, decode, encode, slices
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+_MAX_THREADS = 64
+_MAX_TRACE = 64 << 10
+
+
+class Worker:
+    """One connection, one plugin."""
+
+    def __init__(self, link: Link, welcome: dict[str, Any]) -> None:
+        self.link = link
+        self._welcome = welcome
+        self._calls: dict[int, WorkerCall] = {}
+        self._queue: deque[WorkerCall] = deque()
+        self._hosted: Any = None
+        self._threads: Threads | None = None
+        self._sentinel = Sentinel(link.fileno(), self.read)
+        self._kinds: dict[str, Callable[[list[Any], Any], None]] = {
+            "cancel": self._on_cancel,
+            "credit": self._on_credit,
+            "ping": self._on_ping,
+        }
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Answer requests until the host goes."""
+        queue, sentinel = self._queue, self._sentinel
+        self._take_frames()  # what came in one piece with the welcome
+        while True:
+            if queue:
+                self._run(queue.popleft())
+                continue
+            sentinel.is_busy = False
+            if not self._sentinel.read_lock.acquire(False):
+                self._sentinel.give_back()
+            try:
+                while not queue:
+                    self.read()
+            finally:
+                sentinel.is_busy = True
+                self._sentinel.read_lock.release()
+            self._sentinel.watch()
+
+    def read(self) -> None:
+        """Take in what the socket has, wait for it if need be; the caller holds the read lock."""
+        if not self.link.receive():
+            leave(0)
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        try:
+            while True:
+                frame = self.link.take()
+                if frame is None:
+                    return
+                self._on_frame(*frame)
+        except (ProtocolError, ValueError, TypeError, IndexError) as error:
+            self.link.send(["protocol_error", 0, str(error)[:1000]])
+            leave(3)
+
+    def _on_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        kind = header[0]
+        if kind == "request":
+            _, number, op, window, tree, *places = header
+            call = WorkerCall(self.link, number, op, window, tree)
+            self._calls[number] = call
+            if tagged or tail:
+                call.buffers = slices(places[0], tail) if places else ()
+                call.is_tagged = True
+            if self._threads is not None and op in ("call", "stream"):
+                self._threads.submit(call)
+            else:
+                self._queue.append(call)
+            return
+        found = self._kinds.get(kind)
+        if found is None:
+            raise ProtocolError(f"unknown kind {ascii(kind)[:60]}")
+        found(header, tail)
+
+    def _on_cancel(self, header: list[Any], tail: Any) -> None:
+        call = self._calls.get(header[1])
+        if call is not None:
+            call.cancel(str(header[2]))
+
+    def _on_credit(self, header: list[Any], tail: Any) -> None:
+        call = self._calls.get(header[1])
+        if call is not None:
+            call.add_credit(int(header[2]))
+
+    def _on_ping(self, header: list[Any], tail: Any) -> None:
+        running = list(self._sentinel.running.values())
+        now = monotonic()
+        beat: dict[str, Any] = {
+            "op": running[0].op if running else "",
+            "quiet_s": round(now - max([call.seen for call in running]), 3) if running else 0.0,
+            "calls": [call.number for call in running],
+            "waiting": len(self._calls) - len(running),
+        }
+        if header[2]:
+            beat["stacks"] = stacks()
+        self.link.send(["pong", header[1], beat])
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def _run(self, call: WorkerCall) -> None:
+        number = call.number
+        call.seen = monotonic()
+        self._sentinel.running[number] = call
+        try:
+            with context.enter(call):
+                if call.reason is not None:
+                    raise call.cancelled_error()
+                if call.is_tagged:
+                    call.tree = decode(call.tree, call.buffers)
+                if call.op == "stream":
+                    self._stream(call)
+                    value = None
+                else:
+                    value = self._perform(call.op, call.tree)
+        except BaseException as error:  # noqa: BLE001 - the worker loop: whatever a plugin raises is an answer
+            self._finish(call, error, None)
+        else:
+            self._finish(call, None, value)
+
+    def _finish(self, call: WorkerCall, error: BaseException | None, value: Any) -> None:
+        call.flush_progress()
+        if error is None:
+            try:
+                self._send_value("result", call, value)
+            except EncodeError as refused:
+                error = _unencodable(refused)
+        self._calls.pop(call.number, None)
+        self._sentinel.running.pop(call.number, None)
+        if error is not None:
+            self.link.send(["error", call.number, _described(call, error)])
+
+    def _send_value(self, kind: str, call: WorkerCall, value: Any) -> None:
+        tree, buffers = encode(value)
+        if not buffers:
+            self.link.send([kind, call.number, tree])
+            return
+        inline = [data.to_bytes() if hasattr(data, "to_bytes") else data for data in buffers]
+        self.link.send([kind, call.number, tree, [len(data) for data in inline]], inline)
+
+    def _perform(self, op: str, arguments: Any) -> Any:
+        hosted = self._hosted
+        if op == "call" and hosted is not None:
+            return hosted.call(arguments["action"], arguments["arguments"])
+        if op == "load":
+            return self._load(arguments or {})
+        if hosted is None:
+            raise FatalError(f"the request {op!r} came before `load`", code="worker.not_loaded")
+        found = _OPS.get(op)
+        if found is None:
+            raise FatalError(f"this worker does not know the request {op!r}", code="worker.op_unknown")
+        return found(hosted, arguments or {})
+
+    def _stream(self, call: WorkerCall) -> None:
+        chunks = self._hosted.stream(call.tree["action"], call.tree["arguments"])
+        try:
+            for chunk in chunks:
+                while call.credit <= 0 and call.reason is None:
+                    self.wait(call)
+                if call.reason is not None:
+                    raise call.cancelled_error()
+                call.credit -= 1
+                call.seen = monotonic()
+                try:
+                    self._send_value("chunk", call, chunk)
+                except EncodeError as refused:
+                    raise _unencodable(refused) from None
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    def wait(self, call: WorkerCall) -> None:
+        """Let a running call wait for news from the host: it reads itself when nobody else does."""
+        if self._sentinel.read_lock.acquire(False):
+            try:
+                self.read()
+            finally:
+                self._sentinel.read_lock.release()
+        else:
+            call.wait(0.05)
+
+    def _load(self, arguments: dict[str, Any]) -> Any:
+        from toft_sdk import hosting  # noqa: PLC0415 - the plugin's side; the handshake does not wait for it
+
+        welcome = self._welcome
+        hosted = hosting.load(welcome["module"], welcome.get("class"))
+        self._hosted = hosted
+        concurrency = hosted.concurrency
+        if not hosted.main_thread and (concurrency is None or concurrency > 1):
+            self._threads = Threads(self._run, min(concurrency or _MAX_THREADS, _MAX_THREADS))
+        if arguments.get("describe", True):
+            return hosted.describe()
+        return {"main_thread": hosted.main_thread, "concurrency": concurrency}
+
+
+_OPS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "call": lambda hosted, given: hosted.call(given["action"], given["arguments"]),
+    "describe": lambda hosted, given: hosted.describe(),
+    "initialize": lambda hosted, given: hosted.initialize(given.get("config")),
+    "reconfigure": lambda hosted, given: hosted.reconfigure(given.get("old"), given.get("new")),
+    "prefetch": lambda hosted, given: hosted.prefetch(),
+    "config_options": lambda hosted, given: hosted.config_options(),
+    "enable": lambda hosted, given: hosted.enable(),
+    "disable": lambda hosted, given: hosted.disable(),
+    "cleanup": lambda hosted, given: hosted.cleanup(),
+    "monitor": lambda hosted, given: hosted.monitor(given["what"]),
+}
+
+
+class Threads:
+    """Daemon threads that run calls, started as they are needed."""
+
+    def __init__(self, run: Callable[[WorkerCall], None], limit: int) -> None:
+        self._run = run
+        self._limit = limit
+        self._started = 0
+        self._idle = 0
+        self._queue: deque[WorkerCall] = deque()
+        self._lock = allocate_lock()
+        self._sleepers: list[Any] = []
+
+    def submit(self, call: WorkerCall) -> None:
+        """Run a call in the next free thread."""
+        with self._lock:
+            self._queue.append(call)
+            if self._sleepers:
+                self._sleepers.pop().release()
+                return
+            if self._started >= self._limit:
+                return
+            self._started += 1
+        start_new_thread(self._loop, ())
+
+    def _loop(self) -> None:
+        bell = allocate_lock()
+        bell.acquire()
+        while True:
+            with self._lock:
+                call = self._queue.popleft() if self._queue else None
+                if call is None:
+                    self._sleepers.append(bell)
+            if call is None:
+                bell.acquire()
+            else:
+                self._run(call)
+
+
+def _unencodable(refused: EncodeError) -> PluginError:
+    return FatalError(
+        f"the plugin returned a value that cannot cross: {refused.path}: {refused.reason}",
+        code="result.unencodable",
+        details={"path": refused.path, "reason": refused.reason},
+    )
+
+
+def _described(call: WorkerCall, error: BaseException) -> dict[str, Any]:
+    # What a cancelled call dies of, be it a helper process that was killed, is the cancel.
+    typed = classify(error) if call.reason is None else call.cancelled_error()
+    fields = typed.to_dict()
+    fields["trace"] = (typed.trace or trace_text(error))[-_MAX_TRACE:]
+    fields["details"] = jsonable(fields["details"])
+    fields["message"] = str(fields["message"])[:_MAX_TRACE]
+    return fields
+
+
+def stacks() -> list[Any]:
+    """Return where each thread is, innermost first: [thread, [file:line function, ...]]."""
+    mine = []
+    main = _main_thread[0]
+    for ident, frame in sys._current_frames().items():
+        lines: list[str] = []
+        while frame is not None and len(lines) < 40:
+            code = frame.f_code
+            lines.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+            frame = frame.f_back  # type: ignore[assignment]
+        mine.append(["main" if ident == main else str(ident), lines])
+    return sorted(mine, key=lambda each: each[0] != "main")
+
+
+_main_thread = [0]
+
+
+def leave(code: int) -> None:
+    """End the process at once; threads of the plugin have no say in it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105 - contextlib costs a worker 3 ms
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    os._exit(code)
+
+
+def main(fd: int) -> None:
+    """Serve the host on a socket; never returns."""
+    from _thread import get_ident  # noqa: PLC0415 - read once
+
+    _main_thread[0] = get_ident()
+    link = Link(fd)
+    link.send(["hello", 0, hello()])
+    welcome = _welcome(link)
+    prepare(welcome)
+    Worker(link, welcome).serve()
+
+
+def hello() -> dict[str, Any]:
+    """Return what the worker says of itself first."""
+    return {
+        "protocol": PROTOCOL,
+        "sdk": __version__,
+        "language": "python",
+        "version": ".".join(map(str, sys.version_info[:3])),
+        "pid": os.getpid(),
+        "capabilities": ["stacks"],
+    }
+
+
+def _welcome(link: Link) -> dict[str, Any]:
+    frame = None
+    while frame is None:
+        if not link.receive():
+            leave(0)
+        try:
+            frame = link.take()
+        except ProtocolError as error:
+            link.send(["protocol_error", 0, str(error)[:1000]])
+            leave(3)
+    header = frame[0]
+    if header[0] == "refused":
+        sys.stderr.write(f"toft: the host refused this worker: {header[2]}\n")
+        leave(3)
+    if header[0] != "welcome" or len(header) < 3 or header[2].get("protocol") != PROTOCOL:
+        theirs = header[2].get("protocol") if len(header) > 2 and type(header[2]) is dict else header[0]
+        link.send(["protocol_error", 0, f"this worker speaks protocol {PROTOCOL}, the host {theirs!r}"])
+        leave(3)
+    welcome: dict[str, Any] = header[2]
+    return welcome
+
+
+def prepare(welcome: dict[str, Any]) -> None:
+    """Set up the process as the host wants it, before anything of the plugin is imported."""
+    os.environ.update(welcome.get("env") or {})
+    if welcome.get("cwd"):
+        os.chdir(welcome["cwd"])
+    for path in reversed(welcome.get("paths") or []):
+        sys.path.insert(0, path)

@@ -1,0 +1,113 @@
+"""Calls, errors, cancels and streams across a real process, under every Python a plugin may have."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.interpreters import VERSIONS, interpreter
+from tests.waiting import eventually_async
+from tests.workers import worker
+
+from toft_sdk.errors import CancelledError, FatalError, InputError, PluginError
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_worker_answers_under_every_python(version: str) -> None:
+    async with worker(python=interpreter(version)) as run:
+        assert await run.call("python") == version
+        value = {"a": (1, b"x"), "n": float("inf"), "s": {1, 2}, 3: None}
+        assert await run.call("execute", value=value) == value
+        assert [n async for n in run.stream("count", to=1000)] == list(range(1000))
+
+
+async def test_load_gives_the_description() -> None:
+    async with worker(load=False) as run:
+        description = await run.connection.request("load")
+        assert description["name"] == "probe"
+        assert "execute" in description["actions"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("ValueError", InputError),
+        ("InputError", InputError),
+        ("SystemExit", PluginError),
+        ("KeyboardInterrupt", PluginError),
+    ],
+)
+async def test_what_a_plugin_raises_arrives_typed_and_the_worker_lives(
+    kind: str, expected: type[Exception]
+) -> None:
+    async with worker() as run:
+        with pytest.raises(expected) as caught:
+            await run.call("fail", kind=kind)
+        assert "as told" in str(caught.value)
+        assert "probes.py" in caught.value.trace  # type: ignore[attr-defined]
+        assert await run.call("execute", value=1) == 1
+
+
+async def test_a_result_that_cannot_cross_names_its_path() -> None:
+    async with worker() as run:
+        with pytest.raises(FatalError, match=r"\$\.items\[2\]\.model") as caught:
+            await run.call("unencodable")
+        assert caught.value.code == "result.unencodable"
+        assert caught.value.blame == "plugin"
+
+
+@pytest.mark.parametrize("action", ["loop", "sleep"])
+@pytest.mark.parametrize("class_name", ["Probe", "Many"])
+async def test_cancel_ends_one_call_and_no_other(action: str, class_name: str) -> None:
+    async with worker(class_name) as run:
+        numbers = [run.connection.next_call_id() for _ in range(3)]
+        calls = [
+            asyncio.ensure_future(run.call(action, {"call_id": number}, seconds=0.3 if at else 60.0))
+            for at, number in enumerate(numbers)
+        ]
+        await asyncio.sleep(0.05)
+        run.connection.cancel(numbers[0], "enough")
+        with pytest.raises(CancelledError, match="enough"):
+            await calls[0]
+        assert await asyncio.gather(*calls[1:]) == ["done" if action == "loop" else "slept"] * 2
+        run.connection.cancel(numbers[1])  # of a finished call: nothing
+        assert await run.call("execute", value=2) == 2
+
+
+async def test_a_queued_call_is_cancelled_before_it_starts() -> None:
+    async with worker() as run:
+        first = asyncio.ensure_future(run.call("sleep", seconds=0.3))
+        number = run.connection.next_call_id()
+        second = asyncio.ensure_future(run.call("loop", {"call_id": number}, seconds=60.0))
+        await asyncio.sleep(0.05)
+        run.connection.cancel(number)
+        assert await first == "slept"
+        with pytest.raises(CancelledError):
+            await second
+
+
+async def test_a_ping_is_answered_while_a_call_runs() -> None:
+    async with worker() as run:
+        call = asyncio.ensure_future(run.call("loop", seconds=60.0))
+        await asyncio.sleep(0.05)
+        beat = await asyncio.wait_for(run.connection.ping(stacks=True), 5)
+        assert beat.op == "call"
+        assert beat.stacks[0][0] == "main"
+        assert any("loop" in line for line in beat.stacks[0][1])
+        call.cancel()
+        await eventually_async(lambda: not run.connection.calls)
+
+
+async def test_progress_is_coalesced_and_the_last_arrives() -> None:
+    async with worker() as run:
+        seen: list[tuple[float, str]] = []
+        used: list[dict[str, float]] = []
+        options = {"on_progress": lambda share, text: seen.append((share, text)), "on_usage": used.append}
+        assert await run.call("report", options, times=100_000) == 100_000
+        assert seen[-1] == (1.0, "all")
+        assert seen == sorted(seen, key=lambda each: each[0])
+        assert len(seen) < 2000
+        assert used == [{"tokens": 100_000.0}]
+        assert [(line.text, dict(line.fields)) for line in run.lines if line.stream == "log"] == [
+            ("counted", {"times": 100_000})
+        ]
