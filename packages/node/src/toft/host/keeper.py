@@ -35,10 +35,13 @@ class Isolation:
     Attributes:
         mode: `namespaces` (own processes, mounts, IPC, no capabilities) or `plain` (own session, tree ended).
         reason: Why it is not `namespaces`; empty when it is.
+        landlock: Version of the kernel's Landlock, which holds back signals, traces and abstract sockets, and
+            in `plain` also writes; 0 when there is none.
     """
 
     mode: Mode
     reason: str = ""
+    landlock: int = 0
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,7 @@ class _Link:
     def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
         op = message["op"]
         if op == "ready":
-            self.ready.set_result(Isolation(message["isolation"], message["reason"]))
+            self.ready.set_result(Isolation(message["isolation"], message["reason"], message["landlock"]))
         elif op == "started":
             process = Process(message, fds[0], fds[1])
             self.processes[message["id"]] = process

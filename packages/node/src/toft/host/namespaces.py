@@ -78,7 +78,8 @@ def _checked(step: str, result: int) -> int:
     return result
 
 
-def _syscall(step: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> int:
+def syscall(step: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """Make a kernel call; a failure names the step."""
     passed = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _checked(step, int(_libc.syscall(ctypes.c_long(number), *passed)))
 
@@ -102,7 +103,7 @@ def clone(flags: int) -> tuple[int, int]:
         "8Q", flags | _CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0
     )
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
-    pid = _syscall("create namespaces", _SYS_CLONE3, buffer, len(arguments))
+    pid = syscall("create namespaces", _SYS_CLONE3, buffer, len(arguments))
     return pid, pidfd.value if pid else -1
 
 
@@ -177,13 +178,13 @@ def mount(kind: str, target: str, flags: int, options: str = "") -> None:
 def copy_mounts(path: str, purpose: str) -> int:
     """Return a descriptor of an unattached copy of everything mounted at a path and below."""
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
-    return _syscall(f"open {purpose} {path}", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    return syscall(f"open {purpose} {path}", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
 
 
 def attach_mounts(copied: int, target: str, purpose: str) -> None:
     """Attach what `copy_mounts` returned."""
     step = f"place {purpose} {target}"
-    _syscall(step, _SYS_MOVE_MOUNT, copied, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_FROM_EMPTY_PATH)
+    syscall(step, _SYS_MOVE_MOUNT, copied, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_FROM_EMPTY_PATH)
 
 
 def protect_mounts(where: int | str, attributes: int, *, recursive: bool = True) -> None:
@@ -193,7 +194,7 @@ def protect_mounts(where: int | str, attributes: int, *, recursive: bool = True)
     directory, path = (where, b"") if isinstance(where, int) else (_AT_FDCWD, os.fsencode(where))
     flags = (_AT_EMPTY_PATH if isinstance(where, int) else 0) | (_AT_RECURSIVE if recursive else 0)
     step = "make mounts read-only" if isinstance(where, int) else f"make {where} read-only"
-    _syscall(step, _SYS_MOUNT_SETATTR, directory, path, flags, buffer, len(attr))
+    syscall(step, _SYS_MOUNT_SETATTR, directory, path, flags, buffer, len(attr))
 
 
 def raise_loopback() -> None:
