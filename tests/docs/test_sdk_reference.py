@@ -2,8 +2,9 @@
 
 import re
 
-import toft_sdk
 from tests.docs import pages
+
+import toft_sdk
 from toft_sdk.options import OPTION_KEYWORDS
 from toft_sdk.plugin import Plugin
 

@@ -80,6 +80,7 @@ PATH = {"type": "string", "x-toft-type": "path"}
         (Union[int, str], {"anyOf": [{"type": "integer"}, {"type": "string"}]}),  # noqa: UP007
         (int | str | None, {"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}),
         (int | Any, {}),
+        (pathlib.Path | None, {"anyOf": [PATH, {"type": "null"}]}),
         (Literal["a", 2, None], {"enum": ["a", 2, None]}),
         (list, {"type": "array"}),
         (list[int], {"type": "array", "items": {"type": "integer"}}),

@@ -140,7 +140,8 @@ def _any_of(members: list[Schema]) -> Schema:
     unique = [each for index, each in enumerate(others) if each not in others[:index]]
     if len(unique) == len(members) == 1 or (len(unique) == 1 and len(others) == len(members)):
         return unique[0]
-    if len(unique) == 1 and isinstance(unique[0].get("type"), str) and "enum" not in unique[0]:
+    closed = len(unique) == 1 and not {"enum", "x-toft-type"}.isdisjoint(unique[0])
+    if len(unique) == 1 and isinstance(unique[0].get("type"), str) and not closed:
         return {**unique[0], "type": [unique[0]["type"], "null"]}
     return {"anyOf": [*unique, null] if len(others) < len(members) else unique}
 

@@ -75,7 +75,7 @@ class CapturedOutput:
         self._saved = os.dup(1)
         os.dup2(self._file.fileno(), 1)
         # Somebody may have given Python another stdout than the descriptor.
-        sys.stdout = open(os.dup(1), "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        sys.stdout = open(os.dup(1), "w", encoding="utf-8", errors="replace")
         return self
 
     def __exit__(self, *_: object) -> None:
