@@ -90,6 +90,7 @@ class Environments:
         home: `TOFT_HOME`.
         provisioners: Asked in this order whether they accept a request.
         prepare: Awaited with the interpreter and cache tag of each new environment before it counts.
+        operations: What writes and renames; a test may stop it between any two steps.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Environments:
         *,
         prepare: Callable[[str, str], Awaitable[object]] | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
+        operations: durable.Operations = durable.SYSTEM,
     ) -> None:
         self.root = home / "environments"
         self._provisioners = tuple(provisioners)
         self._prepare = prepare
         self._clock = clock
+        self._operations = operations
 
     def find(self, digest: str) -> Environment | None:
         """Return an environment, or None when it is not there or was never finished."""
@@ -275,7 +278,7 @@ class Environments:
             is_finished = not path.name.startswith(".") and (path / RECORD).exists()
             if (unfinished and is_finished) or unless(path.name):
                 return False
-            return durable.remove_directory(path)
+            return durable.remove_directory(path, operations=self._operations)
 
     def _provisioner(self, request: EnvironmentRequest) -> Provisioner:
         for provisioner in self._provisioners:
@@ -358,8 +361,8 @@ class Environments:
             "created_at": clocks.rfc3339(self._clock.now()),
             "origin": origin,
         }
-        durable.SYSTEM.sync_directory(str(self.root))
-        durable.write_json(path / RECORD, record, mode=0o444)
+        self._operations.sync_directory(str(self.root))
+        durable.write_json(path / RECORD, record, mode=0o444, operations=self._operations)
         os.chmod(path, 0o555)
         return _from_record(path, record, is_new=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -151,9 +152,21 @@ def locked_sizes(pylock: Path, interpreter: Interpreter) -> dict[str, int | None
         chosen = wheels or [
             package[key] for key in ("sdist", "archive") if isinstance(package.get(key), dict)
         ]
-        known = [one["size"] for one in chosen if isinstance(one.get("size"), int)]
+        known = [size for one in chosen if (size := _size(one, pylock.parent)) is not None]
         sizes[package["name"]] = max(known) if known else None
     return sizes
+
+
+def _size(file: dict[str, Any], base: Path) -> int | None:
+    told = file.get("size")
+    if isinstance(told, int):
+        return told
+    url = urlsplit(str(file.get("url") or ""))
+    local = unquote(url.path) if url.scheme == "file" else file.get("path")
+    try:
+        return (base / str(local)).stat().st_size if local else None
+    except OSError:
+        return None
 
 
 def _fits(wheel: dict[str, Any], interpreter: Interpreter) -> bool:

@@ -21,6 +21,7 @@ import uv
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from toft.host import commands
+from toft.kernel import errors
 from toft.plugins import checkouts, environment_errors, interpreters, projects, uv_errors
 from toft.plugins.provisioning import (
     EnvironmentRequest,
@@ -132,9 +133,13 @@ class UvProvisioner:
             progress(
                 f"installing {resolution.lock.count('--hash') and len(_names(resolution.lock))} packages"
             )
-            await self.install_into(
-                python, plan.requirements_file, prefix, work, offline=plan.offline, keep_fds=keep_fds
-            )
+            try:
+                await self.install_into(
+                    python, plan.requirements_file, prefix, work, offline=plan.offline, keep_fds=keep_fds
+                )
+            except environment_errors.DiskFullError as error:
+                error.details["needed_bytes"] = await self._needed(resolution, work)
+                raise
         await asyncio.to_thread(_trim, prefix)
         return Installed(
             python=python,
@@ -142,6 +147,13 @@ class UvProvisioner:
             cache_tag=plan.interpreter.cache_tag,
             packages=await asyncio.to_thread(projects.installed_packages, prefix),
         )
+
+    async def _needed(self, resolution: Resolution, work: Path) -> int | None:
+        """Return what the downloads alone take, as the least that is needed; None when nobody says."""
+        try:
+            return (await self.estimate(resolution, work)).download_bytes or None
+        except (errors.NodeError, OSError):
+            return None
 
     async def install_into(
         self,
