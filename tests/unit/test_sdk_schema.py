@@ -114,6 +114,9 @@ PATH = {"type": "string", "x-toft-type": "path"}
         (pathlib.Path, PATH),
         (os.PathLike, {}),
         (datetime.datetime, {"type": "string", "format": "date-time", "x-toft-type": "datetime"}),
+        (datetime.date, {"type": "string", "format": "date", "x-toft-type": "date"}),
+        (datetime.timedelta, {"type": "number", "x-toft-type": "timedelta"}),
+        (complex, {"x-toft-type": "complex"}),
         (np.ndarray, {"x-toft-type": "ndarray"}),
         (npt.NDArray[np.float32], {"x-toft-type": "ndarray"}),
         (

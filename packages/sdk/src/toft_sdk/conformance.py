@@ -65,6 +65,9 @@ def check_class(module: str, class_name: str | None = None) -> list[Finding]:
     subject = _Subject(*loaded)
     for name, checks in _CHECKS:
         findings += _guarded(name, lambda checks=checks: checks(subject))  # type: ignore[misc]
+        if checks is _check_life and not findings[-1].ok:
+            # Every check after it would fail for the same reason.
+            break
     findings += _guarded("leaves nothing behind", lambda: _check_leftovers(before))
     return findings
 

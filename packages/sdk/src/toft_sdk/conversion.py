@@ -81,8 +81,10 @@ def _scalar(kind: type[Any]) -> Converter | None:
     if issubclass(kind, os.PathLike) and kind.__module__.startswith("pathlib"):
         build: Any = kind
         return lambda value: build(value) if isinstance(value, str) else value
-    if (kind.__module__, kind.__name__) == ("datetime", "datetime"):
+    if kind.__module__ == "datetime" and kind.__name__ in ("datetime", "date", "time"):
         return lambda value: kind.fromisoformat(_offset(value)) if isinstance(value, str) else value
+    if (kind.__module__, kind.__name__) == ("datetime", "timedelta"):
+        return lambda value: kind(seconds=value) if isinstance(value, (int, float)) else value
     return None
 
 

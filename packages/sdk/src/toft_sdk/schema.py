@@ -1,8 +1,9 @@
 """JSON Schema from Python: what a method takes and returns, what a configuration may hold.
 
-Types JSON has no word for are marked with `x-toft-type`: `bytes`, `ndarray`, `path`, `datetime`, `tuple`,
-`set`, `frozenset`, `enum`, `dataclass`. An annotation that says nothing, or nothing that can be read here,
-is no constraint. The result depends on the source alone, so that a host can compare hashes of it.
+Types JSON has no word for are marked with `x-toft-type`: `bytes`, `ndarray`, `path`, `tuple`, `set`,
+`frozenset`, `enum`, `dataclass`, `complex`, `datetime`, `date`, `time`, `timedelta` (in seconds). What says
+nothing, or nothing that can be read here, is no constraint. The result depends on the source alone, so that a
+host can compare hashes of it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     float: {"type": "number"},
     bool: {"type": "boolean"},
     type(None): {"type": "null"},
+    complex: {"x-toft-type": "complex"},
     bytes: {"x-toft-type": "bytes"},
     bytearray: {"x-toft-type": "bytes"},
     list: {"type": "array"},
@@ -40,6 +42,13 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     tuple: {"type": "array", "x-toft-type": "tuple"},
     set: {"type": "array", "uniqueItems": True, "x-toft-type": "set"},
     frozenset: {"type": "array", "uniqueItems": True, "x-toft-type": "frozenset"},
+}
+# By name, so that `datetime` is imported by those who use it.
+_MOMENTS = {
+    "datetime": {"type": "string", "format": "date-time"},
+    "date": {"type": "string", "format": "date"},
+    "time": {"type": "string", "format": "time"},
+    "timedelta": {"type": "number"},
 }
 _ARRAYS = (
     collections.abc.Sequence,
@@ -195,8 +204,8 @@ def _class_schema(kind: type[Any], inside: tuple[Any, ...]) -> Schema:
         return _dataclass(kind, inside)
     if issubclass(kind, os.PathLike) and kind.__module__.startswith("pathlib"):
         return {"type": "string", "x-toft-type": "path"}
-    if (kind.__module__, kind.__name__) == ("datetime", "datetime"):
-        return {"type": "string", "format": "date-time", "x-toft-type": "datetime"}
+    if kind.__module__ == "datetime" and kind.__name__ in _MOMENTS:
+        return {**_MOMENTS[kind.__name__], "x-toft-type": kind.__name__}
     if issubclass(kind, dict) and hasattr(kind, "__total__"):
         return _typed_dict(kind, inside)
     if kind in _ARRAYS or kind is collections.abc.Set:

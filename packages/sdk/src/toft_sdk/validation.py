@@ -71,7 +71,7 @@ def _is_already(special: str, value: Any) -> bool:
         return hasattr(value, "__dataclass_fields__")
     if special == "bytes":
         return isinstance(value, (bytes, bytearray, memoryview))
-    return name == special and special in ("ndarray", "datetime")
+    return name == special and special in ("ndarray", "datetime", "date", "time", "timedelta", "complex")
 
 
 def _same(value: Any, other: Any) -> bool:
