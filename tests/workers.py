@@ -43,14 +43,12 @@ class Running:
         return [line.text for line in self.lines if call is None or line.call == call]
 
 
-def spawn(argv: list[str], **options: Any) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def spawn(argv: list[str], theirs: socket.socket, **options: Any) -> subprocess.Popen[bytes]:
     """Start a process that inherits one end of a pair; `FD` in its arguments becomes the number."""
-    ours, theirs = socket.socketpair()
     with theirs:
         fd = theirs.fileno()
         argv = [str(fd) if each == "FD" else each for each in argv]
-        process = subprocess.Popen(argv, pass_fds=[fd], stdin=subprocess.DEVNULL, **options)
-    return ours, process
+        return subprocess.Popen(argv, pass_fds=[fd], stdin=subprocess.DEVNULL, **options)
 
 
 @contextlib.asynccontextmanager
@@ -65,12 +63,14 @@ async def worker(
     **welcome: Any,
 ) -> AsyncIterator[Running]:
     """Run a worker; its process is ended afterwards whatever happened."""
-    sock, process = spawn(argv or [python, "-I", BOOT, "FD"])
     lines: list[LogLine] = []
     ends: list[WireError | None] = []
+    ours, theirs = socket.socketpair()
     connection = Connection(
-        sock, segments=segments or SegmentPool(), on_log=lines.append, on_lost=ends.append
+        ours, segments=segments or SegmentPool(), on_log=lines.append, on_lost=ends.append
     )
+    stdout, stderr = connection.output_fds
+    process = spawn(argv or [python, "-I", BOOT, "FD"], theirs, stdout=stdout, stderr=stderr)
     running = Running(connection, process, lines, ends)
     try:
         welcome.setdefault("paths", (PROBES,))

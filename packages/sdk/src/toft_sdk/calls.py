@@ -31,12 +31,14 @@ class WorkerCall(Call):
     # Defaults on the class: most calls never touch them, and a call is made for every request.
     reason: str | None = None
     is_tagged = False
+    is_done = False
     buffers: Any = ()
     seen = 0.0
     _next_progress = 0.0
     _pending: tuple[float, str] | None = None
     _callbacks: tuple[Callable[[], object], ...] = ()
     _waiting: Any = None
+    _held: dict[str, str] | None = None
 
     def __init__(self, link: Link, number: int, op: str, window: int, tree: Any) -> None:
         self._link = link
@@ -45,8 +47,23 @@ class WorkerCall(Call):
         self.window = self.credit = window
         self.tree = tree
 
+    @property
+    def has_held(self) -> bool:
+        """Whether it left a line unfinished."""
+        return bool(self._held)
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Unfinished lines it printed, by stream; only where several calls run at once."""
+        held = self._held
+        if held is None:
+            held = self._held = {}
+        return held
+
     def progress(self, fraction: float, message: str) -> None:
         """Send progress; of many in a short time only the latest."""
+        if self.is_done:
+            return  # a thread that outlived its call
         now = self.seen = monotonic()
         self._pending = (fraction, message)
         if now >= self._next_progress:
@@ -67,6 +84,8 @@ class WorkerCall(Call):
 
     def usage(self, units: Mapping[str, float]) -> None:
         """Send what was used."""
+        if self.is_done:
+            return
         self.seen = monotonic()
         self._link.send(["usage", self.number, {str(unit): float(count) for unit, count in units.items()}])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from _thread import allocate_lock
 
@@ -20,6 +22,21 @@ if TYPE_CHECKING:
 _FDS_ROOM = sockets.CMSG_SPACE(4 * 16)
 
 
+_HIGH = (700, 200, 100, 3)  # where descriptors go, so that a plugin that writes to fd 3 does not hit them
+
+
+def above(fd: int) -> int:
+    """Move a descriptor out of the plugin's way; children do not inherit it."""
+    for lowest in _HIGH:
+        try:
+            moved: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+        except OSError:
+            continue  # above what this process may have open
+        os.close(fd)
+        return moved
+    return fd
+
+
 class Link:
     """A socket that speaks in frames.
 
@@ -28,11 +45,12 @@ class Link:
     """
 
     def __init__(self, fd: int) -> None:
-        self._socket = sockets.socket(fileno=fd)
+        self._socket = sockets.socket(fileno=above(fd))
         self._socket.setblocking(True)
         self._frames = FrameBuffer()
         self._write_lock = allocate_lock()
         self.fds: list[int] = []
+        self._is_detached = False
 
     def fileno(self) -> int:
         """Return the descriptor, for waiting."""
@@ -51,6 +69,16 @@ class Link:
         """Send frames that are packed already."""
         with self._write_lock:
             self._socket.sendall(data)
+
+    def detach(self) -> bool:
+        """Let go of the socket in a forked process: what is sent goes nowhere. False when that was done."""
+        if self._is_detached:
+            return False
+        self._is_detached = True
+        self._write_lock = allocate_lock()
+        os.close(self._socket.detach())
+        self.send_bytes = lambda data: None  # type: ignore[method-assign]
+        return True
 
     def receive(self) -> bool:
         """Wait for bytes and take them in; False when the host is gone."""

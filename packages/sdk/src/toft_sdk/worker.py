@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import allocate_lock, start_new_thread
 from collections import deque
 from time import monotonic
 
 from toft_sdk import __version__, context
-from toft_sdk.calls import WorkerCall, jsonable
-from toft_sdk.errors import FatalError, PluginError, classify, trace_text
-from toft_sdk.link import Link
+from toft_sdk.answers import described, stacks, unencodable
+from toft_sdk.calls import WorkerCall
+from toft_sdk.capture import Capture, TaggedStream
+from toft_sdk.errors import FatalError
+from toft_sdk.link import Link, above
 from toft_sdk.sentinel import Sentinel
+from toft_sdk.threads import Threads
 from toft_sdk.wire import PROTOCOL, EncodeError, ProtocolError, decode, encode, slices
 
 TYPE_CHECKING = False
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 _MAX_THREADS = 64
-_MAX_TRACE = 64 << 10
 
 
 class Worker:
@@ -38,7 +39,9 @@ class Worker:
         self._queue: deque[WorkerCall] = deque()
         self._hosted: Any = None
         self._threads: Threads | None = None
-        self._sentinel = Sentinel(link.fileno(), self.read)
+        self._sentinel = Sentinel(link.fileno(), self.read, above)
+        self._streams = [TaggedStream(sys.stdout, "stdout", link), TaggedStream(sys.stderr, "stderr", link)]
+        self._capture: Capture | None = None
         self._kinds: dict[str, Callable[[list[Any], Any], None]] = {
             "cancel": self._on_cancel,
             "credit": self._on_credit,
@@ -50,21 +53,46 @@ class Worker:
     def serve(self) -> None:
         """Answer requests until the host goes."""
         queue, sentinel = self._queue, self._sentinel
+        sentinel.is_busy = True
+        sentinel.start()
         self._take_frames()  # what came in one piece with the welcome
         while True:
             if queue:
+                sentinel.watch()
                 self._run(queue.popleft())
                 continue
             sentinel.is_busy = False
-            if not self._sentinel.read_lock.acquire(False):
-                self._sentinel.give_back()
+            if not sentinel.read_lock.acquire(False):
+                sentinel.give_back()
             try:
                 while not queue:
                     self.read()
             finally:
                 sentinel.is_busy = True
-                self._sentinel.read_lock.release()
-            self._sentinel.watch()
+                sentinel.read_lock.release()
+            if self._capture is not None:
+                self._capture.take_in()  # what was printed between two calls belongs to neither
+
+    def capture(self, fds: list[int]) -> None:
+        """Put pipes behind the descriptors 1 and 2.
+
+        Args:
+            fds: The reading ends, then the writing ends.
+        """
+        reading = [above(fd) for fd in fds[:2]]
+        for target, fd in enumerate(fds[2:4], 1):
+            os.dup2(fd, target)
+            os.close(fd)
+        for stream in (sys.stdout, sys.stderr):
+            # By lines, so that a crash swallows none; and a lone surrogate in a line is no error.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+        self._capture = self._sentinel.capture = Capture(self.link, reading, self._sentinel.tag)
+
+    def forget(self) -> None:
+        """Close, in a process that the plugin forked, what belongs to this worker alone."""
+        if self.link.detach():
+            for fd in (*self._sentinel.fds(), *(self._capture.fds if self._capture is not None else ())):
+                os.close(fd)
 
     def read(self) -> None:
         """Take in what the socket has, wait for it if need be; the caller holds the read lock."""
@@ -148,16 +176,22 @@ class Worker:
             self._finish(call, None, value)
 
     def _finish(self, call: WorkerCall, error: BaseException | None, value: Any) -> None:
+        if self._capture is not None:
+            self._capture.finish(call.number if self._threads is None else self._sentinel.tag())
+        if call.has_held:
+            for stream in self._streams:
+                stream.finish(call)
         call.flush_progress()
+        call.is_done = True
         if error is None:
             try:
                 self._send_value("result", call, value)
             except EncodeError as refused:
-                error = _unencodable(refused)
+                error = unencodable(refused)
         self._calls.pop(call.number, None)
         self._sentinel.running.pop(call.number, None)
         if error is not None:
-            self.link.send(["error", call.number, _described(call, error)])
+            self.link.send(["error", call.number, described(call, error)])
 
     def _send_value(self, kind: str, call: WorkerCall, value: Any) -> None:
         tree, buffers = encode(value)
@@ -193,7 +227,7 @@ class Worker:
                 try:
                     self._send_value("chunk", call, chunk)
                 except EncodeError as refused:
-                    raise _unencodable(refused) from None
+                    raise unencodable(refused) from None
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
@@ -213,11 +247,18 @@ class Worker:
         from toft_sdk import hosting  # noqa: PLC0415 - the plugin's side; the handshake does not wait for it
 
         welcome = self._welcome
+        # Before the import, so that log handlers made there write to them; until then they only pass on.
+        plain = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = self._streams
         hosted = hosting.load(welcome["module"], welcome.get("class"))
         self._hosted = hosted
         concurrency = hosted.concurrency
         if not hosted.main_thread and (concurrency is None or concurrency > 1):
             self._threads = Threads(self._run, min(concurrency or _MAX_THREADS, _MAX_THREADS))
+            for stream in self._streams:
+                stream.is_active = True
+        elif [sys.stdout, sys.stderr] == self._streams:
+            sys.stdout, sys.stderr = plain
         if arguments.get("describe", True):
             return hosted.describe()
         return {"main_thread": hosted.main_thread, "concurrency": concurrency}
@@ -237,79 +278,6 @@ _OPS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
 }
 
 
-class Threads:
-    """Daemon threads that run calls, started as they are needed."""
-
-    def __init__(self, run: Callable[[WorkerCall], None], limit: int) -> None:
-        self._run = run
-        self._limit = limit
-        self._started = 0
-        self._idle = 0
-        self._queue: deque[WorkerCall] = deque()
-        self._lock = allocate_lock()
-        self._sleepers: list[Any] = []
-
-    def submit(self, call: WorkerCall) -> None:
-        """Run a call in the next free thread."""
-        with self._lock:
-            self._queue.append(call)
-            if self._sleepers:
-                self._sleepers.pop().release()
-                return
-            if self._started >= self._limit:
-                return
-            self._started += 1
-        start_new_thread(self._loop, ())
-
-    def _loop(self) -> None:
-        bell = allocate_lock()
-        bell.acquire()
-        while True:
-            with self._lock:
-                call = self._queue.popleft() if self._queue else None
-                if call is None:
-                    self._sleepers.append(bell)
-            if call is None:
-                bell.acquire()
-            else:
-                self._run(call)
-
-
-def _unencodable(refused: EncodeError) -> PluginError:
-    return FatalError(
-        f"the plugin returned a value that cannot cross: {refused.path}: {refused.reason}",
-        code="result.unencodable",
-        details={"path": refused.path, "reason": refused.reason},
-    )
-
-
-def _described(call: WorkerCall, error: BaseException) -> dict[str, Any]:
-    # What a cancelled call dies of, be it a helper process that was killed, is the cancel.
-    typed = classify(error) if call.reason is None else call.cancelled_error()
-    fields = typed.to_dict()
-    fields["trace"] = (typed.trace or trace_text(error))[-_MAX_TRACE:]
-    fields["details"] = jsonable(fields["details"])
-    fields["message"] = str(fields["message"])[:_MAX_TRACE]
-    return fields
-
-
-def stacks() -> list[Any]:
-    """Return where each thread is, innermost first: [thread, [file:line function, ...]]."""
-    mine = []
-    main = _main_thread[0]
-    for ident, frame in sys._current_frames().items():
-        lines: list[str] = []
-        while frame is not None and len(lines) < 40:
-            code = frame.f_code
-            lines.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
-            frame = frame.f_back  # type: ignore[assignment]
-        mine.append(["main" if ident == main else str(ident), lines])
-    return sorted(mine, key=lambda each: each[0] != "main")
-
-
-_main_thread = [0]
-
-
 def leave(code: int) -> None:
     """End the process at once; threads of the plugin have no say in it."""
     for stream in (sys.stdout, sys.stderr):
@@ -322,14 +290,20 @@ def leave(code: int) -> None:
 
 def main(fd: int) -> None:
     """Serve the host on a socket; never returns."""
-    from _thread import get_ident  # noqa: PLC0415 - read once
-
-    _main_thread[0] = get_ident()
     link = Link(fd)
     link.send(["hello", 0, hello()])
+    serve(link)
+
+
+def serve(link: Link) -> None:
+    """Take the welcome and answer requests; never returns."""
     welcome = _welcome(link)
+    worker = Worker(link, welcome)
+    if welcome.get("output") and len(link.fds) >= 4:
+        worker.capture([link.fds.pop(0) for _ in range(4)])
+    os.register_at_fork(after_in_child=worker.forget)
     prepare(welcome)
-    Worker(link, welcome).serve()
+    worker.serve()
 
 
 def hello() -> dict[str, Any]:
@@ -340,7 +314,7 @@ def hello() -> dict[str, Any]:
         "language": "python",
         "version": ".".join(map(str, sys.version_info[:3])),
         "pid": os.getpid(),
-        "capabilities": ["stacks"],
+        "capabilities": ["output", "stacks"],
     }
 
 

@@ -7,9 +7,10 @@ that found the socket readable. What the peer does not take waits in a bounded q
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from toft_sdk import wire
@@ -37,7 +38,7 @@ class Channel:
         self._on_frame = on_frame
         self._on_end = on_end
         self._frames = wire.FrameBuffer()
-        self._queue: deque[memoryview] = deque()
+        self._queue: deque[tuple[memoryview, list[int]]] = deque()
         self._queued = 0
         self._drained: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -50,9 +51,17 @@ class Channel:
         """Whether a sender should wait for `drain` first."""
         return self._queued > HIGH_WATER
 
-    def send(self, data: bytes) -> None:
-        """Hand bytes to the kernel, keep what it does not take."""
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Hand bytes to the kernel, keep what it does not take.
+
+        Args:
+            data: One or more whole frames.
+            fds: Descriptors that go with the first of the bytes; copied, so the caller may close them.
+        """
         if not self.is_open:
+            return
+        if fds:
+            self._send_with(data, fds)
             return
         sent = 0
         if not self._queue:
@@ -65,8 +74,24 @@ class Channel:
             if sent == len(data):
                 return
             self._loop.add_writer(self._sock.fileno(), self._on_writable)
-        self._queue.append(memoryview(data)[sent:])
+        self._queue.append((memoryview(data)[sent:], []))
         self._queued += len(data) - sent
+
+    def _send_with(self, data: bytes, fds: Sequence[int]) -> None:
+        if not self._queue:
+            try:
+                sent = socket.send_fds(self._sock, [data], list(fds))
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return
+            if sent:
+                if sent < len(data):
+                    self.send(data[sent:])
+                return
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
+        self._queue.append((memoryview(data), [os.dup(fd) for fd in fds]))
+        self._queued += len(data)
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough; returns at once when the channel is closed."""
@@ -83,9 +108,15 @@ class Channel:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
+        self._forget_queue()
+        self._release()
+
+    def _forget_queue(self) -> None:
+        for _, fds in self._queue:
+            for fd in fds:
+                os.close(fd)
         self._queue.clear()
         self._queued = 0
-        self._release()
 
     def _release(self) -> None:
         drained, self._drained = self._drained, None
@@ -125,18 +156,19 @@ class Channel:
     def _on_writable(self) -> None:
         queue = self._queue
         while queue:
-            data = queue[0]
+            data, fds = queue[0]
             try:
-                sent = self._sock.send(data)
+                sent = socket.send_fds(self._sock, [data], fds) if fds else self._sock.send(data)
             except BlockingIOError:
                 return
             except OSError:
-                queue.clear()
-                self._queued = 0
+                self._forget_queue()
                 break
+            for fd in fds:
+                os.close(fd)
             self._queued -= sent
             if sent < len(data):
-                queue[0] = data[sent:]
+                queue[0] = (data[sent:], [])
                 return
             queue.popleft()
         self._loop.remove_writer(self._sock.fileno())

@@ -16,12 +16,14 @@ from toft.kernel import clock as clocks
 from toft.plugins.channel import Channel
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
+from toft.plugins.output import Output
 from toft.plugins.segments import SegmentPool
 from toft.plugins.streams import Flow, Stream
 from toft_sdk import errors as sdk_errors
 from toft_sdk import wire
 
 WINDOW = 256
+_PATIENCE_S = 0.5
 OnProgress = Callable[[float, str], None]
 OnUsage = Callable[[dict[str, float]], None]
 
@@ -91,6 +93,7 @@ class Connection:
             "pong": self._on_pong,
             "protocol_error": self._on_protocol_error,
         }
+        self._output = Output(self._on_line)
         self._channel = Channel(sock, self._on_frame, self._on_end)
 
     # -- what callers use ------------------------------------------------------------------------------------
@@ -117,11 +120,35 @@ class Connection:
                 hint="use the SDK that belongs to this node: toft plugin refresh NAME",
             )
             self._channel.close()
+            self._close_output()
             self._fail(error)
             raise error
         self.hello = hello
-        self._send(["welcome", 0, welcome.to_dict(frozenset())])
+        self._send_welcome(welcome, hello)
         return hello
+
+    def _send_welcome(self, welcome: Welcome, hello: Hello) -> None:
+        fields = welcome.to_dict(frozenset())
+        fds: list[int] = []
+        if "output" in hello.capabilities and self._output.writing:
+            fields["output"] = True
+            fds = [*self._output.reading, *self._output.writing]
+        else:
+            # It leaves its output to us; then what it prints belongs to the only call there is, if any.
+            for fd in self._output.reading:
+                self._loop.add_reader(fd, self._on_output)
+        self._channel.send(wire.pack(["welcome", 0, fields]), fds)
+        self._output.close_writing()
+
+    @property
+    def output_fds(self) -> tuple[int, int]:
+        """Descriptors to start the process with as stdout and stderr; closed here once it is greeted."""
+        stdout, stderr = self._output.writing
+        return stdout, stderr
+
+    def drain_output(self) -> int:
+        """Take what the worker printed and has not sent on; return the bytes."""
+        return self._output.drain()
 
     async def request(
         self,
@@ -220,11 +247,34 @@ class Connection:
         token = next(self._numbers) * 2 + stacks
         future = self._pings[token] = self._loop.create_future()
         self._send(["ping", token, stacks])
-        return await asyncio.shield(future)
+        while True:
+            try:
+                return await asyncio.wait_for(asyncio.shield(future), _PATIENCE_S)
+            except TimeoutError:
+                # C code that prints while it holds the interpreter lock waits for somebody to empty the pipe.
+                self.drain_output()
+
+    def _on_line(self, stream: str, text: str) -> None:
+        numbers = list(self._pending)
+        call = numbers[0] if len(numbers) == 1 else 0
+        self._on_log(LogLine(self._clock.now(), stream, call, text))
+
+    def _on_output(self) -> None:
+        if not self._output.drain():
+            self._stop_output()  # end of file: every writing end is closed
+
+    def _stop_output(self) -> None:
+        for fd in self._output.reading:
+            self._loop.remove_reader(fd)
+
+    def _close_output(self) -> None:
+        self._stop_output()
+        self._output.close()
 
     def close(self) -> None:
         """Close the socket; what waits for an answer ends with `WorkerLostError`, and the worker exits."""
         self._channel.close()
+        self._close_output()
         self._fail(WorkerLostError("the connection to the worker was closed", code="worker.closed"))
 
     @property
@@ -351,6 +401,7 @@ class Connection:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _on_end(self, broken: wire.ProtocolError | None) -> None:
+        self._close_output()
         error = None if broken is None else WireError(f"a worker broke the wire protocol: {broken}")
         self._fail(error or WorkerLostError("the worker closed its connection"))
         self._on_lost(error)

@@ -1,0 +1,96 @@
+"""The pipes behind a worker's stdout and stderr, seen from the host.
+
+The worker reads them itself and sends lines tagged with their call. The host keeps its own reading ends: for
+what a dead worker said last, for one that is stuck in C code while the pipe is full, and for workers in other
+languages that leave their output to the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+
+_PIPE_BYTES = 256 << 10
+_READ = 64 << 10
+_MAX_LINE = 8 << 10
+_MAX_DRAIN = 4 << 20
+
+
+class Output:
+    """Two pipes; `emit` gets every line the host takes from them, with the name of its stream."""
+
+    def __init__(self, emit: Callable[[str, str], None]) -> None:
+        self._emit = emit
+        self._reading: list[int] = []
+        self._writing: list[int] = []
+        self._partial = [b"", b""]
+        for _ in range(2):
+            reading, writing = os.pipe()
+            self._reading.append(reading)
+            self._writing.append(writing)
+            os.set_blocking(reading, False)
+            with contextlib.suppress(OSError):  # a limit of the user; the default size works too
+                fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    @property
+    def reading(self) -> list[int]:
+        """The reading ends, of stdout and stderr."""
+        return self._reading
+
+    @property
+    def writing(self) -> list[int]:
+        """The writing ends, of stdout and stderr; empty once the worker has them."""
+        return self._writing
+
+    def close_writing(self) -> None:
+        """Let go of the writing ends: the worker has its own."""
+        for fd in self._writing:
+            os.close(fd)
+        self._writing = []
+
+    def drain(self, *, last: bool = False) -> int:
+        """Take what is in the pipes now; return the number of bytes.
+
+        Args:
+            last: Nobody writes any more, so an unfinished line is a line.
+        """
+        total = 0
+        for index, fd in enumerate(self._reading):
+            while total < _MAX_DRAIN:
+                try:
+                    data = os.read(fd, _READ)
+                except BlockingIOError:
+                    break
+                if not data:
+                    break
+                total += len(data)
+                self._split(index, data)
+            if last and self._partial[index]:
+                rest, self._partial[index] = self._partial[index], b""
+                self._lines(index, [rest])
+        return total
+
+    def close(self) -> None:
+        """Take what is left and close everything."""
+        if self._reading:
+            self.drain(last=True)
+            self.close_writing()
+            for fd in self._reading:
+                os.close(fd)
+            self._reading = []
+
+    def _split(self, index: int, data: bytes) -> None:
+        *lines, rest = (self._partial[index] + data).split(b"\n")
+        if len(rest) > _MAX_LINE:
+            lines.append(rest)
+            rest = b""
+        self._partial[index] = rest
+        self._lines(index, lines)
+
+    def _lines(self, index: int, lines: list[bytes]) -> None:
+        for line in lines:
+            for at in range(0, max(1, len(line)), _MAX_LINE):
+                text = line[at : at + _MAX_LINE].decode("utf-8", "backslashreplace")
+                self._emit("stderr" if index else "stdout", text)

@@ -1,0 +1,49 @@
+"""How a call that failed, and a worker that is asked where it is, are described to the host."""
+
+from __future__ import annotations
+
+import sys
+from _thread import get_ident
+
+from toft_sdk.calls import WorkerCall, jsonable
+from toft_sdk.codec import EncodeError
+from toft_sdk.errors import FatalError, PluginError, classify, trace_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MAX_TRACE = 64 << 10
+MAIN_THREAD = get_ident()  # whoever imports this first is the main thread
+
+
+def unencodable(refused: EncodeError) -> PluginError:
+    return FatalError(
+        f"the plugin returned a value that cannot cross: {refused.path}: {refused.reason}",
+        code="result.unencodable",
+        details={"path": refused.path, "reason": refused.reason},
+    )
+
+
+def described(call: WorkerCall, error: BaseException) -> dict[str, Any]:
+    # What a cancelled call dies of, be it a helper process that was killed, is the cancel.
+    typed = classify(error) if call.reason is None else call.cancelled_error()
+    fields = typed.to_dict()
+    fields["trace"] = (typed.trace or trace_text(error))[-_MAX_TRACE:]
+    fields["details"] = jsonable(fields["details"])
+    fields["message"] = str(fields["message"])[:_MAX_TRACE]
+    return fields
+
+
+def stacks() -> list[Any]:
+    """Return where each thread is, innermost first: [thread, [file:line function, ...]]."""
+    mine = []
+    main = MAIN_THREAD
+    for ident, frame in sys._current_frames().items():
+        lines: list[str] = []
+        while frame is not None and len(lines) < 40:
+            code = frame.f_code
+            lines.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+            frame = frame.f_back  # type: ignore[assignment]
+        mine.append(["main" if ident == main else str(ident), lines])
+    return sorted(mine, key=lambda each: each[0] != "main")

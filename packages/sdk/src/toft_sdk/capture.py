@@ -1,0 +1,150 @@
+"""What the plugin prints, line by line, with the call that printed it.
+
+Descriptors 1 and 2 are pipes before the plugin is imported: C libraries and child processes are caught too.
+host made the pipes and keeps their reading ends as well: what a dying worker said last is not lost.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from _thread import allocate_lock
+
+from toft_sdk import context
+from toft_sdk.calls import WorkerCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from toft_sdk.link import Link
+
+_MAX_LINE = 8 << 10
+_READ = 64 << 10
+
+
+class Capture:
+    """The reading ends of the two pipes, used by whoever gets there first.
+
+    Args:
+        link: Where lines go.
+        fds: Reading ends of the pipes behind the descriptors 1 and 2, not blocking.
+        tag: Returns the number of the call that a line belongs to.
+    """
+
+    def __init__(self, link: Link, fds: list[int], tag: Callable[[], int]) -> None:
+        self.fds = tuple(fds)
+        self._link = link
+        self._tag = tag
+        self._lock = allocate_lock()
+        self._partial = dict.fromkeys(fds, b"")
+        poller = select.poll()
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        self._poll = poller.poll
+
+    def take_in(self) -> None:
+        """Send on the whole lines that are there."""
+        with self._lock:
+            self._drain(self._tag())
+
+    def finish(self, number: int) -> None:
+        """Send on all that a call printed, an unfinished line as well; a microsecond when that is nothing."""
+        for stream in (sys.stdout, sys.stderr):
+            try:  # noqa: SIM105 - contextlib costs a worker 3 ms
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # the plugin closed or replaced it
+        with self._lock:
+            self._drain(number)
+            for fd, rest in self._partial.items():
+                if rest:
+                    self._partial[fd] = b""
+                    self._emit(fd, number, [rest])
+
+    def _drain(self, number: int) -> None:
+        while True:
+            ready = self._poll(0)
+            if not ready:
+                return
+            idle = True
+            for fd, _ in ready:
+                try:
+                    data = os.read(fd, _READ)
+                except OSError:
+                    continue  # the host took it
+                if data:
+                    idle = False
+                    self._split(fd, number, data)
+            if idle:
+                return
+
+    def _split(self, fd: int, number: int, data: bytes) -> None:
+        lines = (self._partial[fd] + data).split(b"\n")
+        rest = lines.pop()
+        while len(rest) > _MAX_LINE:
+            lines.append(rest[:_MAX_LINE])
+            rest = rest[_MAX_LINE:]
+        self._partial[fd] = rest
+        if lines:
+            self._emit(fd, number, lines)
+
+    def _emit(self, fd: int, number: int, lines: list[bytes]) -> None:
+        name = "stdout" if fd == self.fds[0] else "stderr"
+        self._link.send(["log", number, [[name, text] for line in lines for text in bounded(line)]])
+
+
+def bounded(line: bytes) -> list[str]:
+    """Return one line as text, cut where it is too long."""
+    if len(line) <= _MAX_LINE:
+        return [line.decode("utf-8", "backslashreplace")]
+    return [
+        line[at : at + _MAX_LINE].decode("utf-8", "backslashreplace") for at in range(0, len(line), _MAX_LINE)
+    ]
+
+
+class TaggedStream:
+    """Stands in for `sys.stdout` or `sys.stderr` while calls run side by side: each line gets its own call.
+
+    Where no call is entered, it passes everything to the stream behind it.
+    """
+
+    def __init__(self, stream: Any, name: str, link: Link) -> None:
+        self._stream = stream
+        self._name = name
+        self._link = link
+        self.is_active = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Take text; whole lines go out at once, with the call of this context."""
+        call = context.current() if self.is_active else None
+        if not isinstance(call, WorkerCall) or call.is_done or not isinstance(text, str):
+            return int(self._stream.write(text) or 0)
+        held = call.held.get(self._name, "") + text
+        *lines, rest = held.split("\n")
+        if len(rest) > _MAX_LINE:
+            lines.append(rest)
+            rest = ""
+        call.held[self._name] = rest
+        if lines:
+            self._send(call.number, lines)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write each of them."""
+        for line in lines:
+            self.write(line)
+
+    def finish(self, call: WorkerCall) -> None:
+        """Send the unfinished line of a call that ends."""
+        rest = call.held.pop(self._name, "")
+        if rest:
+            self._send(call.number, [rest])
+
+    def _send(self, number: int, lines: list[str]) -> None:
+        texts = [line[at : at + _MAX_LINE] for line in lines for at in range(0, max(1, len(line)), _MAX_LINE)]
+        self._link.send(["log", number, [[self._name, text] for text in texts]])
