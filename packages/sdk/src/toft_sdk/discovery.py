@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_METADATA_FUNCTION = "get_plugin_metadata"
 # Methods by which a class written for the reference system is known; it does not inherit from ours.
 _REFERENCE_METHODS = ("initialize", "execute", "get_config_schema", "get_current_config")
 
@@ -30,6 +31,11 @@ def find_class(module: str, class_name: str | None = None) -> type[Any]:
             it is imported comes through as it is.
     """
     loaded = _import(module)
+    if not class_name and callable(getattr(loaded, _METADATA_FUNCTION, None)):
+        # The reference system's way to say where the plugin is.
+        told = getattr(loaded, _METADATA_FUNCTION)()
+        module, class_name = str(told["module"]), str(told["class"])
+        loaded = _import(module)
     if class_name:
         found = loaded
         for part in class_name.split("."):
@@ -63,8 +69,28 @@ def is_plugin(found: type[Any]) -> bool:
 
 
 def _import(module: str) -> Any:
+    if _has_metadata(module):
+        from toft_sdk.reference_environment import prepare  # noqa: PLC0415 - only for the reference system's
+
+        prepare(module)
     __import__(module)
     return sys.modules[module]
+
+
+def _has_metadata(module: str) -> bool:
+    """Tell by its files whether a module's package is described the reference system's way; imports nothing.
+
+    Such a package reads its environment while it is imported, so that has to be there before.
+    """
+    package = module.split(".")[:-1] or [module]
+    for directory in sys.path:
+        path = "/".join([directory, *package, "meta.py"])
+        try:
+            with open(path, "rb") as file:
+                return _METADATA_FUNCTION.encode() in file.read(1 << 20)
+        except OSError:
+            continue
+    return False
 
 
 def _candidates(module: Any) -> list[type[Any]]:

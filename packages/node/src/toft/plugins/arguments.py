@@ -74,7 +74,9 @@ class Binder:
 
 
 def _as_file(value: Any) -> Any:
-    """Replace an object that can write itself to a file by that file; only where the plugin asked for it."""
+    """Replace what stands for a file by the file's path as text; only where the plugin asked for it."""
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
     to_file = getattr(value, "to_temp_file", None)
     return to_file() if callable(to_file) else value
 
