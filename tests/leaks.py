@@ -15,12 +15,7 @@ from tests.waiting import eventually
 
 from toft.host import namespaces, process_tree
 
-_CONTROL_GROUPS = (
-    Path("/sys/fs/cgroup"),
-    Path("/sys/fs/cgroup/memory"),
-    Path("/sys/fs/cgroup/pids"),
-    Path("/sys/fs/cgroup/unified"),
-)
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 class Traces(NamedTuple):
@@ -90,10 +85,9 @@ def _temporary_files() -> frozenset[str]:
 
 
 def _groups() -> frozenset[str]:
-    found = set()
-    for root in _CONTROL_GROUPS:
-        found |= {str(path) for path in root.glob("toft-*")} | {str(path) for path in root.glob("toft-*/*/")}
-    return frozenset(found)
+    """Groups of keepers below this process; other tests may run on this machine at the same time."""
+    mine = {f"toft-{stat.pid}" for stat in process_tree.descendants(os.getpid())}
+    return frozenset(str(path) for path in _CONTROL_GROUPS.rglob("toft-*") if path.name in mine)
 
 
 def _read(path: str) -> str:

@@ -118,12 +118,15 @@ class Process:
     Attributes:
         pid: The process itself, in the node's PID namespace.
         started: When, in seconds since boot; with the pid it names the process for good.
+        limits: What enforces `memory` and `pids`: `cgroup v1`, `cgroup v2` or (each process alone) `rlimit`.
     """
 
     def __init__(self, message: Mapping[str, Any], pidfd: int, root_pidfd: int) -> None:
         self.pid: int = message["pid"]
         self.started: float = message["started"]
+        self.limits: dict[str, str] = message["limits"]
         self._root: int = message["root"]
+        self._was_killed = False
         self._pidfd = pidfd
         self._root_pidfd = root_pidfd
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -154,6 +157,7 @@ class Process:
             self.send_signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(self.wait(), grace_s)
+        self._was_killed = self._was_killed or not self._exit.done()
         self._signal(self._root_pidfd, signal.SIGKILL)
         return await self.wait()
 
@@ -196,10 +200,11 @@ class _Link:
         loop.add_reader(pidfd, self._on_keeper_gone)
 
     @classmethod
-    def open(cls, isolation: str) -> _Link:
+    def open(cls, isolation: str, *, with_control_groups: bool) -> _Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            argv = [sys.executable, "-I", "-S", _PROGRAM, "3", isolation]
+            groups = "groups" if with_control_groups else "none"
+            argv = [sys.executable, "-I", "-S", _PROGRAM, "3", isolation, groups]
             # Nothing of the node's environment: the first process of each sandbox inherits the keeper's.
             pid = os.posix_spawn(
                 sys.executable,
@@ -290,7 +295,8 @@ class _Link:
             if not answer.cancelled():
                 answer.set_exception(_spawn_failed(message))
         elif op == "exited":
-            self.processes.pop(message["id"])._finish(_exit_of(message))
+            process = self.processes.pop(message["id"])
+            process._finish(_exit_of(message, ended_by_us=process._was_killed))
 
     def _on_keeper_gone(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -317,31 +323,41 @@ class _Link:
         self.gone.set_result(None)
 
 
+@dataclass(frozen=True)
+class _Settings:
+    isolation: str
+    with_control_groups: bool
+
+
 class Keeper:
     """Spawns processes that end with the node.
 
     One per node; used from the loop it was started in.
     """
 
-    def __init__(self, link: _Link, wanted: str, isolation: Isolation) -> None:
+    def __init__(self, link: _Link, settings: _Settings, isolation: Isolation) -> None:
         self._link = link
-        self._wanted = wanted
+        self._settings = settings
         self._is_closed = False
         self._restarting = asyncio.Lock()
         self.isolation = isolation
 
     @classmethod
-    async def start(cls, isolation: Literal["auto", "namespaces", "plain"] = "auto") -> Keeper:
+    async def start(
+        cls, isolation: Literal["auto", "namespaces", "plain"] = "auto", *, with_control_groups: bool = True
+    ) -> Keeper:
         """Start the keeper process.
 
         Args:
             isolation: `auto` takes namespaces where the machine allows them.
+            with_control_groups: False holds limits by resource limits alone.
 
         Raises:
             UnavailableError: It did not start, or cannot give the isolation asked for.
         """
-        link, found = await _open(isolation)
-        return cls(link, isolation, found)
+        settings = _Settings(isolation, with_control_groups)
+        link, found = await _open(settings)
+        return cls(link, settings, found)
 
     @property
     def pid(self) -> int:
@@ -361,7 +377,7 @@ class Keeper:
             if self._is_closed:
                 raise UnavailableError("the keeper is closed", code="process.keeper_closed")
             if self._link.gone.done():
-                self._link, self.isolation = await _open(self._wanted)
+                self._link, self.isolation = await _open(self._settings)
         return await self._link.spawn(spec)
 
     async def close(self) -> None:
@@ -378,8 +394,9 @@ class Keeper:
             await self._link.gone
 
 
-async def _open(wanted: str) -> tuple[_Link, Isolation]:
-    link = _Link.open(wanted)
+async def _open(settings: _Settings) -> tuple[_Link, Isolation]:
+    wanted = settings.isolation
+    link = _Link.open(wanted, with_control_groups=settings.with_control_groups)
     try:
         found = await asyncio.wait_for(asyncio.shield(link.ready), _START_TIMEOUT_S)
     except TimeoutError as error:
@@ -406,8 +423,14 @@ def _spawn_failed(message: Mapping[str, Any]) -> NodeError:
     )
 
 
-def _exit_of(message: Mapping[str, Any]) -> Exit:
+def _exit_of(message: Mapping[str, Any], *, ended_by_us: bool) -> Exit:
     code = os.waitstatus_to_exitcode(message["status"])
-    if code < 0:
-        return Exit(signal=-code)
-    return Exit(code=code)
+    evidence = message["evidence"]
+    # The counter alone is not enough: it also rises for a child that the process survived.
+    killed = code == -signal.SIGKILL and (message["alone"] or not ended_by_us)
+    return Exit(
+        code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        out_of_memory=killed and evidence.get("oom_kills", 0) > 0,
+        evidence=evidence,
+    )

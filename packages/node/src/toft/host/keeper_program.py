@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 
-from toft.host import landlock, launch, namespaces, process_tree
+from toft.host import landlock, launch, limits, namespaces, process_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` costs every keeper 0.7 MB
@@ -29,8 +29,11 @@ _SANDBOX = namespaces.NEW_NAMESPACE_PID | namespaces.NEW_NAMESPACE_MOUNT | names
 class _Started:
     """One child of the keeper: the first process of a namespace, or a worker itself."""
 
-    def __init__(self, number: int, root: int, root_pidfd: int, setup: socket.socket, status: int) -> None:
+    def __init__(
+        self, number: int, root: int, root_pidfd: int, setup: socket.socket, status: int, group: limits.Group
+    ) -> None:
         self.number = number
+        self.group = group
         self.root = root
         self.root_pidfd = root_pidfd
         self.setup = setup
@@ -41,7 +44,7 @@ class _Started:
 
 
 class _Keeper:
-    def __init__(self, host: socket.socket) -> None:
+    def __init__(self, host: socket.socket, *, with_control_groups: bool) -> None:
         self._host = host
         self._started: dict[int, _Started] = {}
         self._ended: list[tuple[_Started, int]] = []
@@ -50,6 +53,7 @@ class _Keeper:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._is_closing = False
         self._with_namespaces = False
+        self._groups = limits.Groups(is_allowed=with_control_groups)
 
     def run(self, isolation: str, parent: int) -> None:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -62,6 +66,7 @@ class _Keeper:
             self._watch(os.pidfd_open(parent), self._close)
         mode, reason = self._choose(isolation)
         self._with_namespaces = mode == "namespaces"
+        self._groups.remove_stale()
         ready = {"op": "ready", "isolation": mode, "reason": reason, "landlock": landlock.version()}
         self._send(ready)
         gc.collect()
@@ -72,6 +77,7 @@ class _Keeper:
                 if handler is not None:
                     handler()
             self._reap()
+        self._groups.close()
 
     # -- the node's requests
 
@@ -107,14 +113,21 @@ class _Keeper:
         rest = iter(fds[1:])
         streams = tuple(next(rest) if given else None for given in order["streams"])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        child = launch.Child(order, (streams[0], streams[1]), list(rest), theirs, self._pidfd)
+        group = None
         try:
+            processes = order["processes"]
+            if processes is not None and self._with_namespaces:
+                processes += 1  # the first process of the namespace is counted as well
+            group = self._groups.make(number, order["memory_bytes"], processes)
+            child = launch.Child(order, (streams[0], streams[1]), list(rest), theirs, self._pidfd, group)
             started = self._fork(number, child, ours)
         except (namespaces.SetupError, OSError) as error:
             ours.close()
-            step = getattr(error, "step", "fork")
-            number_ = getattr(error, "number", None) or getattr(error, "errno", None) or errno.EAGAIN
-            self._send({"op": "failed", "id": number, "step": step, "errno": number_})
+            if group is not None:
+                self._groups.remove(group)
+            step = getattr(error, "step", f"set limits or fork ({error})")
+            reason = getattr(error, "number", None) or getattr(error, "errno", None) or errno.EAGAIN
+            self._send({"op": "failed", "id": number, "step": step, "errno": reason})
             return
         finally:
             theirs.close()
@@ -125,8 +138,8 @@ class _Keeper:
         if not self._with_namespaces:
             pid = os.fork()
             if pid == 0:
-                child.become_worker(_nothing)
-            return _Started(number, pid, os.pidfd_open(pid), ours, -1)
+                child.become_worker()
+            return _Started(number, pid, os.pidfd_open(pid), ours, -1, child.group)
         plan = child.order["sandbox"]
         flags = _SANDBOX
         if plan is not None and not plan["network"]:
@@ -135,13 +148,13 @@ class _Keeper:
         try:
             pid, pidfd = namespaces.clone(flags)
             if pid == 0:
-                child.become_init(status_write, _nothing)
+                child.become_init(status_write)
         except namespaces.SetupError:
             os.close(status_read)
             raise
         finally:
             os.close(status_write)
-        return _Started(number, pid, pidfd, ours, status_read)
+        return _Started(number, pid, pidfd, ours, status_read, child.group)
 
     # -- what the children say
 
@@ -170,6 +183,7 @@ class _Keeper:
             "pid": pid,
             "root": started.root,
             "started": process_tree.started_s(pid),
+            "limits": started.group.mechanisms,
         }
         self._send(message, [started.worker_pidfd, started.root_pidfd])
 
@@ -209,16 +223,21 @@ class _Keeper:
     def _report(self, started: _Started, status: int) -> None:
         while started.setup.fileno() >= 0:  # what it said before it ended
             self._on_setup(started)
+        told = b""
         if started.status >= 0:
             told = os.read(started.status, 32)
             os.close(started.status)
             # Nothing told: the namespace was ended from outside, and the worker with it by the same signal.
             status = int(told) if told else status
         if started.is_running:
-            self._send({"op": "exited", "id": started.number, "status": status})
+            # With a status told by the first process of its namespace it was not that one which was killed.
+            evidence = started.group.evidence()
+            exited = {"op": "exited", "id": started.number, "status": status, "alone": bool(told)}
+            self._send({**exited, "evidence": evidence})
         else:
             failure = started.failure or {"step": f"start (wait status {status})", "errno": errno.ECHILD}
             self._send({"op": "failed", "id": started.number, **failure})
+        self._groups.remove(started.group)
         for fd in (started.worker_pidfd, started.root_pidfd):
             if fd >= 0:
                 os.close(fd)
@@ -241,7 +260,7 @@ class _Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         plan = {"hidden": [], "read_only": [], "writable": [], "network": True}
         order: Any = {"argv": ["/proc/self/exe", "-c", ""], "env": {}, "cwd": "/", "sandbox": plan}
-        child = launch.Child(order, (None, None), [], theirs, self._pidfd)
+        child = launch.Child(order, (None, None), [], theirs, self._pidfd, limits.Group())
         try:
             pid, pidfd = namespaces.clone(_SANDBOX)
         except namespaces.SetupError as error:
@@ -279,11 +298,7 @@ class _Keeper:
                 pass
 
 
-def _nothing() -> None:
-    pass
-
-
-def run(fd: int, isolation: str) -> NoReturn:
+def run(fd: int, isolation: str, *, with_control_groups: bool) -> NoReturn:
     """Serve the node at the other end of a socket until it goes away."""
     parent = os.getppid()
     os.setsid()
@@ -298,5 +313,5 @@ def run(fd: int, isolation: str) -> NoReturn:
     os.closerange(fd + 1, 4096)  # what the node left inheritable would else reach every namespace
     host = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
-    _Keeper(host).run(isolation, parent)
+    _Keeper(host, with_control_groups=with_control_groups).run(isolation, parent)
     os._exit(0)

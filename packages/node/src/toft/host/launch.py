@@ -10,16 +10,15 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import socket
 
-from toft.host import landlock, namespaces, sandbox
+from toft.host import landlock, limits, namespaces, sandbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` costs every keeper 0.7 MB
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import NoReturn, TypedDict
 
     class Order(TypedDict):
@@ -55,6 +54,7 @@ class Child:
         fds: Descriptors that become 3, 4, ... in the worker.
         setup: Carries the worker's pidfd, or the step that failed; closes when the program has started.
         keeper_pidfd: Tells whether the parent of this fork is still alive.
+        group: The limits.
     """
 
     def __init__(
@@ -64,24 +64,25 @@ class Child:
         fds: Sequence[int],
         setup: socket.socket,
         keeper_pidfd: int,
+        group: limits.Group,
     ) -> None:
         self.order = order
         self.streams = streams
         self.fds = fds
         self.setup = setup
         self.keeper_pidfd = keeper_pidfd
+        self.group = group
 
-    def become_init(self, status_fd: int, join: Callable[[], None]) -> NoReturn:
+    def become_init(self, status_fd: int) -> NoReturn:
         """Be process 1 of new namespaces: prepare them, start the worker, reap everything, report its end.
 
         Args:
             status_fd: Pipe to the keeper for the wait status of the worker.
-            join: Applies the limits to this process, and so to all that come after it.
         """
         with self._reporting():
             self._die_with_keeper()
             namespaces.set_name("toft-init")
-            join()
+            self.group.join()
             self._isolate()
             worker = os.fork()
             if worker == 0:
@@ -103,11 +104,11 @@ class Child:
             os._exit(0)
         os._exit(127)
 
-    def become_worker(self, join: Callable[[], None]) -> NoReturn:
+    def become_worker(self) -> NoReturn:
         """Be the worker without namespaces of its own."""
         with self._reporting():
             self._die_with_keeper()
-            join()
+            self.group.join()
             namespaces.adopt_orphans()
             namespaces.forbid_new_privileges()
             namespaces.drop_capabilities()
@@ -144,7 +145,7 @@ class Child:
             _restore_signals()
             pidfd = os.pidfd_open(os.getpid())
             socket.send_fds(self.setup, [b"{}"], [pidfd])
-            _limit(resource.RLIMIT_CORE, 0)  # a core file would hold secrets, and fill the disk
+            self.group.limit_self()
             step = f"enter the directory {self.order['cwd']}"
             try:
                 os.chdir(self.order["cwd"])
@@ -189,12 +190,6 @@ def _restore_signals() -> None:
     for number in _DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))
 
 
 def _reap(worker: int) -> int:
