@@ -1,7 +1,7 @@
 """What the plugin prints, line by line, with the call that printed it.
 
 Descriptors 1 and 2 are pipes before the plugin is imported: C libraries and child processes are caught too.
-host made the pipes and keeps their reading ends as well: what a dying worker said last is not lost.
+The host made the pipes and keeps their reading ends as well: what a dying worker said last is not lost.
 """
 
 from __future__ import annotations

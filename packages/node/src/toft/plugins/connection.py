@@ -13,39 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 from toft.kernel import clock as clocks
+from toft.plugins.answers import Answers, OnProgress, OnUsage, Pending
 from toft.plugins.channel import Channel
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
 from toft.plugins.output import Output
 from toft.plugins.segments import SegmentPool
 from toft.plugins.streams import Flow, Stream
-from toft_sdk import errors as sdk_errors
 from toft_sdk import wire
 
 WINDOW = 256
 _PATIENCE_S = 0.5
-OnProgress = Callable[[float, str], None]
-OnUsage = Callable[[dict[str, float]], None]
-
-
-class _Pending:
-    """A request whose answer is still to come."""
-
-    __slots__ = ("future", "number", "on_progress", "on_usage", "stream")
-
-    def __init__(
-        self,
-        number: int,
-        future: asyncio.Future[Any],
-        on_progress: OnProgress | None,
-        on_usage: OnUsage | None,
-        stream: Flow | None = None,
-    ) -> None:
-        self.number = number
-        self.future = future
-        self.on_progress = on_progress
-        self.on_usage = on_usage
-        self.stream = stream
 
 
 class Connection:
@@ -78,17 +56,13 @@ class Connection:
         self._clock = clock
         self._segments = segments
         self._numbers = itertools.count(1)
-        self._last_number = 0
-        self._pending: dict[int, _Pending] = {}
+        self._answers = Answers()
+        self._pending = self._answers.pending
         self._pings: dict[int, asyncio.Future[Beat]] = {}
         self._greeting: asyncio.Future[Hello] = self._loop.create_future()
         self._lost: WorkerLostError | None = None
         self._kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
-            "result": self._on_result,
-            "error": self._on_error,
-            "chunk": self._on_chunk,
-            "progress": self._on_progress_frame,
-            "usage": self._on_usage_frame,
+            **self._answers.kinds,
             "log": self._on_log_frame,
             "pong": self._on_pong,
             "protocol_error": self._on_protocol_error,
@@ -120,7 +94,7 @@ class Connection:
                 hint="use the SDK that belongs to this node: toft plugin refresh NAME",
             )
             self._channel.close()
-            self._close_output()
+            self._output.close()
             self._fail(error)
             raise error
         self.hello = hello
@@ -134,9 +108,7 @@ class Connection:
             fields["output"] = True
             fds = [*self._output.reading, *self._output.writing]
         else:
-            # It leaves its output to us; then what it prints belongs to the only call there is, if any.
-            for fd in self._output.reading:
-                self._loop.add_reader(fd, self._on_output)
+            self._output.watch(self._loop)  # it leaves its output to us
         self._channel.send(wire.pack(["welcome", 0, fields]), fds)
         self._output.close_writing()
 
@@ -177,7 +149,7 @@ class Connection:
         Cancellation: Cancelling the awaiting task cancels the call.
         """
         number = next(self._numbers) if call_id is None else call_id
-        pending = _Pending(number, self._loop.create_future(), on_progress, on_usage)
+        pending = Pending(number, self._loop.create_future(), on_progress, on_usage)
         if self._channel.is_full:
             await self._channel.drain()
         self._begin(pending, op, 0, arguments)
@@ -210,7 +182,7 @@ class Connection:
         """
         number = next(self._numbers) if call_id is None else call_id
         flow = Flow(window, lambda count: self._send(["credit", number, count]))
-        pending = _Pending(number, self._loop.create_future(), on_progress, on_usage, flow)
+        pending = Pending(number, self._loop.create_future(), on_progress, on_usage, flow)
 
         async def begin() -> None:
             if self._channel.is_full:
@@ -255,26 +227,15 @@ class Connection:
                 self.drain_output()
 
     def _on_line(self, stream: str, text: str) -> None:
+        # Taken from the pipe by the host, a line belongs to the only call there is, if any.
         numbers = list(self._pending)
         call = numbers[0] if len(numbers) == 1 else 0
         self._on_log(LogLine(self._clock.now(), stream, call, text))
 
-    def _on_output(self) -> None:
-        if not self._output.drain():
-            self._stop_output()  # end of file: every writing end is closed
-
-    def _stop_output(self) -> None:
-        for fd in self._output.reading:
-            self._loop.remove_reader(fd)
-
-    def _close_output(self) -> None:
-        self._stop_output()
-        self._output.close()
-
     def close(self) -> None:
         """Close the socket; what waits for an answer ends with `WorkerLostError`, and the worker exits."""
         self._channel.close()
-        self._close_output()
+        self._output.close()
         self._fail(WorkerLostError("the connection to the worker was closed", code="worker.closed"))
 
     @property
@@ -287,7 +248,7 @@ class Connection:
     def _send(self, header: list[Any]) -> None:
         self._channel.send(wire.pack(header))
 
-    def _begin(self, pending: _Pending, op: str, window: int, arguments: Any) -> None:
+    def _begin(self, pending: Pending, op: str, window: int, arguments: Any) -> None:
         if self._lost is not None:
             raise self._lost
         tree, buffers = wire.encode(arguments)
@@ -297,12 +258,10 @@ class Connection:
             data = wire.pack(["request", number, op, window, tree, [len(each) for each in inline]], inline)
         else:
             data = wire.pack(["request", number, op, window, tree])
-        self._pending[number] = pending
-        if number > self._last_number:
-            self._last_number = number
+        self._answers.add(pending)
         self._channel.send(data)
 
-    def _expire(self, pending: _Pending, timeout_s: float) -> None:
+    def _expire(self, pending: Pending, timeout_s: float) -> None:
         if not pending.future.done():
             self.cancel(pending.number, f"took longer than {timeout_s:g} s")
             pending.future.set_exception(CallTimeoutError(f"the call took longer than {timeout_s:g} s"))
@@ -328,57 +287,6 @@ class Connection:
             raise wire.ProtocolError(f"a frame of the unknown kind {ascii(header[0])[:40]}")
         self._greeting.set_result(read_hello(header[2]))
 
-    def _find(self, number: int) -> _Pending | None:
-        pending = self._pending.get(number)
-        if pending is None and (number > self._last_number or number < 1):
-            raise wire.ProtocolError(f"an answer to the call {number}, which was never made")
-        return pending
-
-    def _value(self, header: list[Any], tail: bytearray, tagged: bool) -> Any:
-        tree = header[2]
-        if not tagged and not tail:
-            return tree
-        return wire.decode(tree, wire.slices(header[3], tail) if len(header) > 3 else ())
-
-    def _on_result(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        pending = self._find(header[1])
-        if pending is None:
-            return
-        value = self._value(header, tail, tagged)
-        del self._pending[pending.number]
-        if pending.stream is not None:
-            pending.stream.finish(None)
-        elif not pending.future.done():
-            pending.future.set_result(value)
-
-    def _on_error(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        pending = self._find(header[1])
-        if pending is None:
-            return
-        if not isinstance(header[2], dict):
-            raise wire.ProtocolError("an error is not an object")
-        error = sdk_errors.from_dict(header[2])
-        del self._pending[pending.number]
-        self._end_pending(pending, error)
-
-    def _on_chunk(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        pending = self._find(header[1])
-        if pending is None:
-            return
-        if pending.stream is None:
-            raise wire.ProtocolError(f"a chunk for the call {header[1]}, which is no stream")
-        pending.stream.feed(self._value(header, tail, tagged))
-
-    def _on_progress_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        pending = self._find(header[1])
-        if pending is not None and pending.on_progress is not None:
-            pending.on_progress(float(header[2]), str(header[3]))
-
-    def _on_usage_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        pending = self._find(header[1])
-        if pending is not None and pending.on_usage is not None:
-            pending.on_usage({str(unit): float(count) for unit, count in dict(header[2]).items()})
-
     def _on_log_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         call, now, emit = int(header[1]), self._clock.now(), self._on_log
         for line in header[2]:
@@ -401,7 +309,7 @@ class Connection:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _on_end(self, broken: wire.ProtocolError | None) -> None:
-        self._close_output()
+        self._output.close()
         error = None if broken is None else WireError(f"a worker broke the wire protocol: {broken}")
         self._fail(error or WorkerLostError("the worker closed its connection"))
         self._on_lost(error)
@@ -422,13 +330,4 @@ class Connection:
             if not future.done():
                 future.set_exception(self._lost)
                 future.exception()
-        waiting, self._pending = self._pending, {}
-        for pending in waiting.values():
-            self._end_pending(pending, self._lost)
-
-    def _end_pending(self, pending: _Pending, error: Exception) -> None:
-        if pending.stream is not None:
-            pending.stream.finish(error)
-        elif not pending.future.done():
-            pending.future.set_exception(error)
-            pending.future.exception()
+        self._answers.fail(self._lost)

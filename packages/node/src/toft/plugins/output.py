@@ -7,6 +7,7 @@ languages that leave their output to the host.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -26,6 +27,7 @@ class Output:
         self._reading: list[int] = []
         self._writing: list[int] = []
         self._partial = [b"", b""]
+        self._loop: asyncio.AbstractEventLoop | None = None
         for _ in range(2):
             reading, writing = os.pipe()
             self._reading.append(reading)
@@ -72,8 +74,25 @@ class Output:
                 self._lines(index, [rest])
         return total
 
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take everything from now on, for a worker that does not read the pipes itself."""
+        self._loop = loop
+        for fd in self._reading:
+            loop.add_reader(fd, self._on_readable)
+
+    def _on_readable(self) -> None:
+        if not self.drain():
+            self._stop()  # end of file: every writing end is closed
+
+    def _stop(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            for fd in self._reading:
+                loop.remove_reader(fd)
+
     def close(self) -> None:
         """Take what is left and close everything."""
+        self._stop()
         if self._reading:
             self.drain(last=True)
             self.close_writing()
