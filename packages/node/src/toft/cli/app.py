@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from toft import __version__
-from toft.cli import failures, secret
-from toft.cli.session import Session
+from toft.cli import doctor, environment, failures, plugin, secret
+from toft.cli import run as running
+from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
 from toft_sdk.errors import PluginError
 
@@ -30,6 +31,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+app.command("run")(running.run)
+app.command("doctor")(doctor.doctor)
+app.add_typer(plugin.app, name="plugin")
+app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")
 
 
@@ -37,14 +42,11 @@ app.add_typer(secret.app, name="secret")
 def root(
     context: typer.Context,
     home: Annotated[
-        Path | None,
-        typer.Option(help="Where the node keeps everything [env: TOFT_HOME].", show_default=False),
+        Path | None, option("--home", metavar="DIR", help="Where the node keeps everything [env: TOFT_HOME].")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the node's own log on stderr.")
-    ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    offline: Annotated[bool, option("--offline", help="Never use the network.")] = False,
+    verbose: Annotated[bool, option("--verbose", "-v", help="Show the node's own log on stderr.")] = False,
+    version: Annotated[bool, option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Take the options that every command shares."""
     session = context.ensure_object(Session)
@@ -65,12 +67,18 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
     """Run one command line and return its exit status; no expected error leaves here as an exception."""
     session = session or Session()
     as_json = "--json" in arguments
+    if as_json:
+        session.terminal.be_quiet_for_scripts()
+    failure: NodeError | PluginError
     try:
         return _dispatch(list(arguments), session)
     except (NodeError, PluginError) as error:
-        return failures.tell(session.terminal, error, as_json=as_json)
+        failure = error
     except _CommandLineError as error:
-        return failures.tell(session.terminal, _usage(error, arguments), as_json=as_json)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            session.terminal.err.write(f"{error}\n")
+            return failures.USAGE
+        failure = _usage(error)
     except (KeyboardInterrupt, typer.Abort, EOFError):
         session.terminal.fail("cancelled")
         return failures.CANCELLED
@@ -80,16 +88,18 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return failures.BROKEN_PIPE
     except OSError as error:
-        return failures.tell(session.terminal, failures.from_os_error(error), as_json=as_json)
+        failure = failures.from_os_error(error)
+    return failures.tell(session.terminal, failure, as_json=as_json, redactor=session.redactor())
 
 
 def _dispatch(arguments: list[str], session: Session) -> int:
     status = app(arguments, prog_name="toft", obj=session, standalone_mode=False)
     session.terminal.out.flush()
+    session.terminal.flush_warnings()
     return status if isinstance(status, int) else failures.OK
 
 
-def _usage(error: Exception, arguments: Sequence[str]) -> UsageError:
+def _usage(error: Exception) -> UsageError:
     """Say what is wrong with a command line in our own words' form."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "toft"

@@ -10,8 +10,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from toft.cli import rendering
 from toft.cli.terminal import Terminal, one_line, visible
 from toft.kernel.errors import NodeError
+from toft.secrets.redaction import Redactor
 from toft_sdk.errors import PluginError
 
 OK = 0
@@ -72,22 +74,28 @@ def from_os_error(error: OSError) -> NodeError:
     )
 
 
-def tell(terminal: Terminal, error: NodeError | PluginError, *, as_json: bool) -> int:
-    """Write a failure on stderr and return the exit status."""
-    fields = describe(error)
+def tell(
+    terminal: Terminal, error: NodeError | PluginError, *, as_json: bool, redactor: Redactor | None = None
+) -> int:
+    """Write a failure on stderr, without any secret in it, and return the exit status."""
+    redactor = redactor or Redactor()
+    fields = redactor.value(describe(error))
     if as_json:
-        terminal.err.write(json.dumps({"error": fields}, allow_nan=False, default=str) + "\n")
+        told: dict[str, Any] = {"error": fields}
+        if terminal.warnings:
+            told["warnings"] = terminal.warnings
+        terminal.err.write(json.dumps(rendering.to_json(told), allow_nan=False) + "\n")
         terminal.err.flush()
     else:
         terminal.fail(f"error: {fields['message']}")
-        for line in evidence(error, fields):
+        for line in evidence(fields, redactor.text(getattr(error, "trace", ""))):
             terminal.note(f"  {line}")
         if fields["hint"]:
             terminal.note(f"next: {fields['hint']}")
     return exit_status(error)
 
 
-def evidence(error: NodeError | PluginError, fields: Mapping[str, Any]) -> Iterator[str]:
+def evidence(fields: Mapping[str, Any], trace: str = "") -> Iterator[str]:
     """Yield what is known beyond the message, shortest first, nothing twice."""
     message = str(fields["message"])
     details = fields["details"]
@@ -106,7 +114,6 @@ def evidence(error: NodeError | PluginError, fields: Mapping[str, Any]) -> Itera
             yield f"{name.replace('_', ' ')}: {one_line(json.dumps(value, default=str))}"
     for name, value in blocks:
         yield from _block(name, value if isinstance(value, str) else [str(item) for item in value])
-    trace = getattr(error, "trace", "")
     if trace:
         yield from _block("traceback in the plugin", trace)
 

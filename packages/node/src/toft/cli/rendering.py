@@ -114,6 +114,11 @@ def to_text(value: Any) -> str:
     return json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def to_line(value: Any) -> str:
+    """Return a value as one line of JSON."""
+    return json.dumps(to_json(value), ensure_ascii=False, allow_nan=False)
+
+
 def file_content(value: Any) -> tuple[bytes, str]:
     """Return what `--output FILE` writes, and the word for it.
 

@@ -10,20 +10,15 @@ from typing import Annotated
 import typer
 
 from toft.cli import session as sessions
-from toft.cli.session import JsonOption, PluginArgument
+from toft.cli.session import JsonOption, PluginArgument, argument, option
 from toft.kernel.errors import UsageError
 from toft.secrets.redaction import SHORTEST_IN_TEXT
 from toft.secrets.store import DEFAULT_SCOPE, LONGEST_VALUE_BYTES
 
 app = typer.Typer(no_args_is_help=True, help="Keep secrets for plugins: set, list, rm.")
 
-KeyArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="KEY", help="The variable the plugin declares, such as API_KEY.", show_default=False
-    ),
-]
-ScopeOption = Annotated[str, typer.Option(help="Which set of secrets.", show_default=False)]
+KeyArgument = Annotated[str, argument("KEY", "The variable the plugin declares, such as API_KEY.")]
+ScopeOption = Annotated[str, option("--scope", metavar="SCOPE", help="Which set of secrets.")]
 
 
 @app.command("set")
@@ -33,18 +28,18 @@ def set_secret(
     key: KeyArgument,
     value: Annotated[
         str | None,
-        typer.Option(help="The value itself; other users of the machine can see it.", show_default=False),
+        option("--value", metavar="VALUE", help="The value itself; other users of the machine can see it."),
     ] = None,
-    from_stdin: Annotated[
-        bool, typer.Option("--from-stdin", help="Read the value from standard input.")
-    ] = False,
+    from_stdin: Annotated[bool, option("--from-stdin", help="Read the value from standard input.")] = False,
     from_file: Annotated[
-        Path | None, typer.Option(help="Read the value from a file.", show_default=False)
+        Path | None, option("--from-file", metavar="FILE", help="Read the value from a file.")
     ] = None,
     scope: ScopeOption = DEFAULT_SCOPE,
     as_json: JsonOption = False,
 ) -> None:
-    """Store a secret; asks for it without showing it, unless told where it comes from.
+    """Store a secret, asking for it unseen.
+
+    Unless it is told where the value comes from.
 
     One newline at the end of what is read is not part of the value.
     """
@@ -73,13 +68,11 @@ def set_secret(
 @app.command("list")
 def list_secrets(
     context: typer.Context,
-    plugin: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Of one plugin only.", show_default=False)
-    ] = None,
+    plugin: Annotated[str | None, argument("NAME", "Of one plugin only.")] = None,
     scope: ScopeOption = DEFAULT_SCOPE,
     as_json: JsonOption = False,
 ) -> None:
-    """List the names of stored secrets, never their values."""
+    """List the names of stored secrets."""
     session = sessions.of(context)
     store = session.secrets()
     plugins = [plugin] if plugin is not None else store.list_plugins(scope=scope)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from toft.cli import failures
 from toft.cli.terminal import Terminal
 from toft.kernel import settings as node_settings
-from toft.secrets.file_store import FileSecretStore
+from toft.kernel.errors import NodeError
+from toft.secrets.redaction import Redactor
+from toft.secrets.store import SecretStore
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout, for scripts.")]
-PluginArgument = Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.", show_default=False)]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+def argument(metavar: str, help: str) -> Any:
+    """Describe a positional argument; the usage line shows `metavar` as it is."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+def option(*names: str, help: str, metavar: str | None = None, **more: Any) -> Any:
+    """Describe an option; what it is without being given is said in `help` where that matters."""
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False, **more)
+
+
+JsonOption = Annotated[bool, option("--json", help="Print one JSON value on stdout, for scripts.")]
+PluginArgument = Annotated[str, argument("NAME", "The plugin's name.")]
+YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 
 Connect = Callable[..., AbstractContextManager[Any]]
 
@@ -46,9 +61,29 @@ class Session:
         """Read the settings once more; they are small, and a command needs them once."""
         return node_settings.read(self.environ, home=self.home, offline=self.offline)
 
-    def secrets(self) -> FileSecretStore:
+    @contextlib.contextmanager
+    def node(self, **options: Any) -> Iterator[Any]:
+        """Open the node for the length of a `with` block."""
+        connect = self._connect
+        if connect is None:
+            from toft import blocking  # noqa: PLC0415 - a third of a second that `toft --help` does not pay
+
+            connect = blocking.connect  # type: ignore[attr-defined,unused-ignore]
+        with connect(settings=self.settings(), **options) as node:
+            yield node
+
+    def secrets(self) -> SecretStore:
         """Open the secret store alone; setting a secret needs no node."""
+        from toft.secrets.file_store import FileSecretStore  # noqa: PLC0415 - its lock brings asyncio, 60 ms
+
         return FileSecretStore(self.settings().home / "secrets", on_warning=self.terminal.warn)
+
+    def redactor(self) -> Redactor:
+        """Return what takes the stored secrets out of text; of nothing when they cannot be read."""
+        try:
+            return Redactor(self.secrets().list_values())
+        except (NodeError, OSError):
+            return Redactor()
 
 
 def of(context: typer.Context) -> Session:
@@ -57,3 +92,31 @@ def of(context: typer.Context) -> Session:
     if session is None:
         raise TypeError("this command was started without a session")
     return session
+
+
+def entry(plugin: Any) -> dict[str, Any]:
+    """Return the row of a plugin that scripts rely on."""
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "state": str(plugin.state),
+        "environment": plugin.environment,
+        "python": plugin.python,
+        "drift": plugin.drift,
+        "instances": list(plugin.instances),
+    }
+
+
+def show_checks(session: Session, found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print checks with evidence and next step; ends with status 1 when one failed."""
+    if as_json:
+        session.terminal.json([dict(each) for each in found])
+    width = max((len(each["check"]) for each in found), default=0)
+    for each in found if not as_json else ():
+        session.terminal.line(
+            f"{'ok  ' if each['ok'] else 'FAIL'}  {each['check']:<{width}}  {each['evidence']}"
+        )
+        if each["next"]:
+            session.terminal.line(f"      {'':<{width}}  next: {each['next']}")
+    if not all(each["ok"] for each in found):
+        raise typer.Exit(failures.FAILED)

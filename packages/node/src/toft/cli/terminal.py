@@ -51,8 +51,14 @@ class Terminal:
     ) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
+        self.warnings: list[str] = []
+        self.keeps_warnings = False
         self._environ = environ
         self._consoles: dict[bool, Console] = {}
+
+    def be_quiet_for_scripts(self) -> None:
+        """Keep stderr free for one error object, unless a person looks at it."""
+        self.keeps_warnings = not _is_tty(self.err)
 
     @property
     def shows_results(self) -> bool:
@@ -88,6 +94,18 @@ class Terminal:
         self.out.write(json.dumps(value, indent=indent, allow_nan=False) + "\n")
         self.out.flush()
 
+    def json_line(self, value: Any) -> None:
+        """Write a JSON-like value as one line, at once, whoever reads."""
+        self.out.write(json.dumps(value, allow_nan=False) + "\n")
+        self.out.flush()
+
+    def highlighted_json(self, text: str) -> None:
+        """Write JSON text in colour, for a person."""
+        from rich.highlighter import JSONHighlighter  # noqa: PLC0415 - as above
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        self.console().print(JSONHighlighter()(Text(visible(text))))
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write rows under headings; plain columns when a program reads them."""
         if self.shows_results:
@@ -109,11 +127,15 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Say something about the work on stderr, quietly."""
-        self._say(text, "dim")
+        if not self.keeps_warnings:
+            self._say(text, "dim")
 
     def warn(self, text: str) -> None:
         """Say on stderr what the person should know, and go on."""
-        self._say(f"warning: {text}", "yellow")
+        if self.keeps_warnings:
+            self.warnings.append(text)
+        else:
+            self._say(f"warning: {text}", "yellow")
 
     def fail(self, text: str) -> None:
         """Say on stderr what went wrong."""
@@ -121,7 +143,13 @@ class Terminal:
 
     def log(self, text: str) -> None:
         """Pass on a line that a plugin printed, on stderr."""
-        self._say(text, "dim")
+        self.note(text)
+
+    def flush_warnings(self) -> None:
+        """Say the warnings that were kept, when no error object is to come."""
+        for text in self.warnings:
+            self._say(f"warning: {text}", "yellow")
+        self.warnings.clear()
 
     def _say(self, text: str, style: str) -> None:
         if self.shows_progress:

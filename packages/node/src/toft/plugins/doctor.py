@@ -1,0 +1,267 @@
+"""`toft doctor`: looks at everything a node stands on, one check at a time.
+
+It needs no node: a machine on which none can be opened is the one that is looked at. A check that cannot be
+made is a check that failed, with the reason as its evidence. It changes nothing but the rights of secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uv
+from packaging.version import Version
+
+from toft.host import commands
+from toft.host.keeper import Keeper
+from toft.kernel.errors import NodeError
+from toft.kernel.settings import Settings
+from toft.plugins.environments import Environment, Environments
+from toft.plugins.interpreters import OLDEST, Interpreters
+from toft.plugins.registry import Registry
+from toft.plugins.tool_environment import scrubbed
+from toft.secrets.file_store import FileSecretStore
+from toft.store.database import Database
+
+LEAST_PYTHON = (3, 11)
+LEAST_MEMORY_BYTES = 500_000_000
+LEAST_DISK_BYTES = 1_000_000_000
+_COMMAND_S = 20.0
+_SHOWN = 8
+_CONDA_TOOLS = ("micromamba", "mamba", "conda", "pixi")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        check: What it is about.
+        ok: Nothing has to be done.
+        evidence: What was found.
+        next: What to do; empty when nothing.
+    """
+
+    check: str
+    ok: bool
+    evidence: str
+    next: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check as JSON-like values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is looked at."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+
+    @property
+    def home(self) -> Path:
+        """The node's home."""
+        return self.settings.home
+
+
+async def examine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Check]:
+    """Make every check, one after the other; each comes as soon as it is done."""
+    patient = Patient(settings, environ)
+    for name, look in _CHECKS.items():
+        try:
+            yield await look(patient)
+        except NodeError as error:
+            yield Check(name, False, error.message, error.hint or "The message says what failed.")
+        except OSError as error:
+            evidence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            yield Check(name, False, evidence, "Run toft as the user who owns it; or set TOFT_HOME.")
+
+
+async def _python(patient: Patient) -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = sys.version_info[:2] >= LEAST_PYTHON
+    hint = f"Install Python {'.'.join(map(str, LEAST_PYTHON))} or newer."
+    return Check("python", ok, f"{version} at {sys.executable}", "" if ok else hint)
+
+
+async def _uv(patient: Patient) -> Check:
+    program = uv.find_uv_bin()
+    env = scrubbed(patient.environ)
+    done = await commands.run((program, "--version"), env=env, cwd=Path("/"), timeout_s=_COMMAND_S)
+    ok = done.code == 0
+    evidence = done.stdout.strip() if ok else f"{program} exited with {done.code}: {done.stderr.strip()}"
+    return Check("uv", ok, evidence, "" if ok else "Install toft anew; uv comes with it.")
+
+
+async def _interpreters(patient: Patient) -> Check:
+    found = await Interpreters(patient.settings.interpreters, environ=patient.environ).everything()
+    usable = sorted({version for each in found if (version := Version(each.version)) >= OLDEST})
+    evidence = ", ".join(map(str, usable)) or f"none of {OLDEST} or newer"
+    hint = "Install a Python for plugins; name its directory under `interpreters` in settings.toml."
+    return Check("interpreters", bool(usable), evidence, "" if usable else hint)
+
+
+async def _isolation(patient: Patient) -> Check:
+    chosen = patient.settings.isolation == "plain"
+    keeper = await Keeper.start("plain" if chosen else "auto")
+    found = keeper.isolation
+    await keeper.close()
+    if found.mode == "namespaces":
+        return Check("isolation", True, "namespaces: a plugin has its own processes and data, no more")
+    why = "chosen in the settings" if chosen else found.reason
+    evidence = f"plain: process trees are ended whole, but a plugin can read what you can read ({why})"
+    hint = "Allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1"
+    return Check("isolation", chosen, evidence, "" if chosen else hint)
+
+
+async def _memory(patient: Patient) -> Check:
+    memory = psutil.virtual_memory()
+    ok = memory.available >= LEAST_MEMORY_BYTES
+    evidence = f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} available"
+    return Check("memory", ok, evidence, "" if ok else "End what uses it, or give plugins a memory limit.")
+
+
+async def _disk(patient: Patient) -> Check:
+    place = next(path for path in (patient.home, *patient.home.parents) if path.is_dir())
+    usage = shutil.disk_usage(place)
+    ok = usage.free >= LEAST_DISK_BYTES
+    evidence = f"{_gigabytes(usage.free)} of {_gigabytes(usage.total)} free at {place}"
+    return Check("disk", ok, evidence, "" if ok else "toft env gc removes environments that nothing uses.")
+
+
+async def _home(patient: Patient) -> Check:
+    home = patient.home
+    if not home.exists():
+        place = next(path for path in home.parents if path.exists())
+        ok = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+        evidence = f"{home} is not there yet; {place} {'can' if ok else 'cannot'} be written"
+        return Check("home", ok, evidence, "" if ok else "Point TOFT_HOME at a directory of your own.")
+    if not home.is_dir():
+        return Check("home", False, f"{home} is not a directory", "Move it away, or set TOFT_HOME.")
+    found = home.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    problems = []
+    if found.st_uid != os.geteuid():
+        problems.append(f"it belongs to user id {found.st_uid}, not to {os.geteuid()}")
+    if mode & 0o022:
+        problems.append("other users can write to it, so they can make toft run their code")
+    if not os.access(home, os.W_OK | os.X_OK):
+        problems.append("it cannot be written")
+    evidence = f"{home} has mode {mode:04o}" + "".join(f"; {each}" for each in problems)
+    hint = f"chown $(id -u) {home}; chmod go-w {home}"
+    return Check("home", not problems, evidence, hint if problems else "")
+
+
+async def _database(patient: Patient) -> Check:
+    path = patient.home / "node.db"
+    if not path.exists():
+        return Check("database", True, f"{path} is made when it is first needed")
+    database = Database(path)
+    try:
+        await database.open({})
+        rows = await database.read(lambda connection: connection.execute("PRAGMA quick_check(5)").fetchall())
+    finally:
+        await database.close()
+    problems = [str(row[0]) for row in rows if row[0] != "ok"]
+    hint = f"Move {path} away; plugins stay installed, what instances were configured with is lost."
+    return Check("database", not problems, f"{path}: {'; '.join(problems) or 'ok'}", hint if problems else "")
+
+
+async def _secrets(patient: Patient) -> Check:
+    warnings: list[str] = []
+    store = FileSecretStore(patient.home / "secrets", on_warning=warnings.append)
+    count = len(await asyncio.to_thread(store.list_values))
+    hint = "Replace them if others use this machine."
+    return Check("secrets", not warnings, "; ".join([f"{count} stored", *warnings]), hint if warnings else "")
+
+
+async def _plugins(patient: Patient) -> Check:
+    discovery = await asyncio.to_thread(Registry(patient.home).discover)
+    bad = [f"{each.path}: {each.reason}" for each in discovery.problems]
+    evidence = f"{len(discovery.found)} installed" + "".join(f"; {each}" for each in bad[:_SHOWN])
+    hint = "Remove the named folders, then toft plugin add again."
+    return Check("plugins", not bad, evidence, hint if bad else "")
+
+
+async def _environments(patient: Patient) -> Check:
+    def look() -> tuple[list[Environment], list[str]]:
+        wanted = [(each.name, each.runtime.environment) for each in Registry(patient.home).list()]
+        there = Environments(patient.home, ()).list()
+        hashes = {each.hash for each in there}
+        return there, [name for name, digest in wanted if digest and digest not in hashes]
+
+    there, missing = await asyncio.to_thread(look)
+    problems = [
+        f"{each.hash[:12]} has lost its interpreter" for each in there if not os.access(each.python, os.X_OK)
+    ]
+    problems += [f"plugin {name} has no environment" for name in missing]
+    evidence = f"{len(there)} built" + "".join(f"; {each}" for each in problems[:_SHOWN])
+    hint = f"toft plugin refresh {missing[0] if missing else 'NAME'}"
+    return Check("environments", not problems, evidence, hint if problems else "")
+
+
+async def _leftovers(patient: Patient) -> Check:
+    def look() -> list[Path]:
+        return [
+            path
+            for directory in (patient.home, *_directories(patient.home))
+            for path in directory.glob(".tmp-*")
+            if _owner_is_gone(path)
+        ]
+
+    found = await asyncio.to_thread(look)
+    evidence = "".join((f"{len(found)} of interrupted work", *(f"; {path}" for path in found[:3])))
+    return Check("leftovers", not found, evidence if found else "none", "toft env gc" if found else "")
+
+
+async def _conda(patient: Patient) -> Check:
+    tools = [name for name in _CONDA_TOOLS if shutil.which(name, path=patient.environ.get("PATH", ""))]
+    if importlib.util.find_spec("rattler") is not None:
+        tools.insert(0, "py-rattler")
+    evidence = ", ".join(tools) or "none; only plugins with an environment.yml need it"
+    # Most nodes never need one, so its absence is no fault.
+    return Check("conda", True, evidence, "" if tools else "toft env setup-runtime")
+
+
+_CHECKS: Mapping[str, Callable[[Patient], Awaitable[Check]]] = {
+    "python": _python,
+    "uv": _uv,
+    "interpreters": _interpreters,
+    "isolation": _isolation,
+    "memory": _memory,
+    "disk": _disk,
+    "home": _home,
+    "database": _database,
+    "secrets": _secrets,
+    "plugins": _plugins,
+    "environments": _environments,
+    "leftovers": _leftovers,
+    "conda": _conda,
+}
+
+
+def _directories(home: Path) -> list[Path]:
+    try:
+        return [path for path in home.iterdir() if path.is_dir() and not path.is_symlink()]
+    except FileNotFoundError:
+        return []
+
+
+def _owner_is_gone(path: Path) -> bool:
+    """A temporary name carries the process that writes it (`toft.store.durable.temporary_name`)."""
+    words = path.name.rsplit("-", 2)
+    return not (len(words) == 3 and words[1].isdigit() and psutil.pid_exists(int(words[1])))
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"
