@@ -52,6 +52,15 @@ def test_the_sdk_imports_nothing_heavy(version: str) -> None:
     assert imported & HEAVY == set()
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_module_of_the_sdk_imports(version: str) -> None:
+    modules = sorted(path.stem for path in Path(toft_sdk.__file__).parent.glob("*.py") if path.stem != "boot")
+    code = f"import sys; sys.path.insert(0, {SDK!r})\n" + "".join(f"import toft_sdk.{m}\n" for m in modules)
+    command = [interpreter(version), "-I", "-S", "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_the_probe_says_is_right() -> None:
     answer = probe("3.11")["answer"]
     assert answer["results"]["execute"] == {

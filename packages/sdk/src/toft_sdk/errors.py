@@ -48,7 +48,8 @@ class PluginError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """Return every field as JSON-like values; `kind` names the class."""
         return {
-            "kind": type(self).__name__,
+            # An author's own subclass arrives as the class of ours it derives from.
+            "kind": next(each.__name__ for each in type(self).__mro__ if each in _KINDS.values()),
             "code": self.code,
             "category": self.category,
             "blame": self.blame,
