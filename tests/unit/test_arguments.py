@@ -1,7 +1,9 @@
 import contextlib
 import dataclasses
+import datetime as dt
 import enum
 import pathlib
+import typing
 from datetime import UTC, datetime
 
 import numpy
@@ -182,6 +184,32 @@ def test_words_are_read_as_the_schema_says(tmp_path):
     }
     assert parse_cli(SCHEMA, ["text=@note.txt"], directory=tmp_path) == {"text": "hello\n"}
     assert parse_cli(SCHEMA, ["text=@@me", "maybe=null"]) == {"text": "@me", "maybe": None}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "word", "expected"),
+    [
+        (dt.timedelta, "1.5", dt.timedelta(seconds=1.5)),
+        (dt.date, "2026-01-02", dt.date(2026, 1, 2)),
+        (dt.datetime | None, "2026-01-02T03:04:05", dt.datetime(2026, 1, 2, 3, 4, 5)),  # noqa: DTZ001
+        (dt.datetime | None, "null", None),
+        (complex, "1+2j", 1 + 2j),
+        (typing.Literal["a", 1], "1", 1),
+        (typing.Literal["a", 1], "a", "a"),
+        (tuple[int, str], '[1, "x"]', (1, "x")),
+        (int | str, "7", 7),
+        (int | str, "x", "x"),
+        (dict, '{"a": 1}', {"a": 1}),
+        (typing.Any, "x", "x"),
+        (typing.Any, "[1]", [1]),
+        (bytes, "x", b"x"),
+    ],
+)
+def test_a_word_becomes_what_the_annotation_says(annotation, word, expected):
+    def takes(x): ...
+
+    takes.__annotations__ = {"x": annotation}
+    assert parse_cli(schema.signature_schema(takes), [f"x={word}"]) == {"x": expected}
 
 
 def test_explicit_json_and_input_are_read_and_words_win(tmp_path):

@@ -241,26 +241,36 @@ def _json_or_text(text: str) -> Any:
 
 
 # In this order: a parameter that takes a number or text gets the number when the word is one.
-_READERS: dict[str, Callable[[str], Any]] = {"integer": int, "number": float, "boolean": _truth}
-_TEXT = {"string", "datetime", "date", "time", "path", "enum"}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "integer": int,
+    "number": float,
+    "timedelta": float,
+    "complex": complex,
+    "boolean": _truth,
+}
+_TEXT = {"string", "datetime", "date", "time", "path"}
 
 
 def _kinds(schema: Mapping[str, Any]) -> set[str]:
     """Return the words for what a parameter takes: JSON types and markers."""
-    marker = schema.get("x-toft-type")
-    if marker in ("tuple", "set", "frozenset"):
-        return {"array"}
-    if marker is not None:
-        return {str(marker)}
     found: set[str] = set()
     for word in ("anyOf", "oneOf"):
         for each in schema.get(word, ()):
             found |= _kinds(each) if isinstance(each, Mapping) else set()
     kinds = schema.get("type")
-    found |= set(kinds) if isinstance(kinds, (list, tuple)) else {kinds} if isinstance(kinds, str) else set()
-    if "enum" in schema and not found:
-        found = {"string"} if all(isinstance(each, str) for each in schema["enum"]) else set()
-    return found
+    listed = set(kinds) if isinstance(kinds, (list, tuple)) else {kinds} if isinstance(kinds, str) else set()
+    marker = schema.get("x-toft-type")
+    if marker in _MARKED_KINDS:
+        return found | {_MARKED_KINDS[marker]} | (listed & {"null"})
+    if marker is not None and marker != "enum":
+        return found | {str(marker)} | (listed & {"null"})
+    if "enum" in schema and not listed:
+        listed = {_JSON_KINDS.get(type(each), "string") for each in schema["enum"]}
+    return found | listed
+
+
+_MARKED_KINDS = {"tuple": "array", "set": "array", "frozenset": "array", "dataclass": "object"}
+_JSON_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 def _parameters(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
