@@ -150,6 +150,6 @@ def load(module: str, class_name: str | None = None) -> Any:
     if issubclass(kind, Plugin):
         return Hosted(kind, module)
     # Only for classes of the reference system.
-    from toft_sdk.reference import ReferenceHosted  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    from toft_sdk.reference import ReferenceHosted  # noqa: PLC0415
 
     return ReferenceHosted(kind, module)

@@ -39,7 +39,7 @@ def describe(module: str, class_name: str | None = None) -> dict[str, Any]:
     if issubclass(kind, Plugin):
         return describe_class(kind, module)
     # Only for classes of the reference system.
-    from toft_sdk.reference import ReferenceHosted  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    from toft_sdk.reference import ReferenceHosted  # noqa: PLC0415
 
     described: dict[str, Any] = ReferenceHosted(kind, module).describe()
     return described

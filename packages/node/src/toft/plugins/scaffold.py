@@ -117,6 +117,9 @@ dependencies = []
 
 [tool.uv.build-backend]
 module-name = "{module}"
+
+[tool.pytest.ini_options]
+pythonpath = ["src"]
 """
 
 _PLUGIN = '''\
@@ -153,11 +156,26 @@ def test_it_says_hello():
 _README = """\
 # {plugin}
 
+What {plugin} does, in one line. The class is in `src/{module}/__init__.py`.
+
+With toft on this machine:
+
 ```
 toft plugin test .
 toft plugin add .
 toft run {plugin} text=Ada
 ```
+
+With Python alone:
+
+```
+pip install toft-sdk pytest
+python src/{module}/__init__.py text=Ada
+pytest
+```
+
+`toft-sdk` is not among the dependencies in `pyproject.toml` on purpose: the node puts it beside the plugin.
+After a change, `toft plugin refresh {plugin}`.
 """
 
 _IGNORED = """\
