@@ -1,0 +1,171 @@
+"""Performs the demo: install, load, read the scan, answer; tells each step, returns what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from toft.demo import cast
+from toft.demo.refusal import refusal
+from toft.kernel import errors
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass
+class Player:
+    """A plugin that was installed, and what it took."""
+
+    part: cast.Part
+    manifest: Any
+    is_new: bool
+    install_s: float
+    instance: Any = None
+    load_s: float = 0.0
+    call_s: list[float] = field(default_factory=list)
+
+    def call(self, action: str | None = None, /, **arguments: Any) -> Any:
+        """Call it and take the time."""
+        start = time.perf_counter()
+        try:
+            return self.instance.call(action, **arguments)
+        finally:
+            self.call_s.append(time.perf_counter() - start)
+
+
+class Demo:
+    """One performance.
+
+    Args:
+        node: A blocking node.
+        tell: Told each step: a word, and the facts.
+        scan: The PDF to read.
+    """
+
+    def __init__(self, node: Any, tell: Tell, scan: Path = cast.SCAN) -> None:
+        self._node = node
+        self._tell = tell
+        self._scan = scan
+        self._substitutes: list[dict[str, str]] = []
+
+    def perform(self) -> dict[str, Any]:
+        """Install, load, work, unload."""
+        start = time.perf_counter()
+        players = [self._install(part) for part in cast.CAST]
+        refused = self._refused(players)
+        with ExitStack() as stage:
+            for player in players:
+                stage.enter_context(self._loaded(player))
+            self._tell("working", {})
+            work_start = time.perf_counter()
+            found = self._work(*players)
+            work_s = time.perf_counter() - work_start
+            steps = [self._step(player) for player in players]
+        self._tell("steps", {"steps": steps})
+        return {
+            **found,
+            "steps": steps,
+            "substitutes": self._substitutes,
+            "refusal": refused,
+            "network": False,
+            "work_s": round(work_s, 3),
+            "duration_s": round(time.perf_counter() - start, 3),
+        }
+
+    def _install(self, part: cast.Part) -> Player:
+        self._tell("installing", {"plugin": part.plugin})
+        start = time.perf_counter()
+        is_new = part.plugin not in {plugin.name for plugin in self._node.plugins()}
+        if is_new:
+            try:
+                self._node.add(str(part.project))
+            except errors.NodeError as error:
+                if part.substitute is None or error.code != "environment.no_interpreter":
+                    raise
+                facts = {"plugin": part.plugin, "because": error.message, "takes": part.substitute.plugin}
+                self._substitutes.append(facts)
+                self._tell("substitute", facts)
+                return self._install(part.substitute)
+        (plugin,) = (each for each in self._node.plugins() if each.name == part.plugin)
+        player = Player(part, plugin, is_new, time.perf_counter() - start)
+        self._tell("installed", {"player": player})
+        return player
+
+    def _refused(self, players: list[Player]) -> dict[str, Any] | None:
+        """Ask the resolver about each pair until it refuses one."""
+        pairs = [(one, other) for index, one in enumerate(players) for other in players[index + 1 :]]
+        for one, other in pairs:
+            python = min(
+                one.manifest.runtime.python_version, other.manifest.runtime.python_version, key=Version
+            )
+            owner = one if one.manifest.runtime.python_version == python else other
+            reason = asyncio.run(refusal((one.part, other.part), owner.manifest.install.python_path))
+            if reason:
+                facts = {"plugins": [one.part.plugin, other.part.plugin], "python": python, "reason": reason}
+                self._tell("refused", facts)
+                return facts
+        return None
+
+    @contextmanager
+    def _loaded(self, player: Player) -> Iterator[None]:
+        start = time.perf_counter()
+        player.instance = self._node.load(player.part.plugin, network=False)
+        player.load_s = time.perf_counter() - start
+        try:
+            yield
+        finally:
+            player.instance.unload()
+
+    def _work(self, pages: Player, ocr: Player, entities: Player, search: Player) -> dict[str, Any]:
+        document = pages.call(pdf=self._scan)
+        self._tell("pages", {"count": len(document["pages"]), "text": document["text"]})
+        lines = []
+        for number, image in enumerate(document["pages"], 1):
+            lines.append([line["text"] for line in ocr.call(image=image)])
+            self._tell("lines", {"page": number, "lines": lines[-1]})
+        found = [entities.call(lines=page) for page in lines]
+        named = [
+            {"page": number, **entity} for number, page in enumerate(found, 1) for entity in page["entities"]
+        ]
+        self._tell("entities", {"entities": named})
+        sentences = {
+            sentence: number for number, page in enumerate(found, 1) for sentence in page["sentences"]
+        }
+        search.call("remember", passages=list(sentences))
+        answers = []
+        for question in cast.QUESTIONS:
+            answer = search.call("find", question=question)
+            answers.append({"question": question, **answer, "page": sentences[answer["passage"]]})
+            self._tell("answer", answers[-1])
+        return {
+            "pages": len(document["pages"]),
+            "text_layer": document["text"],
+            "lines": lines,
+            "sentences": len(sentences),
+            "entities": named,
+            "answers": answers,
+        }
+
+    def _step(self, player: Player) -> dict[str, Any]:
+        stats = player.instance.stats()
+        manifest = player.manifest
+        return {
+            "plugin": player.part.plugin,
+            "does": player.part.does,
+            "python": manifest.runtime.python_version,
+            "environment": manifest.runtime.environment,
+            "pid": stats["pid"],
+            "rss_bytes": stats["memory_rss_bytes"],
+            "installed": player.is_new,
+            "install_s": round(player.install_s, 3),
+            "load_s": round(player.load_s, 3),
+            "calls": len(player.call_s),
+            "call_s": round(sum(player.call_s), 3),
+        }

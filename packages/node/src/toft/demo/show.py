@@ -1,0 +1,101 @@
+"""Tells the demo to a person, as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from toft.demo.run import Player
+
+
+class Teller:
+    """Prints each step.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Print one step; events without a line of their own are passed over."""
+        line = getattr(self, f"_{event}", None)
+        if line is not None:
+            line(**facts)
+
+    def begin(self, title: str) -> None:
+        """Print a heading."""
+        self._console.print(f"\n[bold]{escape(title)}[/]")
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"  {text}")
+
+    def _installing(self, plugin: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(f"  [dim]{plugin} ...[/]", end="\r")
+
+    def _installed(self, player: Player) -> None:
+        runtime = player.manifest.runtime
+        how = f"installed in {player.install_s:.1f} s" if player.is_new else "there already"
+        name = f"{player.part.plugin:<15}"
+        self._print(
+            f"{name} Python {runtime.python_version:<8} environment {runtime.environment[:12]}  {how}"
+        )
+
+    def _substitute(self, plugin: str, because: str, takes: str) -> None:
+        self._print(f"[yellow]{plugin} cannot run here: {escape(because)}[/]")
+        self._print(f"[yellow]{takes} takes its place[/]")
+
+    def _refused(self, plugins: Sequence[str], python: str, reason: str) -> None:
+        self.begin(
+            f"Could {plugins[0]} and {plugins[1]} share one environment? The resolver, for Python {python}:"
+        )
+        self._print(f"[red]{escape(reason)}[/]")
+
+    def _working(self) -> None:
+        self.begin("The scan, read without a network")
+
+    def _pages(self, count: int, text: str) -> None:
+        layer = f"a text layer of {len(text)} characters" if text else "no text layer"
+        self._print(f"{count} pages, {layer}")
+
+    def _lines(self, page: int, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._print(f"[dim]page {page}[/]  {escape(line)}")
+
+    def _entities(self, entities: Sequence[Mapping[str, Any]]) -> None:
+        self.begin("Found in it")
+        for each in entities:
+            self._print(f"{each['label']:<9} {escape(each['text'])}  [dim]page {each['page']}[/]")
+        self.begin("Asked about it")
+
+    def _answer(self, question: str, passage: str, page: int, **_: Any) -> None:
+        self._print(escape(question))
+        self._print(f"[green]  {escape(passage)}[/]  [dim]page {page}[/]")
+
+    def _steps(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        self.begin("What ran where")
+        table = Table(box=None, pad_edge=True, header_style="dim")
+        table.add_column("  plugin")
+        for heading in ("for", "python", "environment"):
+            table.add_column(heading)
+        for heading in ("process", "memory", "start", "calls", "took"):
+            table.add_column(heading, justify="right")
+        for step in steps:
+            table.add_row(
+                f"  {step['plugin']}",
+                step["does"],
+                step["python"],
+                step["environment"][:12],
+                str(step["pid"]),
+                f"{step['rss_bytes'] / 1e6:.0f} MB",
+                f"{step['load_s']:.2f} s",
+                str(step["calls"]),
+                f"{step['call_s']:.2f} s",
+            )
+        self._console.print(table)
