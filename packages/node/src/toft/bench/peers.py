@@ -25,14 +25,14 @@ _LIMIT_S = 600
 _STAMP = ".complete"
 
 
-async def install(home: Path, say: Callable[[str], None]) -> tuple[dict[str, str], list[str]]:
+async def install(home: Path, say: Callable[[str], None]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the interpreter of each system, and why any is missing.
 
     Args:
         home: Where their environments are kept for the next time.
         say: Told which one is being installed.
     """
-    found, failures = {}, []
+    found, missing = {}, {}
     pythons = interpreters.Interpreters()
     for name, (range_, requirements) in PEERS.items():
         try:
@@ -44,8 +44,8 @@ async def install(home: Path, say: Callable[[str], None]) -> tuple[dict[str, str
                 await _make(folder, python, requirements)
             found[name] = str(folder / "bin" / "python")
         except errors.NodeError as error:
-            failures.append(f"{name}: {error.message}")
-    return found, failures
+            missing[name] = error.message
+    return found, missing
 
 
 async def _make(folder: Path, base: str, requirements: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from toft import __version__
-from toft.cli import doctor, environment, failures, plugin, secret
+from toft.cli import doctor, environment, failures, plugin, secret, trials
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
@@ -33,9 +33,11 @@ app = typer.Typer(
 )
 app.command("run")(running.run)
 app.command("doctor")(doctor.doctor)
+app.command("demo")(trials.demo)
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")
+app.add_typer(trials.bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)

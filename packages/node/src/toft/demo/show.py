@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from toft.demo.cast import SCAN
 from toft.demo.run import Player
 
 
@@ -99,3 +101,13 @@ class Teller:
                 f"{step['call_s']:.2f} s",
             )
         self._console.print(table)
+
+    def end(self, result: Mapping[str, Any], home: Path) -> None:
+        """Print what it took and what to try next."""
+        plugins = [step["plugin"] for step in result["steps"]]
+        self._console.print(
+            f"\nRead and answered in {result['work_s']:.1f} s, {result['duration_s']:.1f} s with everything "
+            f"else. The plugins stay installed in {escape(str(home))}:"
+        )
+        self._print(f"toft run {plugins[0]} pdf={escape(str(SCAN))} --json")
+        self._print(f"toft plugin remove {' '.join(plugins)}")

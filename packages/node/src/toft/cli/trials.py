@@ -1,0 +1,72 @@
+"""`toft demo` and `toft bench`: see toft work on real input, and measure what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toft.cli import session as sessions
+from toft.cli.live import Live
+from toft.cli.session import JsonOption, Session, option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+bench = typer.Typer(help="Measure this machine and toft on it.", no_args_is_help=True)
+
+RoundsOption = Annotated[int, option("--rounds", metavar="N", help="Turns everybody takes; 5 when left out.")]
+PeersOption = Annotated[bool, option("--peers", help="Measure Ray, Appose and cjm-plugin-system as well.")]
+
+
+def demo(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Read a scanned report with four plugins that cannot share an environment.
+
+    Installs what is missing, which needs the network the first time; reading it does not.
+    """
+    from toft.demo import run, show  # noqa: PLC0415 - packages that no other command needs
+
+    session = sessions.of(context)
+    teller = show.Teller(_console(session, err=as_json))
+    with session.node() as node:
+        result = run.Demo(node, teller).perform()
+    if as_json:
+        session.terminal.json(result)
+    else:
+        teller.end(result, session.settings().home)
+
+
+@bench.command("runtime")
+def runtime(
+    context: typer.Context,
+    peers: PeersOption = False,
+    rounds: RoundsOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure calls, streams, big arrays, starts and ends of plugins, beside a bare echo loop."""
+    import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+
+    from toft.bench import peers as others  # noqa: PLC0415 - packages that no other command needs
+    from toft.bench import report, runtime  # noqa: PLC0415
+
+    session = sessions.of(context)
+    with Live(session.terminal, "bench") as live:
+        found: dict[str, str] = {}
+        missing: dict[str, str] = {}
+        if peers:
+            home = Path(session.settings().home) / "bench"
+            found, missing = asyncio.run(others.install(home, live.step))
+        result = runtime.measure(found, rounds=max(1, rounds), say=live.step)
+    result["peers"].update({name: {"failures": [why]} for name, why in missing.items()})
+    if as_json:
+        session.terminal.json(result)
+    else:
+        report.render(_console(session), result)
+
+
+def _console(session: Session, *, err: bool = False) -> Console:
+    """Return a console that knows styles; what plugins say is escaped before it gets there."""
+    from rich.console import Console  # noqa: PLC0415 - 60 ms that a command without colour does not pay
+
+    return Console(file=session.terminal.err if err else session.terminal.out, highlight=False, emoji=False)
