@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from toft.cli import doctor, environment, failures, plugin, secret, trials
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
-from toft_sdk.errors import PluginError
+from toft_sdk.errors import CancelledError, PluginError
 
 # Typer does not give its own root of usage errors a public name.
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -82,12 +81,14 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
             return failures.USAGE
         failure = _usage(error)
     except (KeyboardInterrupt, typer.Abort, EOFError):
-        session.terminal.fail("cancelled")
-        return failures.CANCELLED
+        if not as_json:
+            session.terminal.fail("cancelled")
+            return failures.CANCELLED
+        failure = CancelledError("cancelled by the person who asked")
     except BrokenPipeError:
         # Whoever read the results has seen enough. The interpreter would complain once more while it exits.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), session.terminal.out.fileno())
         return failures.BROKEN_PIPE
     except OSError as error:
         failure = failures.from_os_error(error)
@@ -96,6 +97,9 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
 
 def _dispatch(arguments: list[str], session: Session) -> int:
     status = app(arguments, prog_name="toft", obj=session, standalone_mode=False)
+    if status == failures.CANCELLED:
+        # Typer has made an exit status of Ctrl-C; a script is still owed its error object.
+        raise KeyboardInterrupt
     session.terminal.out.flush()
     session.terminal.flush_warnings()
     return status if isinstance(status, int) else failures.OK

@@ -27,6 +27,7 @@ _FIELDS = ("code", "blame", "category", "message", "details", "hint")
 
 # What a person can do about an error that names no command of its own, by code or by the start of it.
 _HINTS = {
+    "call.cancelled": "Run it again when you want the result.",
     "call.bad_arguments": "toft plugin show NAME lists the arguments of every action.",
     "plugin.input": "The plugin did not accept its input; toft plugin show NAME lists what it takes.",
     "plugin.transient": "The plugin says that the same call may work later.",

@@ -10,6 +10,7 @@ import typer
 
 from toft.cli import authoring, failures, install, rendering, signatures
 from toft.cli import session as sessions
+from toft.cli import words as typed
 from toft.cli.session import JsonOption, PluginArgument, Session, argument, option
 from toft.kernel.clock import rfc3339
 from toft.kernel.errors import UsageError
@@ -161,6 +162,7 @@ def configure(
     What is set is kept, and used whenever the instance is loaded.
     """
     session = sessions.of(context)
+    typed.check(words or (), f"toft plugin config {name} shows the settings")
     if sum((schema, options, bool(words or input_json or reset))) > 1:
         raise UsageError(
             "--schema and --options show; they do not go with a change", code="request.command_line"
@@ -175,7 +177,7 @@ def configure(
                 session.terminal.json(rendering.to_json(loaded.config_options()))
             return
         if words or input_json or reset:
-            changes = node.parse_config(name, list(words or ()), input_json)
+            changes = typed.settings(manifest, words or (), input_json)
             node.configure(name, changes, instance=instance, reset=reset)
         config = node.config(name, instance=instance)
     if as_json:

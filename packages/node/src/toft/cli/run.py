@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from toft.cli import rendering
+from toft.cli import rendering, words
 from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, Session, argument, option
-from toft.cli.terminal import Terminal, one_line, seconds, size
+from toft.cli.terminal import Terminal, seconds, size
 from toft.kernel.clock import SYSTEM
 from toft.kernel.errors import NodeError, UsageError
 from toft.store import durable
@@ -56,14 +55,19 @@ def run(
     """
     session = sessions.of(context)
     name, _, action = target.partition(".")
-    words = list(arguments or ())
-    _check_words(target, words)
+    given = list(arguments or ())
+    words.check(given, f"An action is named like this: toft run {name}.ACTION (toft plugin show {name})")
+    words.check(config or (), f"toft plugin config {name} shows the settings")
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"There is no directory {output.absolute().parent} to write {output.name} to")
     with session.node() as node:
-        loaded = node.load(name, config=_config(node, name, config), instance=instance)
-        given = loaded.parse_arguments(action or None, words, _input(input_json))
-        call = _Call(session, loaded, action or None, given, timeout)
+        manifest = node.manifest(name)
+        settings = words.settings(manifest, config) if config else None
+        # Before anything is started: what cannot be called is refused at once.
+        bound = words.arguments(_signature(manifest, action), given, input_json)
+        loaded = node.load(name, config=settings, instance=instance)
+        call = _Call(session, loaded, action or None, manifest, timeout)
+        call.give(bound)
         if stream:
             _stream(session, call, as_json=as_json)
         else:
@@ -71,25 +75,30 @@ def run(
         session.terminal.note(call.where())
 
 
+def _signature(manifest: Any, action: str) -> Mapping[str, Any] | None:
+    described = manifest.runtime.actions.get(action or "execute")
+    return described.get("input") if isinstance(described, Mapping) else None
+
+
 class _Call:
     """One call, with what is shown while it runs and how Ctrl-C ends it."""
 
     def __init__(
-        self,
-        session: Session,
-        loaded: Any,
-        action: str | None,
-        given: Mapping[str, Any],
-        timeout_s: float | None,
+        self, session: Session, loaded: Any, action: str | None, manifest: Any, timeout_s: float | None
     ) -> None:
         self._session = session
         self._loaded = loaded
         self._action = action
-        self._given = given
+        self._manifest = manifest
         self._timeout_s = timeout_s
+        self._given: Mapping[str, Any] = {}
         self._handle: Any = None
         self._began = SYSTEM.monotonic()
         self._duration_s = 0.0
+
+    def give(self, arguments: Mapping[str, Any]) -> None:
+        """Say what the action is called with."""
+        self._given = arguments
 
     def result(self) -> Any:
         """Wait for the one result."""
@@ -112,22 +121,22 @@ class _Call:
         """Return what `--json` says beside the result."""
         return {
             "plugin": self._loaded.plugin,
-            "instance": self._loaded.name,
+            "instance": self._loaded.id,
             "duration_s": round(self._duration_s, 6),
             "usage": dict(self._handle.usage),
         }
 
     def where(self) -> str:
         """Return the line that says how long it took and where it ran."""
-        info = self._loaded.info()
-        usage = ", ".join(f"{amount:g} {unit}" for unit, amount in self._handle.usage.items())
-        parts = [seconds(self._duration_s), f"instance {self._loaded.name}", f"Python {info.python}"]
-        if info.environment:
-            parts.append(f"environment {info.environment[:12]}")
-        return " · ".join([*parts, usage] if usage else parts)
+        runtime = self._manifest.runtime
+        parts = [seconds(self._duration_s), f"instance {self._loaded.id}", f"Python {runtime.python_version}"]
+        if runtime.environment:
+            parts.append(f"environment {runtime.environment[:12]}")
+        parts += [f"{amount:g} {unit}" for unit, amount in self._handle.usage.items()]
+        return " · ".join(parts)
 
     def _live(self) -> Live:
-        return Live(self._session.terminal, self._loaded.name)
+        return Live(self._session.terminal, self._loaded.id)
 
     def _options(self, live: Live) -> dict[str, Any]:
         redactor = self._session.redactor()
@@ -149,26 +158,6 @@ class _Call:
             raise
         finally:
             self._duration_s = SYSTEM.monotonic() - self._began
-
-
-def _check_words(target: str, words: list[str]) -> None:
-    """Catch the likely slip of naming the action as a second word."""
-    bare = [word for word in words if "=" not in word]
-    if bare:
-        name = target.partition(".")[0]
-        raise UsageError(
-            f"{one_line(bare[0])!r} is not KEY=VALUE",
-            code="request.command_line",
-            hint=f"An action is named like this: toft run {name}.ACTION KEY=VALUE (toft plugin show {name})",
-        )
-
-
-def _input(text: str | None) -> str | None:
-    return sys.stdin.read() if text == "-" else text
-
-
-def _config(node: Any, name: str, words: list[str] | None) -> dict[str, Any] | None:
-    return node.parse_config(name, words) if words else None
 
 
 def _print(terminal: Terminal, call: _Call, result: Any, output: Path | None, *, as_json: bool) -> None:

@@ -1,0 +1,43 @@
+"""Words of the command line as arguments of an action or as settings of a plugin, typed by their schemas."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toft.cli.terminal import one_line
+from toft.kernel.errors import UsageError
+
+
+def check(words: Sequence[str], hint: str) -> None:
+    """Catch the likely slip of a word that is no KEY=VALUE before anything is started.
+
+    Raises:
+        UsageError: Names the first such word.
+    """
+    bare = [word for word in words if "=" not in word]
+    if bare:
+        raise UsageError(f"{one_line(bare[0])!r} is not KEY=VALUE", code="request.command_line", hint=hint)
+
+
+def arguments(schema: Mapping[str, Any] | None, words: Sequence[str], given: str | None) -> dict[str, Any]:
+    """Return the arguments of an action.
+
+    Args:
+        schema: Its input schema; None reads JSON where it parses and text where it does not.
+        words: Each `name=value`, `name=@file` or `name:=json`.
+        given: All of them as JSON, `@file`, or `-` for standard input; words win.
+
+    Raises:
+        InputError: With everything that does not fit.
+    """
+    from toft.plugins.arguments import parse_cli  # noqa: PLC0415 - schemas, which `toft --help` does not pay
+
+    return parse_cli(schema, words, sys.stdin.read() if given == "-" else given)
+
+
+def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> dict[str, Any]:
+    """Return settings typed by the plugin's schema; whether they fit is decided where they are used."""
+    schema = manifest.code.config_schema or {}
+    return arguments({"parameters": schema.get("properties", {}), "additional": True}, words, given)
