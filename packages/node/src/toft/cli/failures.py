@@ -103,18 +103,18 @@ def evidence(fields: Mapping[str, Any], trace: str = "") -> Iterator[str]:
     if isinstance(details.get("fields"), Mapping) and not all(key in message for key in details["fields"]):
         for path, problem in details["fields"].items():
             yield f"{path}: {one_line(str(problem))}"
-    blocks = []
+    blocks: list[tuple[str, Any]] = []
     for name, value in details.items():
         if name == "fields" or value in (None, "", [], {}):
             continue
-        if isinstance(value, (list, tuple)) or (isinstance(value, str) and "\n" in value):
+        if isinstance(value, Mapping):
+            blocks.append((name, [f"{key}: {_told(item)}" for key, item in value.items()]))
+        elif isinstance(value, (list, tuple)) or (isinstance(value, str) and "\n" in value):
             blocks.append((name, value))
-        elif not isinstance(value, Mapping) and str(value) not in message:
+        elif str(value) not in message:
             yield f"{name.replace('_', ' ')}: {one_line(str(value))}"
-        elif isinstance(value, Mapping):
-            yield f"{name.replace('_', ' ')}: {one_line(json.dumps(value, default=str))}"
     for name, value in blocks:
-        yield from _block(name, value if isinstance(value, str) else [str(item) for item in value])
+        yield from _block(name, value if isinstance(value, str) else [_told(item) for item in value])
     if trace:
         yield from _block("traceback in the plugin", trace)
 
@@ -129,6 +129,10 @@ def _block(name: str, value: str | list[str]) -> Iterator[str]:
         yield f"  ... {len(lines) - _SHOWN_LINES} lines above"
     for line in lines[-_SHOWN_LINES:]:
         yield f"  {visible(line)}"
+
+
+def _told(value: Any) -> str:
+    return one_line(value if isinstance(value, str) else json.dumps(rendering.to_json(value)))
 
 
 def _hint(code: str, details: Mapping[str, Any]) -> str:

@@ -87,24 +87,16 @@ class Installer:
     ) -> list[manifest.Manifest]:
         listed = await asyncio.to_thread(plugins_yaml.read, path)
         installed: list[manifest.Manifest] = []
+        failed: dict[str, errors.NodeError | toft_sdk.errors.PluginError] = {}
         for each in listed.plugins:
-            one = Wish(
-                source=each.package,
-                name=each.name,
-                python=wish.python or each.python_version,
-                requirements=(*each.interface_libs, *each.requirements, *wish.requirements),
-                env_file=each.env_file,
-                offline=wish.offline,
-                env_vars=dict(each.env_vars or {}),
-                env_name=each.env_name,
-            )
+            progress(f"{each.name}: {each.package}")
             try:
-                progress(f"{each.name}: {each.package}")
-                installed += await self.add(one, force=force, progress=progress)
-            except errors.NodeError as error:
-                # What stands before it in the list is installed and stays; the list can be run again.
-                error.details.update(plugin=each.name, installed=[done.name for done in installed])
-                raise
+                installed += await self.add(_listed_wish(each, wish), force=force, progress=progress)
+            except (errors.NodeError, toft_sdk.errors.PluginError) as error:
+                # One that cannot be had keeps nobody from the others; the list can be run again.
+                failed[each.name] = error
+        if failed:
+            raise _partly(installed, failed, path)
         return installed
 
     async def refresh(
@@ -328,6 +320,40 @@ class Installer:
             return True
         # A manifest that cannot be read still keeps its environment: it may be mended.
         return any(digest in _text_of(each.path) for each in looked.problems)
+
+
+def _listed_wish(listed: plugins_yaml.Listed, wish: Wish) -> Wish:
+    return Wish(
+        source=listed.package,
+        name=listed.name,
+        python=wish.python or listed.python_version,
+        requirements=(*listed.interface_libs, *listed.requirements, *wish.requirements),
+        env_file=listed.env_file,
+        offline=wish.offline,
+        env_vars=dict(listed.env_vars or {}),
+        env_name=listed.env_name,
+    )
+
+
+def _partly(
+    installed: Sequence[manifest.Manifest],
+    failed: Mapping[str, errors.NodeError | toft_sdk.errors.PluginError],
+    path: Path,
+) -> errors.NodeError | toft_sdk.errors.PluginError:
+    """Make one error of several; the only one of a list speaks for itself."""
+    first = next(iter(failed.values()))
+    if len(failed) == 1 and not installed:
+        return first
+    return errors.NodeError(
+        f"{len(failed)} of {len(failed) + len(installed)} plugins were not added: {', '.join(failed)}",
+        code="plugin.partly_added",
+        blame=first.blame,
+        details={
+            "added": [each.name for each in installed],
+            "failed": {name: f"{error.code}: {error.message}" for name, error in failed.items()},
+        },
+        hint=f"the others are installed; mend these and run it again: toft plugin add {path}",
+    )
 
 
 def _the_same(
