@@ -168,7 +168,7 @@ def test_a_failure_of_the_plugin_is_one_object_without_secrets(tmp_path: Path) -
     FileSecretStore(tmp_path / "secrets").set("ocr", "API_KEY", "hunter22")
 
     def fail(options: Mapping[str, Any]) -> None:
-        error = FatalError("refused hunter22", details={"url": "https://x/?key=hunter22"})
+        error = FatalError("refused hunter22", details={"url": "/ask?key=hunter22"})
         error.trace = "Traceback\n  key = 'hunter22'"
         raise error
 
