@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 
 from packaging.version import Version
 
-from toft.demo import cast
-from toft.demo.refusal import refusal
+from toft.demo import cast, refusal
 from toft.kernel import errors
+from toft.plugins import environment_errors
 
 Tell = Callable[[str, Mapping[str, Any]], None]
+Refuse = Callable[[tuple[cast.Part, ...], str], Coroutine[Any, Any, str]]
 
 
 @dataclass
@@ -47,12 +48,16 @@ class Demo:
         node: A blocking node.
         tell: Told each step: a word, and the facts.
         scan: The PDF to read.
+        refuse: Says why two plugins cannot share an environment, or nothing.
     """
 
-    def __init__(self, node: Any, tell: Tell, scan: Path = cast.SCAN) -> None:
+    def __init__(
+        self, node: Any, tell: Tell, *, scan: Path = cast.SCAN, refuse: Refuse = refusal.refusal
+    ) -> None:
         self._node = node
         self._tell = tell
         self._scan = scan
+        self._refuse = refuse
         self._substitutes: list[dict[str, str]] = []
 
     def perform(self) -> dict[str, Any]:
@@ -87,14 +92,14 @@ class Demo:
             try:
                 self._node.add(str(part.project))
             except errors.NodeError as error:
-                if part.substitute is None or error.code != "environment.no_interpreter":
+                if part.substitute is None or error.code != environment_errors.NoInterpreterError.code:
                     raise
                 facts = {"plugin": part.plugin, "because": error.message, "takes": part.substitute.plugin}
                 self._substitutes.append(facts)
                 self._tell("substitute", facts)
                 return self._install(part.substitute)
-        (plugin,) = (each for each in self._node.plugins() if each.name == part.plugin)
-        player = Player(part, plugin, is_new, time.perf_counter() - start)
+        known = self._node.manifest(part.plugin)
+        player = Player(part, known, is_new, time.perf_counter() - start)
         self._tell("installed", {"player": player})
         return player
 
@@ -106,7 +111,7 @@ class Demo:
                 one.manifest.runtime.python_version, other.manifest.runtime.python_version, key=Version
             )
             owner = one if one.manifest.runtime.python_version == python else other
-            reason = asyncio.run(refusal((one.part, other.part), owner.manifest.install.python_path))
+            reason = asyncio.run(self._refuse((one.part, other.part), owner.manifest.install.python_path))
             if reason:
                 facts = {"plugins": [one.part.plugin, other.part.plugin], "python": python, "reason": reason}
                 self._tell("refused", facts)
@@ -162,7 +167,7 @@ class Demo:
             "python": manifest.runtime.python_version,
             "environment": manifest.runtime.environment,
             "pid": stats["pid"],
-            "rss_bytes": stats["memory_rss_bytes"],
+            "memory_bytes": stats["memory_bytes"],
             "installed": player.is_new,
             "install_s": round(player.install_s, 3),
             "load_s": round(player.load_s, 3),

@@ -95,7 +95,7 @@ class Teller:
                 step["python"],
                 step["environment"][:12],
                 str(step["pid"]),
-                f"{step['rss_bytes'] / 1e6:.0f} MB",
+                f"{step['memory_bytes'] / 1e6:.0f} MB",
                 f"{step['load_s']:.2f} s",
                 str(step["calls"]),
                 f"{step['call_s']:.2f} s",
