@@ -1,34 +1,67 @@
-"""What every provisioner promises, and what the store promises over it."""
+"""What every provisioner promises; each one runs all of it."""
 
 import os
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.sample_channel import make_channel, write_micromamba
 from tests.sample_packages import write_project, write_wheel
 
-from toft.plugins import environments, interpreters, uv_environments
+from toft.plugins import (
+    conda_environments,
+    environment_errors,
+    environments,
+    interpreters,
+    uv_environments,
+)
 
 
-@pytest.fixture
-def wheelhouse(tmp_path: Path) -> Path:
-    house = tmp_path / "wheelhouse"
-    write_wheel("greetlib", "1.0", {"greetlib.py": "VERSION = '1.0'\n"}, house)
-    write_wheel("greetlib", "2.0", {"greetlib.py": "VERSION = '2.0'\n"}, house)
-    return house
+@dataclass
+class Kind:
+    """A store with one provisioner, and how to ask it for packages."""
+
+    store: environments.Environments
+    request: Callable[..., environments.EnvironmentRequest]
+    kind: str
 
 
-@pytest.fixture
-def uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(params=["uv", "rattler", "micromamba"])
+def kind(
+    request: pytest.FixtureRequest, toft_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Kind:
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
-    return tmp_path / "uv-cache"
+    monkeypatch.setenv("RATTLER_CACHE_DIR", str(tmp_path / "rattler-cache"))
+    house = tmp_path / "wheelhouse"
+    for version in ("1.0", "2.0"):
+        write_wheel("greetlib", version, {"greetlib.py": f"VERSION = '{version}'\n"}, house)
+    write_wheel("other", "1.0", {"other.py": ""}, house, requires=["greetlib<2"])
+    options = uv_environments.UvOptions(offline=True, wheelhouses=(house,))
+    uv = uv_environments.UvProvisioner(interpreters.Interpreters(), options)
+    if request.param == "uv":
+
+        def ask(*wanted: str, **more: object) -> environments.EnvironmentRequest:
+            return environments.EnvironmentRequest(requirements=wanted, **more)  # type: ignore[arg-type]
+
+        return Kind(environments.Environments(toft_home, [uv]), ask, "uv")
+    return _conda(request.param, toft_home, tmp_path, uv)
 
 
-@pytest.fixture
-def store(toft_home: Path, wheelhouse: Path, uv_cache: Path) -> environments.Environments:
-    options = uv_environments.UvOptions(offline=True, wheelhouses=(wheelhouse,))
-    provisioner = uv_environments.UvProvisioner(interpreters.Interpreters(), options)
-    return environments.Environments(toft_home, [provisioner])
+def _conda(tool: str, home: Path, tmp_path: Path, uv: uv_environments.UvProvisioner) -> Kind:
+    channel = make_channel(tmp_path / "channel", zips=tool == "rattler")
+    write_micromamba(tmp_path / "prefix" / "bin" / "micromamba", tmp_path / "micromamba.log")
+    chosen = conda_environments.CondaOptions(tool=tool, offline=True, prefix=tmp_path / "prefix")
+    conda = conda_environments.CondaProvisioner(uv, chosen)
+
+    def ask(*wanted: str, **more: object) -> environments.EnvironmentRequest:
+        file = tmp_path / f"environment-{len(os.listdir(tmp_path))}.yml"
+        lines = "".join(f"  - {each.replace('==', '=').replace('<', ' <')}\n" for each in ("python", *wanted))
+        file.write_text(f"name: x\nchannels:\n  - {channel}\ndependencies:\n{lines}")
+        return environments.EnvironmentRequest(env_file=str(file), **more)  # type: ignore[arg-type]
+
+    return Kind(environments.Environments(home, [uv, conda]), ask, "conda")
 
 
 def printed(environment: environments.Environment, code: str) -> str:
@@ -36,25 +69,82 @@ def printed(environment: environments.Environment, code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
 
-async def test_requirement_becomes_an_environment_that_runs(store: environments.Environments) -> None:
-    request = environments.EnvironmentRequest(requirements=("greetlib",))
-    environment = await store.build(request)
+async def test_a_request_becomes_an_environment_that_runs(kind: Kind) -> None:
+    said: list[str] = []
+    environment = await kind.store.build(kind.request("greetlib"), said.append)
     assert environment.is_new
-    assert environment.packages == {"greetlib": "2.0"}
-    assert "greetlib==2.0 --hash=sha256:" in environment.lock
+    assert environment.kind == kind.kind
+    assert environment.packages["greetlib"] == "2.0"
+    assert environment.python.startswith(str(environment.path))
+    assert environment.python_version == printed(
+        environment, "import platform; print(platform.python_version())"
+    )
+    assert environment.cache_tag == printed(environment, "import sys; print(sys.implementation.cache_tag)")
     assert printed(environment, "import greetlib; print(greetlib.VERSION)") == "2.0"
-    assert store.list() == [environment]
+    assert printed(environment, "import sys; print(sys.prefix)") == str(environment.path)
+    assert kind.store.list() == [environment]
     assert environment.size_bytes > 0
+    assert said
 
 
-async def test_local_project_is_built_without_littering_it(
-    store: environments.Environments, tmp_path: Path
-) -> None:
+async def test_every_package_is_locked_with_its_hash(kind: Kind) -> None:
+    environment = await kind.store.build(kind.request("greetlib==1.0"))
+    assert environment.packages["greetlib"] == "1.0"
+    assert all("sha256:" in line for line in environment.lock.splitlines())
+
+
+async def test_equal_requests_share_one_environment(kind: Kind) -> None:
+    one = await kind.store.build(kind.request("greetlib"))
+    two = await kind.store.build(kind.request("greetlib==2.0"))
+    other = await kind.store.build(kind.request("greetlib==1.0"))
+    assert one == two
+    assert (one.is_new, two.is_new, other.is_new) == (True, False, True)
+    assert other.hash != one.hash
+
+
+async def test_files_belong_to_one_environment_and_are_read_only(kind: Kind) -> None:
+    environment = await kind.store.build(kind.request("greetlib"))
+    for path in (environment.path, *environment.path.rglob("*")):
+        if not path.is_symlink():
+            assert path.stat().st_mode & 0o222 == 0, path
+        if path.is_file() and not path.is_symlink():
+            assert path.stat().st_nlink == 1, path
+    assert list(environment.path.rglob("__pycache__/greetlib.*.pyc"))
+
+
+async def test_what_cannot_be_resolved_is_refused_and_leaves_nothing(kind: Kind) -> None:
+    with pytest.raises(environment_errors.UnsatisfiableError) as caught:
+        await kind.store.build(kind.request("greetlib==2.0", "other"))
+    assert caught.value.code == "environment.unsatisfiable"
+    assert "greetlib" in caught.value.message
+    assert os.listdir(kind.store.root) == []
+
+
+async def test_size_is_known_before(kind: Kind) -> None:
+    estimate = await kind.store.size(kind.request("greetlib==1.0"))
+    assert estimate.is_complete
+    assert estimate.download_bytes > 0
+    assert os.listdir(kind.store.root) == []
+
+
+async def test_a_local_project_goes_in_and_its_directory_is_not_touched(kind: Kind, tmp_path: Path) -> None:
     project = write_project(
         tmp_path / "hello", "hello", {"hello.py": "X = 1\n"}, requires=("greetlib<2", "toft-sdk")
     )
     before = sorted(os.listdir(project))
-    environment = await store.build(environments.EnvironmentRequest(local_project=project))
-    assert environment.packages == {"greetlib": "1.0", "hello": "1.0"}
+    wanted = () if kind.kind == "uv" else ("python",)
+    environment = await kind.store.build(kind.request(*wanted, local_project=project))
+    assert (environment.packages["hello"], environment.packages["greetlib"]) == ("1.0", "1.0")
+    assert environment.local_name == "hello"
+    assert printed(environment, "import hello, greetlib; print(greetlib.VERSION)") == "1.0"
     assert sorted(os.listdir(project)) == before
-    assert str(tmp_path) not in environment.lock
+    assert str(project) not in environment.lock
+    assert list(environment.path.rglob("__pycache__/hello.*.pyc"))
+
+
+async def test_removal_takes_everything(kind: Kind) -> None:
+    environment = await kind.store.build(kind.request("greetlib"))
+    assert kind.store.gc({environment.hash}) == ()
+    assert kind.store.remove(environment.hash)
+    assert os.listdir(kind.store.root) == []
+    assert not kind.store.remove(environment.hash)

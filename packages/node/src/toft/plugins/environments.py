@@ -345,6 +345,7 @@ class Environments:
             raise
 
     def _commit(self, path: Path, resolution: Resolution, installed: Installed, origin: str) -> Environment:
+        _unshare(path)
         _take_write_permission(path)
         durable.sync_tree(path)
         record = {
@@ -377,6 +378,18 @@ def disk_bytes(path: Path) -> int:
                 seen.add((found.st_dev, found.st_ino))
                 total += found.st_blocks * 512
     return total
+
+
+def _unshare(path: Path) -> None:
+    # A tool that linked a file into its cache made it one with every other environment's: take a copy.
+    for directory, _, files in os.walk(path):
+        for name in files:
+            target = os.path.join(directory, name)
+            found = os.lstat(target)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                copy = os.path.join(directory, f".tmp-{ids.ulid()}")
+                shutil.copy2(target, copy)
+                os.replace(copy, target)
 
 
 def _take_write_permission(path: Path) -> None:

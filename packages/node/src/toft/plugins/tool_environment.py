@@ -37,7 +37,18 @@ _NAMES = frozenset(
         "MACOSX_DEPLOYMENT_TARGET",
     }
 )
-_PREFIXES = ("LC_", "UV_", "PIP_", "XDG_", "CMAKE_", "GIT_SSL_", "MAMBA_", "CONDA_OVERRIDE_")
+_PREFIXES = (
+    "LC_",
+    "UV_",
+    "PIP_",
+    "XDG_",
+    "CMAKE_",
+    "GIT_SSL_",
+    "MAMBA_",
+    "RATTLER_",
+    "PIXI_",
+    "CONDA_OVERRIDE_",
+)
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"})
 # These would steer uv away from the environment that is being built.
 _DENIED = frozenset({"UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_LINK_MODE"})

@@ -8,21 +8,19 @@ appends to its own package would change its neighbours.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uv
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
 from toft.host import commands
 from toft.kernel import errors
-from toft.plugins import checkouts, environment_errors, interpreters, projects, uv_errors
+from toft.plugins import checkouts, environment_errors, interpreters, lock_texts, projects, uv_errors
 from toft.plugins.provisioning import (
     EnvironmentRequest,
     Installed,
@@ -33,9 +31,6 @@ from toft.plugins.provisioning import (
 from toft.plugins.sources import Source
 from toft.plugins.tool_environment import scrubbed
 
-# The SDK is handed to every worker by path; an author may name it, but nothing of it is installed.
-_INJECTED = ("toft-sdk", "toft_sdk")
-_HASH_OPTION = re.compile(r"--hash=(sha\d+:[0-9a-f]+)")
 # Wheels made twice from one source must be one wheel, so that equal plugins share an environment.
 _BUILD_EPOCH = "1577836800"
 
@@ -60,11 +55,24 @@ class UvOptions:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Locked:
+    """Requirements that came down to exact files.
+
+    Attributes:
+        interpreter: What they were locked for.
+        requirements_file: What uv installs from.
+        offline: Install without the network too.
+        wheels: Those of local projects.
+        portable: The lock as text that does not depend on this machine's paths.
+        local_name: Name of the distribution the request's own project turned out to be.
+    """
+
     interpreter: interpreters.Interpreter
     requirements_file: Path
     offline: bool
     wheels: tuple[Path, ...]
+    portable: str
+    local_name: str | None
 
 
 class UvProvisioner:
@@ -89,130 +97,132 @@ class UvProvisioner:
 
     async def resolve(self, request: EnvironmentRequest, work: Path, progress: Progress) -> Resolution:
         """Choose the interpreter, build the local project, and lock every package with its hash."""
-        offline = self._options.offline if request.offline is None else request.offline
-        project = request.local_project
         if request.vcs:
-            project = await self._fetch(request.vcs, work, offline, progress)
-        requires = await asyncio.to_thread(projects.requires_python, project) if project else None
+            project = await self._fetch(request.vcs, work, self._is_offline(request), progress)
+            request = replace(request, local_project=project, vcs=None)
+        requires = None
+        if request.local_project:
+            requires = await asyncio.to_thread(projects.requires_python, request.local_project)
         interpreter = await self._interpreters.find(request.python, requires)
-        wheel = await self.wheel(project, work, interpreter, offline, progress) if project else None
-        wanted, wheels = await self._wanted(request.requirements, work, interpreter, offline, progress)
-        if wheel:
-            wheels.append(wheel)
-            wanted.append(_wheel_requirement(wheel, request.extras))
-        lock_file = work / "lock.txt"
-        if request.lock is not None:
-            lines = _checked_lock(request.lock) + "".join(map(_wheel_lines, wheels))
-            await asyncio.to_thread(lock_file.write_text, lines)
-        else:
-            progress(f"resolving for Python {interpreter.version}")
-            await self._compile(wanted, lock_file, interpreter, offline, request.upgrade, work)
-        text = await asyncio.to_thread(lock_file.read_text)
+        locked = await self.lock(request, interpreter, work, progress)
         return Resolution(
             kind=self.kind,
             identity=interpreter.identity(),
-            lock=_portable(text, wheels),
-            installable=_Plan(interpreter, lock_file, offline, tuple(wheels)),
-            local_name=parse_wheel_filename(wheel.name)[0] if wheel else None,
+            lock=locked.portable,
+            installable=locked,
+            local_name=locked.local_name,
         )
 
     async def install(
         self, resolution: Resolution, prefix: Path, *, work: Path, keep_fds: Sequence[int], progress: Progress
     ) -> Installed:
         """Make the virtual environment and copy the locked packages into it."""
-        plan: _Plan = resolution.installable
+        locked: Locked = resolution.installable
         await self._uv(
-            ("venv", "--no-project", "--python", plan.interpreter.path, "--allow-existing", str(prefix)),
+            ("venv", "--no-project", "--python", locked.interpreter.path, "--allow-existing", str(prefix)),
             "making the environment",
             work,
             prefix,
             keep_fds=keep_fds,
         )
         python = str(prefix / "bin" / "python")
-        if resolution.lock:
-            progress(
-                f"installing {resolution.lock.count('--hash') and len(_names(resolution.lock))} packages"
-            )
-            try:
-                await self.install_into(
-                    python, plan.requirements_file, prefix, work, offline=plan.offline, keep_fds=keep_fds
-                )
-            except environment_errors.DiskFullError as error:
-                error.details["needed_bytes"] = await self._needed(resolution, work)
-                raise
+        count = len(lock_texts.names(resolution.lock))
+        if count:
+            progress(f"installing {count} packages")
+            await self.install_locked(python, locked, prefix, work, keep_fds=keep_fds)
         await asyncio.to_thread(_trim, prefix)
         return Installed(
             python=python,
-            python_version=plan.interpreter.version,
-            cache_tag=plan.interpreter.cache_tag,
+            python_version=locked.interpreter.version,
+            cache_tag=locked.interpreter.cache_tag,
             packages=await asyncio.to_thread(projects.installed_packages, prefix),
         )
 
-    async def _needed(self, resolution: Resolution, work: Path) -> int | None:
-        """Return what the downloads alone take, as the least that is needed; None when nobody says."""
-        try:
-            return (await self.estimate(resolution, work)).download_bytes or None
-        except (errors.NodeError, OSError):
-            return None
-
-    async def install_into(
-        self,
-        python: str,
-        requirements_file: Path,
-        prefix: Path,
-        work: Path,
-        *,
-        offline: bool,
-        keep_fds: Sequence[int] = (),
-    ) -> None:
-        """Install a lock with hashes into an interpreter's own environment, by copying, compiled."""
-        await self._uv(
-            (
-                *("pip", "install", "--python", python, "--require-hashes", "--no-deps"),
-                *("--link-mode", "copy", "--compile-bytecode", "-r", str(requirements_file)),
-                *self._where(offline),
-            ),
-            "installing",
-            work,
-            prefix,
-            keep_fds=keep_fds,
-        )
+    async def estimate(self, resolution: Resolution, work: Path) -> SizeEstimate:
+        """Ask the index, through uv, how large each file of the lock is."""
+        sizes = await self.sizes(resolution.installable, work)
+        known = [size for size in sizes.values() if size is not None]
+        return SizeEstimate(download_bytes=sum(known), installed_bytes=None, packages=sizes)
 
     async def lock(
         self,
-        requirements: Sequence[str],
+        request: EnvironmentRequest,
         interpreter: interpreters.Interpreter,
         work: Path,
-        *,
-        offline: bool,
-        upgrade: bool = False,
-        output: Path,
-    ) -> None:
-        """Write a lock with hashes for requirements and an interpreter."""
-        await self._compile(requirements, output, interpreter, offline, upgrade, work)
+        progress: Progress,
+    ) -> Locked:
+        """Lock what a request wants for an interpreter; projects and checkouts become wheels first."""
+        offline = self._is_offline(request)
+        project = request.local_project
+        if request.vcs:
+            project = await self._fetch(request.vcs, work, offline, progress)
+        wheel = await self.wheel(project, work, interpreter, offline, progress) if project else None
+        wanted, wheels = await self._wanted(request.requirements, work, interpreter, offline, progress)
+        if wheel:
+            wheels.append(wheel)
+            wanted.append(lock_texts.wheel_requirement(wheel, request.extras))
+        file = work / "lock.txt"
+        if request.lock is not None:
+            lines = lock_texts.checked(request.lock) + "".join(map(lock_texts.wheel_line, wheels))
+            await asyncio.to_thread(file.write_text, lines)
+        else:
+            progress(f"resolving for Python {interpreter.version}")
+            await self._compile(wanted, file, interpreter, offline, request.upgrade, work)
+        portable = lock_texts.portable(await asyncio.to_thread(file.read_text), wheels)
+        name = str(parse_wheel_filename(wheel.name)[0]) if wheel else None
+        return Locked(interpreter, file, offline, tuple(wheels), portable, name)
 
-    async def estimate(self, resolution: Resolution, work: Path) -> SizeEstimate:
-        """Ask the index, through uv, how large each file of the lock is."""
-        plan: _Plan = resolution.installable
-        output = work / "pylock.toml"
-        sizes: dict[str, int | None] = {}
-        if resolution.lock:
+    async def install_locked(
+        self, python: str, locked: Locked, prefix: Path, work: Path, *, keep_fds: Sequence[int] = ()
+    ) -> None:
+        """Install a lock into the environment of an interpreter, by copying, compiled."""
+        try:
             await self._uv(
                 (
-                    *("pip", "compile", str(plan.requirements_file), "--format", "pylock.toml", "--no-deps"),
-                    *("--python", plan.interpreter.path, "-o", str(output)),
-                    *self._where(plan.offline),
+                    *("pip", "install", "--python", python, "--require-hashes", "--no-deps"),
+                    *("--link-mode", "copy", "--compile-bytecode", "--break-system-packages"),
+                    *("-r", str(locked.requirements_file), *self._where(locked.offline)),
+                ),
+                "installing",
+                work,
+                prefix,
+                keep_fds=keep_fds,
+            )
+        except environment_errors.DiskFullError as error:
+            error.details["needed_bytes"] = await self._needed(locked, work)
+            raise
+
+    async def sizes(self, locked: Locked, work: Path) -> dict[str, int | None]:
+        """Return the download size of each package of a lock; None where nobody says it."""
+        output = work / "pylock.toml"
+        sizes: dict[str, int | None] = {}
+        if locked.portable:
+            await self._uv(
+                (
+                    *("pip", "compile", str(locked.requirements_file), "--format", "pylock.toml"),
+                    *("--no-deps", "--python", locked.interpreter.path, "-o", str(output)),
+                    *self._where(locked.offline),
                 ),
                 "asking for sizes",
                 work,
                 work,
             )
-            sizes = await asyncio.to_thread(projects.locked_sizes, output, plan.interpreter)
-        for wheel in plan.wheels:
+            sizes = await asyncio.to_thread(projects.locked_sizes, output, locked.interpreter)
+        for wheel in locked.wheels:
             size = await asyncio.to_thread(wheel.stat)
             sizes[str(parse_wheel_filename(wheel.name)[0])] = size.st_size
-        known = [size for size in sizes.values() if size is not None]
-        return SizeEstimate(download_bytes=sum(known), installed_bytes=None, packages=sizes)
+        return sizes
+
+    async def _needed(self, locked: Locked, work: Path) -> int | None:
+        """Return what the downloads alone take, as the least that is needed; None when nobody says."""
+        try:
+            sizes = await self.sizes(locked, work)
+        except (errors.NodeError, OSError):
+            return None
+        return sum(size for size in sizes.values() if size is not None) or None
+
+    def _is_offline(self, request: EnvironmentRequest) -> bool:
+        return self._options.offline if request.offline is None else request.offline
 
     async def wheel(
         self,
@@ -261,7 +271,7 @@ class UvProvisioner:
                 continue
             wheel = await self.wheel(path, work, interpreter, offline, progress)
             wheels.append(wheel)
-            wanted.append(_wheel_requirement(wheel, source.extras))
+            wanted.append(lock_texts.wheel_requirement(wheel, source.extras))
         return wanted, wheels
 
     async def _fetch(self, address: str, work: Path, offline: bool, progress: Progress) -> Path:
@@ -282,7 +292,7 @@ class UvProvisioner:
     ) -> None:
         source, excluded = work / "requirements.in", work / "excluded.txt"
         await asyncio.to_thread(source.write_text, "".join(f"{line}\n" for line in wanted))
-        await asyncio.to_thread(excluded.write_text, f"{_INJECTED[0]}\n")
+        await asyncio.to_thread(excluded.write_text, f"{lock_texts.INJECTED}\n")
         await self._uv(
             (
                 *("pip", "compile", str(source), "-o", str(output), "--python", interpreter.path),
@@ -331,64 +341,6 @@ class UvProvisioner:
         if result.code != 0:
             raise uv_errors.explain(result, step, disk)
         return result
-
-
-def _wheel_requirement(wheel: Path, extras: Sequence[str]) -> str:
-    name = parse_wheel_filename(wheel.name)[0]
-    wanted = f"[{','.join(extras)}]" if extras else ""
-    return f"{name}{wanted} @ {wheel.as_uri()}"
-
-
-def _wheel_lines(wheel: Path) -> str:
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    return f"{_wheel_requirement(wheel, ())} --hash=sha256:{digest}\n"
-
-
-def _checked_lock(text: str) -> str:
-    """Refuse a lock that is not all hashes, or that brings options of its own."""
-    for line in _logical_lines(text):
-        if line.startswith("-"):
-            raise environment_errors.SourceError(
-                f"a lock may hold requirements with hashes only, not {line.split()[0]}",
-                code="environment.bad_lock",
-                hint="index settings belong in uv's own configuration",
-            )
-        if not _HASH_OPTION.search(line):
-            raise environment_errors.SourceError(
-                f"the lock has no hash for {line.split()[0]}",
-                code="environment.bad_lock",
-                hint="make it with: uv pip compile --generate-hashes",
-            )
-    kept = [line for line in _logical_lines(text) if _name(line) != _INJECTED[0]]
-    return "".join(f"{line}\n" for line in kept)
-
-
-def _logical_lines(text: str) -> list[str]:
-    joined = re.sub(r"\\\r?\n", " ", text)
-    lines = (re.sub(r"(^|\s)#.*$", "", line).strip() for line in joined.splitlines())
-    return [re.sub(r"\s+", " ", line) for line in lines if line]
-
-
-def _name(line: str) -> str:
-    return canonicalize_name(re.split(r"[\s=<>!~;@\[]", line, maxsplit=1)[0])
-
-
-def _names(lock: str) -> list[str]:
-    return [_name(line) for line in lock.splitlines()]
-
-
-def _portable(text: str, wheels: Sequence[Path]) -> str:
-    """Return a lock as sorted lines that do not depend on where local wheels lay."""
-    local = {wheel.as_uri(): parse_wheel_filename(wheel.name) for wheel in wheels}
-    lines = []
-    for line in _logical_lines(text):
-        head = line.split(" --hash=", 1)[0]
-        for uri, (name, version, *_) in local.items():
-            if uri in head:
-                head = f"{name}=={version}"
-        hashes = " ".join(f"--hash={one}" for one in sorted(_HASH_OPTION.findall(line)))
-        lines.append(uv_errors.redacted(f"{head} {hashes}"))
-    return "".join(f"{line}\n" for line in sorted(lines))
 
 
 def _trim(prefix: Path) -> None:
