@@ -185,8 +185,13 @@ def _check_local(locked: Sequence[conda_tools.CondaPackage]) -> None:
         url = urlsplit(package.url)
         if url.scheme != "file" or not package.sha256:
             continue
-        with open(unquote(url.path), "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with open(unquote(url.path), "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise environment_errors.DownloadError(
+                f"{package.name} {package.version} is in the channel's index and not there: {error.strerror}"
+            ) from error
         if digest != package.sha256:
             raise environment_errors.HashMismatchError(
                 f"{package.name} {package.version}: hash mismatch between the channel's index and its file",
