@@ -2,6 +2,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toft.plugins import manifest, manifest_checks
 
@@ -55,7 +57,7 @@ FLAT = {
 def test_format_2_round_trips_with_what_this_version_does_not_know():
     written = manifest.parse(NESTED).to_dict()
     toft = written.pop("toft")
-    assert toft["hosting"] == "toft"
+    assert toft["hosting"] == "reference"
     assert written == NESTED
 
 
@@ -211,6 +213,32 @@ def test_reading_is_bounded(tmp_path):
         big.truncate(manifest.MAX_BYTES + 1)
     with pytest.raises(manifest.ManifestError, match="larger"):
         manifest.read(file)
+
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+    ),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=20,
+)
+KEYS = st.sampled_from(
+    [("install", each) for each in NESTED["install"]] + [("code", each) for each in NESTED["code"]]
+)
+
+
+@given(st.one_of(JSON, st.builds(lambda pair, value: (pair, value), KEYS, JSON)))
+def test_no_json_is_more_than_a_problem(data):
+    if isinstance(data, tuple):
+        (section, name), value = data
+        data = {**NESTED, section: {**NESTED[section], name: value}}
+    try:
+        parsed = manifest.parse(data)
+    except manifest.ManifestError as error:
+        caught = error.details["problems"]
+        assert caught
+    else:
+        assert manifest.parse(json.loads(parsed.to_json())) == parsed
 
 
 def test_hashes_are_those_of_the_reference():

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -121,6 +122,16 @@ def test_the_first_name_wins_project_before_home_before_reference(tmp_path):
     }
     with pytest.raises(errors.ConflictError, match="does not manage"):
         home.remove("both")
+
+
+def test_manifests_of_another_user_are_passed_over(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root: only root can give a file away")
+    (tmp_path / "x.json").write_text(json.dumps(FLAT))
+    os.chown(tmp_path / "x.json", 65534, 65534)
+    looked = registry.Registry(tmp_path / "home", search_paths=[tmp_path]).discover()
+    assert looked.found == ()
+    assert looked.problems[0].reason == "it belongs to another user"
 
 
 def test_a_write_is_whole_or_not_at_all(tmp_path):

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toft.plugins import checks, schemas
+from toft.plugins import checks, schemas, suggestions
 from toft_sdk import errors
 
 
@@ -66,7 +66,7 @@ class Binder:
             elif self._additional:
                 bound[name] = value
             else:
-                fields[name] = schemas.unknown(name, self._checks)
+                fields[name] = suggestions.unknown(name, self._checks)
         fields.update((name, "missing") for name in sorted(self._required - arguments.keys()))
         if fields:
             raise misfit_error(fields)

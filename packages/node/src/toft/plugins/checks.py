@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toft.plugins import schemas
+from toft.plugins import schemas, suggestions
 
 Check = Callable[[Any], Any]
 Path = tuple[str | int, ...]
@@ -354,7 +354,7 @@ def _object(schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Che
         for name, each in value.items():
             field = fields.get(name, others)
             if field is None:
-                problems.append(((str(name),), schemas.unknown(str(name), fields)))
+                problems.append(((str(name),), suggestions.unknown(str(name), fields)))
                 continue
             one: list[Any] = []
             _collect(field, each, str(name), one, problems)

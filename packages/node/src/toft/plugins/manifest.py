@@ -162,7 +162,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the bytes of the file."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False).encode() + b"\n"
 
 
 def from_description(description: Mapping[str, Any], install: Install, runtime: Runtime) -> Manifest:
@@ -281,12 +281,22 @@ def hash_matches(data: bytes, expected: str) -> bool:
     return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == digits.lower()
 
 
+_ANYTHING = {"parameters": {}, "required": [], "additional": True, "x-toft-file-backed": True}
+_FOREIGN = Runtime(
+    hosting="reference",
+    concurrency=1,
+    actions={"execute": {"input": _ANYTHING, "output": {}, "stream": True, "description": ""}},
+)
+
+
 def _from_nested(data: Mapping[str, Any]) -> Manifest:
     known = ("format_version", "install", "code", "drift_tracking", "overrides", "toft")
+    # Without the section, the reference system wrote it.
+    told = data.get("toft")
     return Manifest(
         install=_section(Install, data["install"]),
         code=_code(data["code"]),
-        runtime=_section(Runtime, data.get("toft") or {}),
+        runtime=_FOREIGN if told is None else _section(Runtime, told),
         config_schema_hash=(data.get("drift_tracking") or {}).get("config_schema_hash"),
         overrides=dict(data.get("overrides") or {}),
         extra={name: value for name, value in data.items() if name not in known},
@@ -302,11 +312,10 @@ def _from_flat(data: Mapping[str, Any]) -> Manifest:
     # 2.0 requires both; written back, the manifest must still be one.
     code["description"] = code.get("description") or code["name"]
     code["interface"] = code.get("interface") or DEFAULT_INTERFACE
-    runtime = Runtime(hosting="reference")
     return Manifest(
         install=_section(Install, install),
         code=_code(code),
-        runtime=runtime,
+        runtime=_FOREIGN,
         overrides=overrides,
         format_version="1.0",
     )

@@ -6,9 +6,8 @@ once. `warnings` has what a plugin can run with.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
@@ -37,12 +36,6 @@ def warnings(data: Any) -> list[str]:
     if not isinstance(interface, str) or not interface or _DOTTED.fullmatch(interface):
         return []
     return [f"interface {interface[:80]!r} is not the dotted name of a class"]
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a mistyped one most likely means."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
 
 
 def _nested(data: Mapping[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from toft.kernel.errors import UsageError
-from toft.plugins import manifest_checks
+from toft.plugins import suggestions
 
 MAX_BYTES = 1 << 20
 _MOST_PLUGINS = 1000
@@ -251,7 +251,7 @@ def _notes(data: Mapping[str, Any], plugins: tuple[Listed, ...]) -> Iterator[str
         if each.is_editable:
             yield f"{each.name}: installed as a copy; after changes: toft plugin refresh {each.name}"
         for name in each.extra:
-            near = manifest_checks.nearest(name, _KNOWN)
+            near = suggestions.nearest(name, _KNOWN)
             yield f"{each.name}: {name} is not used" + (f"; did you mean {near}?" if near else "")
 
 

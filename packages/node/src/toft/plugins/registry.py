@@ -8,6 +8,7 @@ system left.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 from toft.kernel import ids
 from toft.kernel.errors import ConflictError, NotFoundError, UnavailableError
 from toft.plugins import manifest as manifests
-from toft.plugins import manifest_checks, taxonomy
+from toft.plugins import manifest_checks, suggestions, taxonomy
 from toft.plugins.manifest import Manifest
 from toft.store import durable, locks
 
@@ -129,7 +130,7 @@ class Registry:
         if found is not None:
             return found.manifest
         known = [each.manifest.name for each in self.discover().found]
-        near = manifest_checks.nearest(name, known)
+        near = suggestions.nearest(name, known)
         raise NotFoundError(
             f"no plugin is called {name}" + (f"; did you mean {near}?" if near else ""),
             code="plugin.not_found",
@@ -213,14 +214,12 @@ class Registry:
         return self._root / ids.check_name(name, "plugin name") / "manifest.json"
 
     def _files(self, problems: _Problems) -> Iterator[tuple[pathlib.Path, bool]]:
-        for directory in self._search:
-            yield from ((path, False) for path in _listed(directory, "*.json", problems))
+        yield from ((path, False) for path in _trusted(self._search, problems))
         for path in _listed(self._root, "*/manifest.json", problems):
             # A temporary directory of an interrupted removal is not a plugin.
             if not path.parent.name.startswith("."):
                 yield path, True
-        for directory in self._fallback:
-            yield from ((path, False) for path in _listed(directory, "*.json", problems))
+        yield from ((path, False) for path in _trusted(self._fallback, problems))
 
 
 def reference_paths(
@@ -249,6 +248,21 @@ def validate_file(path: pathlib.Path, check: Callable[[Any], list[str]]) -> list
 def _read(path: pathlib.Path, is_managed: bool) -> Found:
     manifest = manifests.read(path)
     return Found(manifest, path, is_managed, tuple(manifest_checks.warnings(manifest.to_dict())))
+
+
+def _trusted(directories: tuple[pathlib.Path, ...], problems: _Problems) -> Iterator[pathlib.Path]:
+    """Yield the manifests that are ours: a manifest says what is run, and anybody can write to `/tmp`."""
+    for directory in directories:
+        for path in _listed(directory, "*.json", problems):
+            try:
+                owners = {directory.stat().st_uid, path.stat().st_uid}
+            except OSError as error:
+                problems.append(BadFile(path, f"it cannot be looked at: {error.strerror}"))
+                continue
+            if owners <= {0, os.geteuid()}:
+                yield path
+            else:
+                problems.append(BadFile(path, "it belongs to another user"))
 
 
 def _listed(directory: pathlib.Path, pattern: str, problems: list[BadFile]) -> list[pathlib.Path]:

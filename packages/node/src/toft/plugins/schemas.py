@@ -6,7 +6,6 @@ its patterns give up instead of running for hours. What breaks these rules is re
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import re
@@ -17,6 +16,7 @@ from typing import Any
 import jsonschema_rs
 
 from toft.kernel.errors import NodeError
+from toft.plugins import suggestions
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 100
@@ -84,7 +84,7 @@ class Validator:
         if keyword == "additionalProperties":
             known = self._names_beside(error.schema_path)
             for name in error.kind.unexpected:
-                yield Problem((*path, name), unknown(name, known), keyword)
+                yield Problem((*path, name), suggestions.unknown(name, known), keyword)
         elif keyword == "required":
             yield Problem((*path, error.kind.property), "missing", keyword)
         else:
@@ -105,18 +105,6 @@ class Validator:
         while isinstance(node, Mapping) and "properties" not in node and "$ref" in node:
             node = resolve(self._schema, str(node["$ref"]))
         return sorted(node.get("properties", {})) if isinstance(node, Mapping) else []
-
-
-def unknown(name: str, known: Iterable[str]) -> str:
-    """Say that a name is not known, with the nearest that is, else all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"unknown; did you mean {near[0]}?"
-    if not names:
-        return "unknown; none are accepted"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"unknown; accepted: {shown}"
 
 
 def path_text(path: Iterable[str | int]) -> str:

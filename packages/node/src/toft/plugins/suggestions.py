@@ -1,0 +1,30 @@
+"""What somebody most likely meant by a name that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_MOST_SHOWN = 12
+_MOST_LOOKED_AT = 2000
+_LONGEST = 200
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a mistyped one most likely means; None when none is near."""
+    # Comparing is quadratic in the length, and both sides may come from a plugin.
+    candidates = [each for each in known if len(each) <= _LONGEST][:_MOST_LOOKED_AT]
+    close = difflib.get_close_matches(name[:_LONGEST], candidates, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Say that a name is not known, with the nearest that is, else all of them."""
+    names = sorted(known)
+    near = nearest(name, names)
+    if near:
+        return f"unknown; did you mean {near}?"
+    if not names:
+        return "unknown; none are accepted"
+    shown = ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
+    return f"unknown; accepted: {shown}"
