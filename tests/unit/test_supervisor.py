@@ -9,7 +9,8 @@ import pytest
 from tests.waiting import eventually_async as eventually
 
 from toft.kernel import errors
-from toft.plugins import calls, faults, restart, states, supervisor
+from toft.plugins import calls, restart, states, supervisor
+from toft.plugins import errors as faults
 from toft_sdk.errors import CancelledError, FatalError, InputError
 
 
@@ -59,6 +60,9 @@ class FakeWorker:
         if op in self.fails:
             raise self.fails[op]
         return op
+
+    def tree(self) -> list[int]:
+        return [self.pid]
 
     def watch(self, on_broken: Callable[[Any], None], on_lost: Callable[[Any, Exception], None]) -> None:
         self._watchers = on_broken, on_lost
@@ -446,7 +450,7 @@ async def test_progress_and_usage_reach_the_handle() -> None:
     told: list[tuple[float, str]] = []
     async with supervised(stable) as ocr:
         call = ocr.begin("execute", {})
-        call.on_progress(lambda share, text: told.append((share, text)))
+        call.listen(lambda share, text: told.append((share, text)))
         call.note_progress(0.5, "half")
         call.note_usage({"tokens": 3})
         call.note_usage({"tokens": 4, "pages": 1})

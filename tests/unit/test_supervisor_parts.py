@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from toft.kernel import clock, errors
-from toft.plugins import faults, gate, restart, states
+from toft.plugins import errors as faults
+from toft.plugins import gate, restart, states
 
 
 def make_gate(cap: int | None = 1, limit: int = 2) -> tuple[gate.Gate[str], list[str]]:

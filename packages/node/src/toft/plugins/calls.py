@@ -11,10 +11,12 @@ import enum
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
-from toft.plugins import faults
+from toft.plugins import errors as faults
+from toft.plugins.frames import LogLine
 from toft_sdk import errors as plugin_errors
 
 OnProgress = Callable[[float, str], object]
+OnLog = Callable[[LogLine], object]
 
 
 class Executor(Protocol):
@@ -57,6 +59,7 @@ class Call:
         "_asked",
         "_executor",
         "_loop",
+        "_on_log",
         "_on_progress",
         "_timer",
         "action",
@@ -100,6 +103,7 @@ class Call:
         self._executor = executor
         self._loop = loop
         self._on_progress: OnProgress | None = None
+        self._on_log: OnLog | None = None
         self._asked: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -162,9 +166,15 @@ class Call:
         """Return the seconds it ran; 0 while it has not ended."""
         return self.ended_at - self.started_at if self.ended_at and self.started_at else 0.0
 
-    def on_progress(self, told: OnProgress | None) -> None:
-        """Name who is told about progress."""
-        self._on_progress = told
+    def listen(self, on_progress: OnProgress | None, on_log: OnLog | None = None) -> None:
+        """Name who is told about progress and lines of output."""
+        self._on_progress, self._on_log = on_progress, on_log
+
+    def note_line(self, line: LogLine) -> None:
+        """Take a line it printed or logged."""
+        self.seen_at = self._loop.time()
+        if self._on_log is not None:
+            self._on_log(line)
 
     def note_progress(self, fraction: float, message: str) -> None:
         """Take what the plugin reported."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from toft.plugins import faults
+from toft.plugins import errors as faults
 
 C = TypeVar("C")
 

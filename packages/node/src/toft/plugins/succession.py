@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
-from toft.plugins import calls, faults, restart, spare, states
+from toft.plugins import calls, restart, spare, states
+from toft.plugins import errors as faults
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.succession")
@@ -35,6 +36,10 @@ class Works(Protocol):
 
     async def request(self, op: str, arguments: Any = None, *, timeout_s: float | None = None) -> Any:
         """Run one of the lifecycle operations."""
+        ...
+
+    def tree(self) -> list[int]:
+        """Return its live processes; reads /proc."""
         ...
 
     def watch(self, on_broken: Callable[[Any], None], on_lost: Callable[[Any, Exception], None]) -> None:
@@ -165,7 +170,7 @@ class Succession:
     def down(self) -> faults.DownError:
         """Return the error that says why no calls are taken."""
         lifecycle = self.lifecycle
-        return faults.not_ended(self._name, str(lifecycle.state), lifecycle.evidence, lifecycle.reason)
+        return faults.down(self._name, str(lifecycle.state), lifecycle.evidence, lifecycle.reason)
 
     async def _ready_worker(self, prepared: Works | None) -> Works:
         worker = prepared or await self._make()

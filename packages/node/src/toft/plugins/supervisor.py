@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
-from toft.plugins import calls, cancellation, faults, gate, restart, states, succession
+from toft.plugins import calls, cancellation, gate, restart, states, succession
+from toft.plugins import errors as faults
+from toft.plugins.frames import LogLine
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.supervisor")
+C = TypeVar("C", bound=calls.Call)
 _TAKES_CALLS = frozenset({states.State.READY, states.State.RESTARTING, states.State.STARTING})
 
 
@@ -84,6 +88,7 @@ class Supervisor:
         make: Starts a worker that has the plugin imported.
         binders: What checks the arguments, by action.
         policy: How it is run.
+        numbers: Where calls get their numbers; shared with its workers' connections.
         clock: For uptime and restarts.
     """
 
@@ -94,6 +99,7 @@ class Supervisor:
         binders: Mapping[str, Binds],
         *,
         policy: Policy,
+        numbers: Iterator[int] | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self.name = name
@@ -110,7 +116,7 @@ class Supervisor:
             policy.cancel_grace_s, self.workers.spare, self.workers.replace
         )
         self._open: dict[int, calls.Call] = {}
-        self._number = 0
+        self._numbers = numbers if numbers is not None else itertools.count(1)
         self._idle_hooks: list[Callable[[], None]] = []
         self._exclusive = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,8 +151,8 @@ class Supervisor:
         *,
         timeout_s: float | None = None,
         grace_s: float | None = None,
-        kind: type[calls.Call] = calls.Call,
-    ) -> calls.Call:
+        kind: type[C] = calls.Call,  # type: ignore[assignment]
+    ) -> C:
         """Check the arguments and start a call, or let it wait for its turn.
 
         Raises:
@@ -167,8 +173,7 @@ class Supervisor:
             )
         if self.workers.lifecycle.state not in _TAKES_CALLS:
             raise self.workers.down()
-        self._number += 1
-        call = kind(self._number, action, bound, self, self._loop)
+        call = kind(next(self._numbers), action, bound, self, self._loop)
         call.grace_s = grace_s
         self._open[call.number] = call
         try:
@@ -215,12 +220,11 @@ class Supervisor:
     def _is_cancelling(self) -> bool:
         return any(call.phase is calls.Phase.CANCELLING for call in self._open.values())
 
-    def heard(self, number: int) -> calls.Call | None:
-        """Note that a call said something; return it."""
-        call = self._open.get(number)
+    def heard(self, line: LogLine) -> None:
+        """Take a line of output to the call it belongs to."""
+        call = self._open.get(line.call)
         if call is not None:
-            call.seen_at = self._loop.time()
-        return call
+            call.note_line(line)
 
     async def _watch_calls(self, budget_s: float) -> None:
         while True:

@@ -1,0 +1,308 @@
+"""A loaded plugin, as the person who calls it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toft.kernel import clock as clocks
+from toft.kernel import errors, log
+from toft.plugins import calls, chunks, drift, instances, logs, measures, states, supervisor
+from toft.plugins.manifest import Manifest
+from toft_sdk import errors as plugin_errors
+
+_log = log.get_logger("plugins.instance")
+DEFAULT_ACTION = "execute"
+_HOOK_S = 30.0
+
+OnProgress = calls.OnProgress
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What an instance is made of.
+
+    Attributes:
+        supervisor: Runs its calls.
+        manifest: What is known about its plugin.
+        options: How it is run.
+        output: Its log.
+        held: Gives back what it holds: the claim on its environment.
+        measure: Looks at a process tree; called in a thread.
+        save: Persists what somebody changed.
+        validate: Fills in and checks a configuration.
+        forget: Takes it out of the node.
+    """
+
+    supervisor: supervisor.Supervisor
+    manifest: Manifest
+    options: instances.InstanceOptions
+    output: logs.InstanceLog
+    held: contextlib.ExitStack
+    measure: Callable[[list[int]], measures.Usage]
+    save: Callable[[instances.InstanceRecord], Awaitable[object]]
+    validate: Callable[[Mapping[str, Any]], dict[str, Any]]
+    forget: Callable[[str], None]
+    given: Mapping[str, Any]
+    clock: clocks.Clock = clocks.SYSTEM
+
+
+class Instance:
+    """A handle on one loaded plugin.
+
+    Attributes:
+        id: Its name in this node; the plugin's own unless another was given.
+        plugin: The plugin's name.
+        drift: How the running code differs from what the manifest recorded; None when it does not.
+    """
+
+    def __init__(self, name: str, parts: Parts) -> None:
+        self.id = name
+        self.plugin = parts.manifest.name
+        self.drift: drift.Drift | None = None
+        self._parts = parts
+        self._supervisor = parts.supervisor
+        self._loaded_at = parts.clock.monotonic()
+
+    # Calling
+
+    async def call(self, action: str | None = None, /, **arguments: Any) -> Any:
+        """Run an action to its end and return its result.
+
+        Args:
+            action: Which; `execute` when none is named.
+            arguments: Whatever the action takes, under any name.
+
+        Raises:
+            PluginError: What the plugin raised; `InputError` when the arguments do not fit.
+            WorkerLostError: Its process died; the call is not repeated.
+            NodeError: Disabled, busy, stopped.
+
+        Cancellation: Cancelling the awaiting task cancels the call.
+        """
+        return await self._supervisor.begin(action or DEFAULT_ACTION, arguments)
+
+    async def call_with(
+        self,
+        action: str | None,
+        arguments: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        grace_s: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """Do what `call` does, with everything that can be said about a call.
+
+        Args:
+            action: Which; None is `execute`.
+            arguments: By name.
+            timeout_s: Seconds after which it is ended with `CallTimeoutError`.
+            grace_s: Seconds it may take to end by itself once it is cancelled or has timed out.
+            on_progress: Called with a fraction (-1: no telling) and a message, on the event loop.
+        """
+        return await self.start_with(
+            action, arguments, timeout_s=timeout_s, grace_s=grace_s, on_progress=on_progress
+        )
+
+    def start(self, action: str | None = None, /, **arguments: Any) -> calls.Call:
+        """Begin a call and return a handle to wait on, watch and cancel."""
+        call: calls.Call = self._supervisor.begin(action or DEFAULT_ACTION, arguments)
+        return call
+
+    def start_with(
+        self,
+        action: str | None,
+        arguments: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        grace_s: float | None = None,
+        on_progress: OnProgress | None = None,
+        on_log: calls.OnLog | None = None,
+    ) -> calls.Call:
+        """Begin a call with everything that can be said about it; see `call_with`."""
+        call: calls.Call = self._supervisor.begin(
+            action or DEFAULT_ACTION, arguments, timeout_s=timeout_s, grace_s=grace_s
+        )
+        call.listen(on_progress, on_log)
+        return call
+
+    def stream(self, action: str | None = None, /, **arguments: Any) -> chunks.Chunks:
+        """Run an action and return its chunks as they come; read them with `async for`."""
+        return self.stream_with(action, arguments)
+
+    def stream_with(
+        self,
+        action: str | None,
+        arguments: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        grace_s: float | None = None,
+        on_progress: OnProgress | None = None,
+        on_log: calls.OnLog | None = None,
+    ) -> chunks.Chunks:
+        """Stream with everything that can be said about it; see `call_with`."""
+        call = self._supervisor.begin(
+            action or DEFAULT_ACTION,
+            arguments,
+            timeout_s=timeout_s,
+            grace_s=grace_s,
+            kind=chunks.StreamingCall,
+        )
+        call.listen(on_progress, on_log)
+        return chunks.Chunks(call)
+
+    def signature(self, action: str | None = None) -> Mapping[str, Any] | None:
+        """Return the input schema of an action; None when the plugin recorded none."""
+        described = self._parts.manifest.runtime.actions.get(action or DEFAULT_ACTION)
+        return described.get("input") if isinstance(described, Mapping) else None
+
+    # Configuring
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Return the whole configuration the plugin has."""
+        return self._supervisor.config
+
+    @property
+    def options(self) -> instances.InstanceOptions:
+        """Return how it is run."""
+        return self._parts.options
+
+    async def reconfigure(self, changes: Mapping[str, Any], *, replace: bool = False) -> None:
+        """Change the configuration between two calls and remember it.
+
+        Args:
+            changes: Keys to change; the others stay.
+            replace: Take `changes` as the whole configuration, defaults filled in.
+
+        Raises:
+            InputError: It does not fit; every key is named and nothing changed.
+            PluginError: The plugin refused; it has the old configuration.
+        """
+        parts = self._parts
+        given = dict(changes) if replace else {**parts.given, **changes}
+        config = parts.validate(given)
+        before = self.config
+        await self._supervisor.reconfigure(config)
+        try:
+            await self._save(config=given)
+        except errors.NodeError:
+            await self._supervisor.reconfigure(before)
+            raise
+        parts.given = given
+
+    async def config_options(self) -> dict[str, Any]:
+        """Return the values each setting can take right now; empty when the plugin cannot say."""
+        try:
+            found = await self._supervisor.request("config_options", timeout_s=_HOOK_S)
+        except (errors.NodeError, plugin_errors.PluginError) as error:
+            _log.warning("config_options_failed", instance=self.id, error=str(error))
+            return {}
+        return dict(found or {})
+
+    async def prefetch(self) -> None:
+        """Let the plugin fetch what it will need."""
+        await self._supervisor.request("prefetch")
+
+    async def enable(self) -> None:
+        """Take calls again, and remember it; also brings back an instance that died too often."""
+        await self._supervisor.set_enabled(True)
+        await self._save(enabled=True)
+
+    async def disable(self) -> None:
+        """Refuse calls, and remember it; the worker stays, running calls end."""
+        await self._supervisor.set_enabled(False)
+        await self._save(enabled=False)
+
+    async def _save(self, *, config: Mapping[str, Any] | None = None, enabled: bool | None = None) -> None:
+        parts = self._parts
+        record = instances.InstanceRecord(
+            name=self.id,
+            plugin=self.plugin,
+            config=parts.given if config is None else config,
+            options=parts.options,
+            enabled=self._supervisor.enabled if enabled is None else enabled,
+        )
+        await parts.save(record)
+
+    async def reload(self) -> None:
+        """Replace the worker between calls; every setting stays."""
+        await self._supervisor.respawn("somebody asked for a reload")
+
+    async def unload(self) -> None:
+        """End it; returns within seconds whatever the plugin does."""
+        self._parts.forget(self.id)
+        try:
+            await self._supervisor.stop()
+        finally:
+            self._parts.held.close()
+
+    # Looking
+
+    @property
+    def state(self) -> states.State:
+        """Return what it is doing."""
+        return self._supervisor.state
+
+    @property
+    def reason(self) -> str:
+        """Return why it is in that state."""
+        return self._supervisor.workers.lifecycle.reason
+
+    @property
+    def is_enabled(self) -> bool:
+        """Say whether it takes calls when it is ready."""
+        return self._supervisor.enabled
+
+    async def stats(self) -> dict[str, Any]:
+        """Return what it has done and what its process tree uses now."""
+        supervised = self._supervisor
+        totals, worker = supervised.totals, supervised.workers.worker
+        usage = None if worker is None else await asyncio.to_thread(self._measure, worker)
+        return {
+            "instance": self.id,
+            "plugin": self.plugin,
+            "state": str(self.state),
+            "reason": self.reason,
+            "enabled": self.is_enabled,
+            "pid": worker.pid if worker is not None else None,
+            "uptime_s": self._parts.clock.monotonic() - self._loaded_at,
+            "running": supervised.gate.running,
+            "waiting": supervised.gate.waiting,
+            "calls": totals.ended,
+            "failures": totals.failures,
+            "cancelled": totals.cancelled,
+            "busy_s": totals.busy_s,
+            "usage": dict(totals.usage),
+            "restarts": supervised.workers.restarts.total,
+            "cpu_s": usage.cpu_s if usage else None,
+            "memory_bytes": usage.memory_bytes if usage else None,
+            "processes": usage.processes if usage else 0,
+            "log_lines": self._parts.output.lines,
+        }
+
+    def _measure(self, worker: Any) -> measures.Usage:
+        return self._parts.measure(worker.tree())
+
+    async def logs(self, count: int = 50) -> list[str]:
+        """Return the last lines of its log, earlier runs included."""
+        return await self._parts.output.tail(count)
+
+    async def monitor(self, what: str) -> Any:
+        """Ask a system monitor plugin: `status` or `processes`."""
+        return await self._supervisor.request("monitor", {"what": what}, timeout_s=5.0)
+
+    async def check_drift(self) -> drift.Drift | None:
+        """Compare what the code says of its configuration with what the manifest recorded."""
+        try:
+            described = await self._supervisor.request("describe", timeout_s=_HOOK_S)
+        except (errors.NodeError, plugin_errors.PluginError) as error:
+            _log.debug("drift_unknown", instance=self.id, error=str(error))
+            return None
+        self.drift = drift.detect(self._parts.manifest, described.get("config_schema"))
+        if self.drift is not None:
+            _log.warning("schema_drift", instance=self.id, changes=self.drift.changes)
+        return self.drift

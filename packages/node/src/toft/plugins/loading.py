@@ -1,0 +1,247 @@
+"""From a name to a running instance: what is remembered, checked, started; all of it, or nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from toft.kernel import clock as clocks
+from toft.kernel import errors, settings
+from toft.plugins import (
+    arguments,
+    config,
+    environments,
+    instances,
+    logs,
+    measures,
+    orders,
+    restart,
+    supervisor,
+    worker,
+)
+from toft.plugins import instance as handles
+from toft.plugins.frames import LogLine
+from toft.plugins.manifest import Manifest
+from toft.plugins.registry import Registry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What somebody wants loaded.
+
+    Attributes:
+        plugin: The plugin.
+        instance: What the instance is called; the plugin's name when None.
+        config: Keys that win over what is remembered.
+        options: How it is run; keys that win over what is remembered.
+    """
+
+    plugin: str
+    instance: str | None = None
+    config: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return what the instance is called."""
+        return self.instance or self.plugin
+
+
+class Loader:
+    """Makes instances.
+
+    Args:
+        settings: The node's.
+        registry: Where manifests are.
+        store: Where environments are.
+        records: What is remembered of instances.
+        orders: Writes what workers are started with.
+        crew: Starts workers.
+        writer: Writes their logs.
+        redact: Takes secrets out of a text.
+    """
+
+    def __init__(
+        self,
+        settings: settings.Settings,
+        registry: Registry,
+        store: environments.Environments,
+        records: instances.Instances,
+        *,
+        orders: orders.Orders,
+        crew: worker.Crew,
+        writer: logs.LogWriter,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._store = store
+        self._records = records
+        self._orders = orders
+        self._crew = crew
+        self._writer = writer
+        self._redact = redact
+        self._clock: clocks.Clock = clocks.SYSTEM
+
+    async def load(self, request: Request, forget: Callable[[str], None]) -> handles.Instance:
+        """Load one instance.
+
+        Args:
+            request: What is wanted.
+            forget: Takes it out of the node when it is unloaded.
+
+        Raises:
+            NotFoundError: No such plugin or interpreter.
+            InputError: The configuration does not fit; nothing was started.
+            PluginError: The plugin could not be imported or initialised.
+            WorkerLostError: Its process died or stalled; the last lines it printed are in the error.
+        """
+        manifest = await asyncio.to_thread(self._registry.get, request.plugin)
+        record = await self._record(request)
+        validate = self.validator(manifest)
+        given = {**record.config, **(request.config or {})}
+        effective = validate(given)
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(contextlib.ExitStack())
+            interpreter = self._hold(manifest, held)
+            stack.enter_context(self._data_directory(manifest.name))
+            parts = self._parts(request.name, manifest, interpreter, record, validate, held)
+            parts.given, parts.forget = given, forget
+            await parts.supervisor.start(effective)
+            parts.supervisor.enabled = record.enabled
+            # Everything is there: nothing is taken back any more.
+            stack.pop_all()
+            return handles.Instance(request.name, parts)
+
+    async def _record(self, request: Request) -> instances.InstanceRecord:
+        found = await self._records.find(request.name)
+        if found is None:
+            found = instances.InstanceRecord(name=request.name, plugin=request.plugin)
+        if found.plugin != request.plugin:
+            raise errors.ConflictError(
+                f"instance {request.name} belongs to plugin {found.plugin}, not to {request.plugin}",
+                code="instance.other_plugin",
+            )
+        options = instances.InstanceOptions.from_dict({**found.options.to_dict(), **request.options})
+        return dataclasses.replace(found, options=options)
+
+    def validator(self, manifest: Manifest) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """Return what checks a configuration of a plugin and fills in its defaults."""
+
+        def validate(given: Mapping[str, Any]) -> dict[str, Any]:
+            return config.validate(manifest.code.config_schema, given, manifest.runtime.config_defaults)
+
+        return validate
+
+    def _hold(self, manifest: Manifest, held: contextlib.ExitStack) -> orders.Interpreter:
+        digest = manifest.runtime.environment
+        if digest:
+            return held.enter_context(self._store.hold(digest))
+        return orders.ForeignEnvironment.of(manifest.install.python_path)
+
+    @contextlib.contextmanager
+    def _data_directory(self, plugin: str) -> Iterator[None]:
+        """Take the plugin's data directory away again when its first load fails, unless something is in it."""
+        path = self._orders.place.data_directory(plugin)
+        is_new = not path.exists()
+        try:
+            yield
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+    def _parts(
+        self,
+        name: str,
+        manifest: Manifest,
+        interpreter: orders.Interpreter,
+        record: instances.InstanceRecord,
+        validate: Callable[[Mapping[str, Any]], dict[str, Any]],
+        held: contextlib.ExitStack,
+    ) -> handles.Parts:
+        options = record.options
+        output = self.log_of(name)
+        numbers = itertools.count(1)
+        supervised: supervisor.Supervisor
+
+        def heard(line: LogLine) -> None:
+            supervised.heard(line)
+
+        async def make() -> worker.Worker:
+            order = await self._orders.for_instance(name, manifest, interpreter, options)
+            stall_s = self._settings.load_stall_s if options.load_stall_s is None else options.load_stall_s
+            return await self._crew.start(order, output, stall_s=stall_s, numbers=numbers, on_line=heard)
+
+        supervised = supervisor.Supervisor(
+            name, make, binders(manifest), policy=self._policy(manifest, options), numbers=numbers
+        )
+        return handles.Parts(
+            supervisor=supervised,
+            manifest=manifest,
+            options=options,
+            output=output,
+            held=held,
+            measure=measures.usage,
+            save=self._save,
+            validate=validate,
+            forget=lambda name: None,
+            given={},
+        )
+
+    async def _save(self, record: instances.InstanceRecord) -> None:
+        await self._records.put(record)
+
+    def log_of(self, name: str) -> logs.InstanceLog:
+        """Return the log of an instance, loaded or not."""
+        return logs.InstanceLog(
+            self._settings.home / "logs" / f"{name}.log",
+            self._writer,
+            max_bytes=self._settings.log_bytes,
+            files=self._settings.log_files,
+            redact=self._redact,
+        )
+
+    def _policy(self, manifest: Manifest, options: instances.InstanceOptions) -> supervisor.Policy:
+        chosen = self._settings
+        return supervisor.Policy(
+            concurrency=concurrency(manifest, options),
+            queue_limit=_or(options.queue_limit, chosen.queue_limit),
+            cancel_grace_s=_or(options.cancel_grace_s, chosen.cancel_grace_s),
+            cleanup_s=chosen.cleanup_s,
+            call_stall_s=_or(options.call_stall_s, chosen.call_stall_s),
+            keep_spare=options.spare,
+            restarts=restart.RestartPolicy(
+                first_s=chosen.restart_first_s,
+                most_s=chosen.restart_most_s,
+                healthy_s=chosen.restart_healthy_s,
+                limit=chosen.crash_limit,
+            ),
+        )
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def concurrency(manifest: Manifest, options: instances.InstanceOptions) -> int | None:
+    """Return how many calls may run at once: what the instance says, else what the plugin declares."""
+    if options.concurrency is not None:
+        return options.concurrency or None
+    return manifest.runtime.concurrency
+
+
+def binders(manifest: Manifest) -> dict[str, supervisor.Binds]:
+    """Return what checks the arguments of each action; a manifest that names none takes anything."""
+    actions = manifest.runtime.actions or {handles.DEFAULT_ACTION: {}}
+    return {
+        action: arguments.Binder(described.get("input") if isinstance(described, Mapping) else None)
+        for action, described in actions.items()
+    }
