@@ -1,3 +1,27 @@
 """toft runs other people's code on machines you own: isolated, durable, undoable, and truthful about it."""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toft.kernel.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from toft.blocking import connect
+    from toft.wiring import open_node
+
+
+__all__ = ["__version__", "connect", "open_node"]
+
+
+def __getattr__(name: str) -> Any:
+    # `toft --version` must not pay for the node, a third of a second.
+    if name == "connect":
+        from toft.blocking import connect  # noqa: PLC0415
+
+        return connect
+    if name == "open_node":
+        from toft.wiring import open_node  # noqa: PLC0415
+
+        return open_node
+    raise AttributeError(f"module 'toft' has no attribute {name!r}")

@@ -12,26 +12,34 @@ from toft_sdk import wire
 
 OnProgress = Callable[[float, str], None]
 OnUsage = Callable[[dict[str, float]], None]
+OnEnd = Callable[[Any, Exception | None], None]
 
 
 class Pending:
     """A request whose answer is still to come."""
 
-    __slots__ = ("future", "number", "on_progress", "on_usage", "stream")
+    __slots__ = ("number", "on_end", "on_progress", "on_usage", "stream")
 
     def __init__(
         self,
         number: int,
-        future: asyncio.Future[Any],
+        on_end: OnEnd | None,
         on_progress: OnProgress | None,
         on_usage: OnUsage | None,
         stream: Flow | None = None,
     ) -> None:
         self.number = number
-        self.future = future
+        self.on_end = on_end
         self.on_progress = on_progress
         self.on_usage = on_usage
         self.stream = stream
+
+    def end(self, value: Any, error: Exception | None) -> None:
+        """Give the answer to whoever waits for it."""
+        if self.stream is not None:
+            self.stream.finish(error)
+        if self.on_end is not None:
+            self.on_end(value, error)
 
 
 class Answers:
@@ -65,7 +73,7 @@ class Answers:
         waiting = list(self.pending.values())
         self.pending.clear()
         for pending in waiting:
-            self._finish(pending, error)
+            pending.end(None, error)
 
     def find(self, number: int) -> Pending | None:
         pending = self.pending.get(number)
@@ -85,10 +93,7 @@ class Answers:
             return
         value = self._value(header, tail, tagged)
         del self.pending[pending.number]
-        if pending.stream is not None:
-            pending.stream.finish(None)
-        elif not pending.future.done():
-            pending.future.set_result(value)
+        pending.end(value, None)
 
     def _on_error(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         pending = self.find(header[1])
@@ -98,7 +103,7 @@ class Answers:
             raise wire.ProtocolError("an error is not an object")
         error = sdk_errors.from_dict(header[2])
         del self.pending[pending.number]
-        self._finish(pending, error)
+        pending.end(None, error)
 
     def _on_chunk(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         pending = self.find(header[1])
@@ -118,9 +123,13 @@ class Answers:
         if pending is not None and pending.on_usage is not None:
             pending.on_usage({str(unit): float(count) for unit, count in dict(header[2]).items()})
 
-    def _finish(self, pending: Pending, error: Exception) -> None:
-        if pending.stream is not None:
-            pending.stream.finish(error)
-        elif not pending.future.done():
-            pending.future.set_exception(error)
-            pending.future.exception()
+
+def resolve(future: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
+    """Give an answer to a future, unless its waiter has gone."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+        future.exception()  # may have no waiter

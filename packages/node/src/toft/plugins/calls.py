@@ -17,6 +17,7 @@ from toft_sdk import errors as plugin_errors
 
 OnProgress = Callable[[float, str], object]
 OnLog = Callable[[LogLine], object]
+OnEnd = Callable[[Any, Exception | None], object]
 
 
 class Executor(Protocol):
@@ -59,6 +60,7 @@ class Call:
         "_asked",
         "_executor",
         "_loop",
+        "_on_end",
         "_on_log",
         "_on_progress",
         "_timer",
@@ -104,6 +106,7 @@ class Call:
         self._loop = loop
         self._on_progress: OnProgress | None = None
         self._on_log: OnLog | None = None
+        self._on_end: OnEnd | None = None
         self._asked: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -170,6 +173,16 @@ class Call:
         """Name who is told about progress and lines of output."""
         self._on_progress, self._on_log = on_progress, on_log
 
+    def when_ended(self, told: OnEnd) -> None:
+        """Name who is told the result or the error, without a turn of the event loop between."""
+        if self.is_open:
+            self._on_end = told
+        elif self.future.cancelled():
+            told(None, plugin_errors.CancelledError("cancelled"))
+        else:
+            error = self.future.exception()
+            told(None if error else self.future.result(), error if isinstance(error, Exception) else None)
+
     def note_line(self, line: LogLine) -> None:
         """Take a line it printed or logged."""
         self.seen_at = self._loop.time()
@@ -229,6 +242,8 @@ class Call:
             if error is not None and error is not self._asked:
                 self._asked.__cause__ = error
             error = self._asked
+        if self._on_end is not None:
+            self._on_end(result, error)
         if future.done():
             return
         if error is None:

@@ -93,6 +93,14 @@ class Chunks(AsyncIterator[Any]):
                 raise
         return self._end()
 
+    async def take(self, limit: int) -> list[Any]:
+        """Wait for a chunk and return it with those that are here already; empty at the end."""
+        try:
+            first = await self.__anext__()
+        except StopAsyncIteration:
+            return []
+        return [first, *(self._source.take_ready(limit - 1) if self._source is not None else ())]
+
     def _end(self) -> Any:
         future = self.call.future
         error = future.exception() if future.done() and not future.cancelled() else None

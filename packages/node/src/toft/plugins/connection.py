@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from toft.kernel import clock as clocks
-from toft.plugins.answers import Answers, OnProgress, OnUsage, Pending
+from toft.plugins.answers import Answers, OnEnd, OnProgress, OnUsage, Pending, resolve
 from toft.plugins.channel import Channel
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
@@ -36,6 +37,8 @@ class Connection:
         on_lost: Called once when the other end is gone: with None at end of file, else with what was wrong.
         on_beat: Called with every answer to a ping.
         clock: Stamps the log lines.
+        numbers: Where requests get their numbers; shared by connections whose lines end up in one log.
+        keeps_calls: Open requests outlive the loss of the worker until `fail` says what they end with.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class Connection:
         on_lost: Callable[[WireError | None], None],
         on_beat: Callable[[Beat], None] | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
+        numbers: Iterator[int] | None = None,
+        keeps_calls: bool = False,
     ) -> None:
         self.hello: Hello | None = None
         self._loop = asyncio.get_running_loop()
@@ -55,12 +60,13 @@ class Connection:
         self._on_beat = on_beat
         self._clock = clock
         self._segments = segments
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1) if numbers is None else numbers
+        self._keeps_calls = keeps_calls
         self._answers = Answers()
         self._pending = self._answers.pending
         self._pings: dict[int, asyncio.Future[Beat]] = {}
         self._greeting: asyncio.Future[Hello] = self._loop.create_future()
-        self._lost: WorkerLostError | None = None
+        self._lost: Exception | None = None
         self._kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
             **self._answers.kinds,
             "log": self._on_log_frame,
@@ -93,9 +99,7 @@ class Connection:
                 details={"worker": hello.protocol, "node": wire.PROTOCOL},
                 hint="use the SDK that belongs to this node: toft plugin refresh NAME",
             )
-            self._channel.close()
-            self._output.close()
-            self._fail(error)
+            self.fail(error)
             raise error
         self.hello = hello
         self._send_welcome(welcome, hello)
@@ -149,7 +153,8 @@ class Connection:
         Cancellation: Cancelling the awaiting task cancels the call.
         """
         number = next(self._numbers) if call_id is None else call_id
-        pending = Pending(number, self._loop.create_future(), on_progress, on_usage)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        pending = Pending(number, partial(resolve, future), on_progress, on_usage)
         if self._channel.is_full:
             await self._channel.drain()
         self._begin(pending, op, 0, arguments)
@@ -157,7 +162,7 @@ class Connection:
             None if timeout_s is None else self._loop.call_later(timeout_s, self._expire, pending, timeout_s)
         )
         try:
-            return await pending.future
+            return await future
         except asyncio.CancelledError:
             self.cancel(number)
             raise
@@ -165,6 +170,54 @@ class Connection:
             self._pending.pop(number, None)
             if timer is not None:
                 timer.cancel()
+
+    def begin(
+        self,
+        op: str,
+        arguments: Any,
+        on_end: OnEnd,
+        *,
+        on_progress: OnProgress | None = None,
+        on_usage: OnUsage | None = None,
+        call_id: int | None = None,
+    ) -> int:
+        """Ask the worker for something without waiting; costs no task and no future.
+
+        Args:
+            op: As for `request`.
+            arguments: As for `request`.
+            on_end: Called once, with the answer and None, or with None and an error.
+            on_progress: Called with a fraction and a message.
+            on_usage: Called with units.
+            call_id: A number from the connection's own source.
+
+        Returns:
+            The number to cancel it by; a cancelled request still ends with what the worker answers.
+
+        Raises:
+            PluginError: The arguments cannot cross; `on_end` is not called.
+            WorkerLostError: The worker is gone; `on_end` is not called.
+        """
+        number = next(self._numbers) if call_id is None else call_id
+        self._begin(Pending(number, on_end, on_progress, on_usage), op, 0, arguments)
+        return number
+
+    def begin_stream(
+        self,
+        op: str,
+        arguments: Any,
+        on_end: OnEnd,
+        *,
+        window: int = WINDOW,
+        on_progress: OnProgress | None = None,
+        on_usage: OnUsage | None = None,
+        call_id: int | None = None,
+    ) -> Stream:
+        """Ask for a stream without waiting; as `begin`, and a stream nobody reads any more still ends."""
+        number = next(self._numbers) if call_id is None else call_id
+        flow = Flow(window, lambda count: self._send(["credit", number, count]))
+        self._begin(Pending(number, on_end, on_progress, on_usage, flow), op, window, arguments)
+        return Stream(flow, None, lambda: self.cancel(number, "its reader went away"), number)
 
     def stream(
         self,
@@ -182,7 +235,7 @@ class Connection:
         """
         number = next(self._numbers) if call_id is None else call_id
         flow = Flow(window, lambda count: self._send(["credit", number, count]))
-        pending = Pending(number, self._loop.create_future(), on_progress, on_usage, flow)
+        pending = Pending(number, None, on_progress, on_usage, flow)
 
         async def begin() -> None:
             if self._channel.is_full:
@@ -234,9 +287,17 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket; what waits for an answer ends with `WorkerLostError`, and the worker exits."""
+        if self._lost is None:
+            self.fail(WorkerLostError("the connection to the worker was closed", code="worker.closed"))
         self._channel.close()
         self._output.close()
-        self._fail(WorkerLostError("the connection to the worker was closed", code="worker.closed"))
+
+    def fail(self, error: Exception) -> None:
+        """Close the socket and end everything that still waits with this error."""
+        self._channel.close()
+        self._output.close()
+        self._lose(error)
+        self._answers.fail(self._lost or error)
 
     @property
     def calls(self) -> tuple[int, ...]:
@@ -262,9 +323,8 @@ class Connection:
         self._channel.send(data)
 
     def _expire(self, pending: Pending, timeout_s: float) -> None:
-        if not pending.future.done():
-            self.cancel(pending.number, f"took longer than {timeout_s:g} s")
-            pending.future.set_exception(CallTimeoutError(f"the call took longer than {timeout_s:g} s"))
+        self.cancel(pending.number, f"took longer than {timeout_s:g} s")
+        pending.end(None, CallTimeoutError(f"the call took longer than {timeout_s:g} s"))
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -311,23 +371,18 @@ class Connection:
     def _on_end(self, broken: wire.ProtocolError | None) -> None:
         self._output.close()
         error = None if broken is None else WireError(f"a worker broke the wire protocol: {broken}")
-        self._fail(error or WorkerLostError("the worker closed its connection"))
+        self._lose(error or WorkerLostError("the worker closed its connection"))
+        if not self._keeps_calls and self._lost is not None:
+            self._answers.fail(self._lost)
         self._on_lost(error)
 
-    def _fail(self, error: WorkerLostError | WireError) -> None:
-        if self._lost is not None:
-            return
+    def _lose(self, error: Exception) -> None:
+        """Take no more requests."""
+        self._lost = error
         if isinstance(error, WireError):
             self._lost = WorkerLostError(error.message, code="worker.protocol", details=error.details)
             self._lost.__cause__ = error
-        else:
-            self._lost = error
-        if not self._greeting.done():
-            self._greeting.set_exception(error)
-            self._greeting.exception()  # may have no waiter
+        resolve(self._greeting, None, error)
         pings, self._pings = self._pings, {}
         for future in pings.values():
-            if not future.done():
-                future.set_exception(self._lost)
-                future.exception()
-        self._answers.fail(self._lost)
+            resolve(future, None, self._lost)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import toft_sdk.errors
-from toft import __version__
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
+from toft.kernel.version import VERSION
 from toft.plugins import environment_errors, environments, manifest, plugin_classes, plugins_yaml, projects
 from toft.plugins.registry import Registry
 from toft.plugins.sources import Source
@@ -246,7 +246,7 @@ class Installer:
             conda_env=wish.env_name,
             env_vars=dict(wish.env_vars),
             installed_at=clocks.rfc3339(self._clock.now()),
-            installer_version=__version__,
+            installer_version=VERSION,
             package_source=source.text,
         )
         runtime = manifest.Runtime(

@@ -56,12 +56,16 @@ class Instance:
     Attributes:
         id: Its name in this node; the plugin's own unless another was given.
         plugin: The plugin's name.
+        config: The whole configuration the plugin has.
+        options: How it is run.
         drift: How the running code differs from what the manifest recorded; None when it does not.
     """
 
     def __init__(self, name: str, parts: Parts) -> None:
         self.id = name
         self.plugin = parts.manifest.name
+        self.config: Mapping[str, Any] = parts.supervisor.config
+        self.options = parts.options
         self.drift: drift.Drift | None = None
         self._parts = parts
         self._supervisor = parts.supervisor
@@ -161,16 +165,6 @@ class Instance:
 
     # Configuring
 
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """Return the whole configuration the plugin has."""
-        return self._supervisor.config
-
-    @property
-    def options(self) -> instances.InstanceOptions:
-        """Return how it is run."""
-        return self._parts.options
-
     async def reconfigure(self, changes: Mapping[str, Any], *, replace: bool = False) -> None:
         """Change the configuration between two calls and remember it.
 
@@ -192,7 +186,7 @@ class Instance:
         except errors.NodeError:
             await self._supervisor.reconfigure(before)
             raise
-        parts.given = given
+        parts.given, self.config = given, config
 
     async def config_options(self) -> dict[str, Any]:
         """Return the values each setting can take right now; empty when the plugin cannot say."""
@@ -248,11 +242,6 @@ class Instance:
         return self._supervisor.state
 
     @property
-    def reason(self) -> str:
-        """Return why it is in that state."""
-        return self._supervisor.workers.lifecycle.reason
-
-    @property
     def is_enabled(self) -> bool:
         """Say whether it takes calls when it is ready."""
         return self._supervisor.enabled
@@ -266,7 +255,7 @@ class Instance:
             "instance": self.id,
             "plugin": self.plugin,
             "state": str(self.state),
-            "reason": self.reason,
+            "reason": supervised.workers.lifecycle.reason,
             "enabled": self.is_enabled,
             "pid": worker.pid if worker is not None else None,
             "uptime_s": self._parts.clock.monotonic() - self._loaded_at,

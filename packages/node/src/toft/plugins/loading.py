@@ -148,7 +148,7 @@ class Loader:
 
     @contextlib.contextmanager
     def _data_directory(self, plugin: str) -> Iterator[None]:
-        """Take the plugin's data directory away again when its first load fails, unless something is in it."""
+        """Take the plugin's data directory away when its first load fails, unless something is in it."""
         path = self._orders.place.data_directory(plugin)
         is_new = not path.exists()
         try:

@@ -9,65 +9,20 @@ import asyncio
 import dataclasses
 import secrets as randomness
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
+from toft.host.keeper import Isolation
 from toft.kernel import errors, ids, log, settings
-from toft.plugins import environments, install, instances, loading, logs, manifest, registry
+from toft.plugins import catalog, installed, loading, logs, provisioning
 from toft.plugins import instance as handles
+from toft.plugins.instances import InstanceRecord, Instances
+from toft.plugins.manifest import Manifest
 from toft.secrets.redaction import Redactor
 from toft.secrets.store import SecretStore
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.node")
-_STOP_S = 15.0
-
-
-class Monitor(Protocol):
-    """What looks at the machine when no plugin does."""
-
-    def status(self) -> dict[str, Any]:
-        """Return processor, memory and GPU figures; blocks."""
-        ...
-
-    def processes(self) -> list[dict[str, Any]]:
-        """Return what uses the GPUs; blocks."""
-        ...
-
-
-class Closes(Protocol):
-    """Something that is closed with the node."""
-
-    async def close(self) -> None:
-        """Give everything back."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PluginView:
-    """One installed plugin, for lists.
-
-    Attributes:
-        name: What it is called.
-        version: Its version.
-        state: `ready`, `disabled`, another state of its instance, or `installed` when it is not loaded here;
-            `broken` when its environment is not there.
-        environment: Hash of its environment; empty for one that toft did not make.
-        python: Version of its interpreter.
-        drift: Whether the running code says something else than its manifest; None when nobody looked.
-        instances: Loaded here, or remembered.
-        manifest: Everything that is known.
-    """
-
-    name: str
-    version: str
-    state: str
-    environment: str
-    python: str
-    drift: bool | None
-    instances: tuple[str, ...]
-    manifest: manifest.Manifest = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,115 +30,54 @@ class Rooms:
     """What a node is composed of; `toft.wiring` fills it in."""
 
     settings: settings.Settings
-    registry: registry.Registry
-    environments: environments.Environments
-    installer: install.Installer
-    records: instances.Instances
+    installed: installed.Installed
+    records: Instances
     loader: loading.Loader
     secrets: SecretStore
     redactor: Redactor
-    monitor: Monitor
-    isolation: Any = None
+    isolation: Isolation
 
 
 class Node:
     """The node.
 
     Attributes:
+        installed: The plugins that are installed.
         rooms: What it is composed of; for whoever needs more than the methods here.
     """
 
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
+        self.installed = rooms.installed
         self._instances: dict[str, handles.Instance] = {}
         self._loading: dict[str, asyncio.Lock] = {}
 
     # Installed plugins
 
-    async def plugins(self) -> list[PluginView]:
-        """Return every installed plugin, by name."""
-        found = await asyncio.to_thread(self.rooms.registry.list)
-        records = await self.rooms.records.list()
-        remembered: dict[str, list[instances.InstanceRecord]] = {}
-        for record in records:
-            remembered.setdefault(record.plugin, []).append(record)
-        return await asyncio.to_thread(
-            lambda: [self._view(each, remembered.get(each.name, [])) for each in found]
-        )
+    async def plugins(self) -> list[catalog.Entry]:
+        """Return every installed plugin, by name, with the state of what is loaded here."""
+        drifted = [each.plugin for each in self._instances.values() if each.drift is not None]
+        return [self._with_loaded(each) for each in await self.installed.list(drifted=drifted)]
 
-    def _view(self, found: manifest.Manifest, records: Sequence[instances.InstanceRecord]) -> PluginView:
-        loaded = [each for each in self._instances.values() if each.plugin == found.name]
-        own = next((each for each in loaded if each.id == found.name), None)
-        record = next((each for each in records if each.name == found.name), None)
-        digest = found.runtime.environment
-        is_there = (
-            self.rooms.environments.find(digest) if digest else Path(found.install.python_path).is_file()
-        )
+    def _with_loaded(self, entry: catalog.Entry) -> catalog.Entry:
+        loaded = [each for each in self.instances() if each.plugin == entry.name]
+        own = next((each for each in loaded if each.id == entry.name), None)
+        state = entry.state
         if own is not None:
-            state = str(own.state) if own.is_enabled else "disabled"
-        elif not is_there:
-            state = "broken"
-        else:
-            state = "disabled" if record is not None and not record.enabled else "installed"
-        return PluginView(
-            name=found.name,
-            version=found.code.version,
-            state=state,
-            environment=digest,
-            python=found.runtime.python_version,
-            drift=None if own is None else own.drift is not None,
-            instances=tuple(dict.fromkeys([each.id for each in loaded] + [each.name for each in records])),
-            manifest=found,
-        )
+            state = str(own.state) if own.is_enabled else catalog.DISABLED
+        names = sorted({*entry.instances, *(each.id for each in loaded)})
+        return dataclasses.replace(entry, state=state, instances=tuple(names))
 
-    async def manifest(self, name: str) -> manifest.Manifest:
-        """Return what is known of a plugin.
-
-        Raises:
-            NotFoundError: It is not installed; says which name is near.
-        """
-        return await asyncio.to_thread(self.rooms.registry.get, name)
-
-    async def find(
-        self,
-        task: str = "",
-        *,
-        category: str | None = None,
-        role: str | None = None,
-        domain: str | None = None,
-    ) -> list[manifest.Manifest]:
-        """Return the installed plugins that fit, the best first; nothing is imported for it."""
-        found = await asyncio.to_thread(
-            lambda: self.rooms.registry.find(task, category=category, role=role, domain=domain)
-        )
-        return list(found)
-
-    async def add(
-        self, source: str, *, force: bool = False, on_step: environments.Progress | None = None, **wish: Any
-    ) -> list[manifest.Manifest]:
-        """Install the plugins of a directory, wheel, requirement or `plugins.yaml`.
-
-        Args:
-            source: What to install.
-            force: Replace a plugin of the same name from elsewhere.
-            on_step: Told each step.
-            wish: The other fields of `toft.plugins.install.Wish`.
-        """
-        wanted = install.Wish(source=source, **{key: value for key, value in wish.items() if value})
-        return await self.rooms.installer.add(wanted, force=force, progress=on_step or environments.silent)
-
-    async def refresh(self, name: str, *, on_step: environments.Progress | None = None) -> manifest.Manifest:
-        """Build a plugin's environment anew and swap; instances that run here are reloaded by nobody."""
-        return await self.rooms.installer.refresh(name, progress=on_step or environments.silent)
-
-    async def remove(self, name: str, *, keep_environment: bool = False) -> bool:
+    async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
-        await self.unload_many([each.id for each in self._instances.values() if each.plugin == name])
-        removed = await asyncio.to_thread(
-            lambda: self.rooms.installer.remove(name, keep_environment=keep_environment)
-        )
-        await self.rooms.records.remove_all(name)
+        await self.unload_many([each.id for each in self.instances() if each.plugin == plugin])
+        removed = await self.installed.remove(plugin, keep_environment=keep_environment)
+        await self.rooms.records.remove_all(plugin)
         return removed
+
+    async def refresh(self, plugin: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
+        """Build a plugin's environment anew and swap; what is loaded here stays."""
+        return await self.installed.refresh(plugin, on_step=on_step)
 
     # Instances
 
@@ -324,7 +218,7 @@ class Node:
         found = self._instances.get(instance or plugin)
         if found is not None:
             return dict(found.config)
-        known = await self.manifest(plugin)
+        known = await self.installed.get(plugin)
         record = await self._record(plugin, instance)
         return self.rooms.loader.validator(known)(record.config)
 
@@ -354,7 +248,7 @@ class Node:
         if loaded is not None:
             await loaded.reconfigure(changes, replace=replace)
             return dict(loaded.config)
-        known = await self.manifest(plugin)
+        known = await self.installed.get(plugin)
         record = await self._record(plugin, instance)
         given = dict(changes) if replace else {**record.config, **changes}
         effective = self.rooms.loader.validator(known)(given)
@@ -367,7 +261,7 @@ class Node:
         if loaded is not None:
             await (loaded.enable() if enabled else loaded.disable())
             return
-        await self.manifest(plugin)
+        await self.installed.get(plugin)
         record = await self._record(plugin, instance)
         await self.rooms.records.put(dataclasses.replace(record, enabled=enabled))
 
@@ -391,26 +285,10 @@ class Node:
                 except (errors.NodeError, plugin_errors.PluginError) as error:
                     _log.warning("reload_failed", instance=each.id, error=str(error))
 
-    async def _record(self, plugin: str, instance: str | None) -> instances.InstanceRecord:
+    async def _record(self, plugin: str, instance: str | None) -> InstanceRecord:
         name = ids.check_name(instance or plugin, "instance name")
         found = await self.rooms.records.find(name)
-        return found or instances.InstanceRecord(name=name, plugin=plugin)
-
-    # The machine
-
-    async def system(self, what: str = "status") -> Any:
-        """Return what the machine is doing: `status`, or `processes` on its GPUs.
-
-        A loaded instance with the option `is_monitor` is asked first.
-        """
-        for each in self.instances():
-            if each.options.is_monitor:
-                try:
-                    return await each.monitor(what)
-                except (errors.NodeError, plugin_errors.PluginError) as error:
-                    _log.warning("monitor_failed", instance=each.id, error=str(error))
-        monitor = self.rooms.monitor
-        return await asyncio.to_thread(monitor.processes if what == "processes" else monitor.status)
+        return found or InstanceRecord(name=name, plugin=plugin)
 
     async def close(self) -> None:
         """End every instance side by side; bounded."""

@@ -77,11 +77,11 @@ class Stream(AsyncIterator[Any]):
     """
 
     def __init__(
-        self, flow: Flow, begin: Callable[[], Awaitable[None]], stop: Callable[[], None], call_id: int
+        self, flow: Flow, begin: Callable[[], Awaitable[None]] | None, stop: Callable[[], None], call_id: int
     ) -> None:
         self.call_id = call_id
         self._flow = flow
-        self._begin: Callable[[], Awaitable[None]] | None = begin
+        self._begin = begin
         self._stop = stop
 
     def __aiter__(self) -> Stream:
@@ -107,6 +107,14 @@ class Stream(AsyncIterator[Any]):
                 raise StopAsyncIteration
             await flow.wait()
         return flow.take()
+
+    def take_ready(self, limit: int) -> list[Any]:
+        """Return the chunks that are here already, at most so many."""
+        flow = self._flow
+        ready: list[Any] = []
+        while flow.chunks and len(ready) < limit:
+            ready.append(flow.take())
+        return ready
 
     async def aclose(self) -> None:
         """Stop; the call is cancelled when it has not ended."""

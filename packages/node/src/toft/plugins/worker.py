@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from toft.host import keeper
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
-from toft.plugins import calls, chunks, deaths, launch, pipes, stall
+from toft.plugins import calls, chunks, deaths, launch, stall
 from toft.plugins import errors as faults
 from toft.plugins.connection import Connection
 from toft.plugins.errors import WireError
@@ -95,23 +94,6 @@ class Crew:
         if on_line is not None:
             worker.on_line = on_line
         ours, theirs = socket.socketpair()
-        with theirs:
-            spec = keeper.SpawnSpec(
-                argv=order.argv,
-                env=order.env,
-                cwd=order.cwd,
-                fds=(theirs.fileno(),),
-                stdout=worker.stdout.write_fd,
-                stderr=worker.stderr.write_fd,
-                sandbox=order.sandbox,
-                limits=order.limits,
-            )
-            try:
-                process = await self._keeper.spawn(spec)
-            except BaseException:
-                ours.close()
-                worker.close_pipes()
-                raise
         connection = Connection(
             ours,
             segments=self._segments,
@@ -121,6 +103,23 @@ class Crew:
             numbers=numbers,
             keeps_calls=True,
         )
+        stdout, stderr = connection.output_fds
+        with theirs:
+            spec = keeper.SpawnSpec(
+                argv=order.argv,
+                env=order.env,
+                cwd=order.cwd,
+                fds=(theirs.fileno(),),
+                stdout=stdout,
+                stderr=stderr,
+                sandbox=order.sandbox,
+                limits=order.limits,
+            )
+            try:
+                process = await self._keeper.spawn(spec)
+            except BaseException:
+                connection.close()
+                raise
         worker.attach(process, connection)
         try:
             welcome = Welcome(
@@ -159,8 +158,6 @@ class Worker:
         self.lost: faults.WorkerLostError | None = None
         self.on_line: Callable[[LogLine], None] = lambda line: None
         self.started_at = 0.0
-        self.stdout = pipes.LinePipe(partial(self._take_text, "stdout"))
-        self.stderr = pipes.LinePipe(partial(self._take_text, "stderr"))
         self._instance = instance
         self._output = output
         self._cpu_s = cpu_s
@@ -183,8 +180,6 @@ class Worker:
         self.pid = process.pid
         self.started_at = self._clock.monotonic()
         self.is_alive = True
-        self.stdout.start()
-        self.stderr.start()
         self._reaping = asyncio.ensure_future(self._reap())
 
     # Calls
@@ -294,9 +289,6 @@ class Worker:
         self._output.add(line)
         self.on_line(line)
 
-    def _take_text(self, stream: str, text: str) -> None:
-        self.take_line(LogLine(self._clock.now(), stream, 0, text))
-
     # The end
 
     def watch(self, on_broken: Callable[[Any], None], on_lost: Callable[[Any, Exception], None]) -> None:
@@ -357,10 +349,8 @@ class Worker:
         exit_ = await self.process.wait()
         self._stop_taking()
         # Answers and lines that were on their way still count.
-        for ended in (self._connection_gone, self.stdout.ended, self.stderr.ended):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _LAST_WORDS_S)
-        self.close_pipes()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._connection_gone.wait(), _LAST_WORDS_S)
         error = self._ending or self._explain(exit_)
         if isinstance(error, faults.WorkerLostError):
             self.lost = error
@@ -384,8 +374,3 @@ class Worker:
         return deaths.classify(
             exit_, instance=self._instance, pid=self.pid, doing=", ".join(doing), lines=lines
         )
-
-    def close_pipes(self) -> None:
-        """Close both pipes; what stands in them is taken first."""
-        self.stdout.close()
-        self.stderr.close()

@@ -1,0 +1,123 @@
+"""The installed plugins of a node: added, looked at, renewed and removed; nothing here runs a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from toft.plugins import catalog, install, provisioning, registry, wishes
+from toft.plugins.environments import Environment, Environments
+from toft.plugins.manifest import Manifest
+
+
+class Installed:
+    """What `node.installed` is.
+
+    Args:
+        registry: Where manifests are.
+        catalog: Shows them with their state.
+        store: Where environments are.
+        installer: Adds and removes.
+    """
+
+    def __init__(
+        self,
+        registry: registry.Registry,
+        catalog: catalog.Catalog,
+        store: Environments,
+        installer: install.Installer,
+    ) -> None:
+        self._registry = registry
+        self._catalog = catalog
+        self._store = store
+        self._installer = installer
+
+    async def list(self, *, drifted: Sequence[str] = ()) -> list[catalog.Entry]:
+        """Return every plugin, by name, with its state."""
+        return await self._catalog.rows(drifted=drifted)
+
+    async def get(self, name: str) -> Manifest:
+        """Return what is known of a plugin.
+
+        Raises:
+            NotFoundError: It is not installed; says which name is near.
+        """
+        return await asyncio.to_thread(self._registry.get, name)
+
+    async def find(
+        self,
+        task: str = "",
+        *,
+        category: str | None = None,
+        role: str | None = None,
+        domain: str | None = None,
+        platform: str | None = None,
+    ) -> Sequence[Manifest]:
+        """Return the plugins that fit, the best first; nothing is imported for it."""
+        return await asyncio.to_thread(
+            lambda: self._registry.find(task, category=category, role=role, domain=domain, platform=platform)
+        )
+
+    async def variables(self, name: str) -> Sequence[catalog.Variable]:
+        """Return the environment variables a plugin declares, and whether each has a value."""
+        return await self._catalog.variables(name)
+
+    async def add(
+        self,
+        source: str,
+        *,
+        force: bool = False,
+        on_step: provisioning.Progress | None = None,
+        **wish: Any,
+    ) -> Sequence[Manifest]:
+        """Install the plugins of a directory, wheel, requirement or `plugins.yaml`.
+
+        Args:
+            source: What to install.
+            force: Replace a plugin of the same name from elsewhere.
+            on_step: Told each step.
+            wish: The other fields of `toft.plugins.wishes.Wish`.
+        """
+        return await self._installer.add(
+            _wish(source, wish), force=force, progress=on_step or provisioning.silent
+        )
+
+    async def refresh(self, name: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
+        """Build a plugin's environment anew beside the old one, then swap."""
+        return await self._installer.refresh(name, progress=on_step or provisioning.silent)
+
+    async def regenerate(self, name: str) -> Manifest:
+        """Ask the code again what it is; the environment stays."""
+        return await self._installer.regenerate(name)
+
+    async def remove(self, name: str, *, keep_environment: bool = False) -> bool:
+        """Take a plugin away; False when there was none."""
+        return await asyncio.to_thread(
+            lambda: self._installer.remove(name, keep_environment=keep_environment)
+        )
+
+    async def size(
+        self, source: str, *, on_step: provisioning.Progress | None = None, **wish: Any
+    ) -> provisioning.SizeEstimate:
+        """Say what installing would take, without installing."""
+        return await self._installer.size(_wish(source, wish), on_step or provisioning.silent)
+
+    async def check(self, name: str) -> Sequence[wishes.Finding]:
+        """Look whether a plugin can still run."""
+        return await self._installer.check(name)
+
+    async def environments(self) -> Sequence[Environment]:
+        """Return every environment."""
+        return await asyncio.to_thread(self._store.list)
+
+    async def collect_environments(self) -> Sequence[Environment]:
+        """Remove the environments that no plugin names and no worker runs from; return them."""
+        return await asyncio.to_thread(self._installer.collect)
+
+
+def _wish(source: str, fields: dict[str, Any]) -> wishes.Wish:
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "requirements" in given:
+        given["requirements"] = tuple(given["requirements"])
+    return wishes.Wish(source=source, **given)
