@@ -85,6 +85,10 @@ def test_types_the_reference_does_not_know_are_mended_from_the_dataclass(hosted)
         config.validate(described["config_schema"], {"modle": "x", "model": 3}, described["config_defaults"])
 
 
+def test_a_schema_does_not_depend_on_where_the_data_is(hosted, tmp_path):
+    assert str(tmp_path) not in repr(hosted.describe())
+
+
 def test_directories_and_variables_are_there_before_the_import(hosted, tmp_path):
     module = sys.modules["words_plugin.plugin"]
     assert str(tmp_path / "data" / "words") == module.DATA_AT_IMPORT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import platform
 import types
 
@@ -160,7 +161,7 @@ def _config_schema(kind: type[Any], told: Mapping[str, Any], make: Callable[[], 
         return schema
     annotations = _annotations(kind)
     mended = {
-        name: _mended(each, annotations.get(name)) if isinstance(each, dict) else each
+        name: _mended(_portable(each), annotations.get(name)) if isinstance(each, dict) else each
         for name, each in properties.items()
     }
     return {"type": "object", **schema, "properties": mended}
@@ -169,6 +170,14 @@ def _config_schema(kind: type[Any], told: Mapping[str, Any], make: Callable[[], 
 def _annotations(kind: type[Any]) -> dict[str, Any]:
     config = getattr(kind, "config_class", None)
     return hints.of_class(config) if isinstance(config, type) else {}
+
+
+def _portable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Leave out a default inside the data directory, which is another for each worker."""
+    data = os.environ.get("CJM_DATA_DIR")
+    if data and isinstance(schema.get("default"), str) and data in schema["default"]:
+        return {word: value for word, value in schema.items() if word != "default"}
+    return schema
 
 
 def _mended(schema: dict[str, Any], annotation: Any) -> dict[str, Any]:
