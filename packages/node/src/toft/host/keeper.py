@@ -118,6 +118,7 @@ class Process:
     Attributes:
         pid: The process itself, in the node's PID namespace.
         started: When, in seconds since boot; with the pid it names the process for good.
+        root: What everything it starts descends from: the first process of its namespace, or itself.
         limits: What enforces `memory` and `pids`: `cgroup v1`, `cgroup v2` or (each process alone) `rlimit`.
     """
 
@@ -125,7 +126,7 @@ class Process:
         self.pid: int = message["pid"]
         self.started: float = message["started"]
         self.limits: dict[str, str] = message["limits"]
-        self._root: int = message["root"]
+        self.root: int = message["root"]
         self._was_killed = False
         self._pidfd = pidfd
         self._root_pidfd = root_pidfd
@@ -163,8 +164,8 @@ class Process:
 
     def tree(self) -> list[int]:
         """Return the live pids, the process itself first. Reads /proc: call it in a thread from a loop."""
-        found = [stat.pid for stat in process_tree.descendants(self._root)]
-        if self._root == self.pid and self.exit is None:
+        found = [stat.pid for stat in process_tree.descendants(self.root)]
+        if self.root == self.pid and self.exit is None:
             found.insert(0, self.pid)
         return found
 

@@ -186,6 +186,18 @@ class Groups:
         self._unremoved = [group for group in self._unremoved if not group.remove()]
 
 
+def probe() -> dict[str, str]:
+    """Return what would hold each limit here, found out by making a group and removing it."""
+    groups = Groups()
+    try:
+        group = groups.make(0, 1 << 30, 100)
+    except OSError:
+        return {"memory": "rlimit", "pids": "rlimit"}
+    group.remove()
+    groups.close()
+    return group.mechanisms
+
+
 def _hierarchies(proc: str) -> list[tuple[int, tuple[str, ...], list[str]]]:
     """Return (version, controllers, directories to try) for what controls memory and processes."""
     mine = _own_groups(f"{proc}/self/cgroup")
