@@ -180,6 +180,8 @@ def reach_kernel(facts):
     yield "read the kernel's log", lambda: call(libc.klogctl, 3, ctypes.create_string_buffer(9), 9)
     yield "take a better priority", lambda: os.nice(-5)
     yield "become root again", lambda: call(libc.setresuid, 0, 0, 0) if os.getuid() else os.setgroups([4])
+    if os.uname().machine == "x86_64":
+        yield "look at the user's keyring", lambda: call(libc.syscall, 250, 6, -4, None, 0)
     yield "reach an abstract socket", lambda: connect(b"\0" + facts["abstract"].encode())
     yield "reach a system service", lambda: connect(facts["service"].encode())
 

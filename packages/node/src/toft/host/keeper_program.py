@@ -211,7 +211,8 @@ class _Keeper:
         """
         if self._with_namespaces:
             return False
-        by_parent = process_tree.children()
+        # Dead ones count until they are reaped, so that nothing of a worker is left when its end is told.
+        by_parent = process_tree.children(with_dead=True)
         me = os.getpid()
         orphans = [stat for stat in by_parent.get(me, ()) if stat.pid not in self._started]
         for orphan in orphans:

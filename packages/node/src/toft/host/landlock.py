@@ -72,7 +72,7 @@ def restrict_files(plan: sandbox.Plan) -> None:
         _WRITE_FILE | _CHANGE_DIRECTORY | (_REFER if found >= 2 else 0) | (_TRUNCATE if found >= 3 else 0)
     )
     ruleset = _Ruleset(writes | _READS)
-    hidden = [os.path.realpath(path) for path in plan["hidden"]]
+    hidden = [sandbox.resolve(path, "the hidden directory") for path in plan["hidden"]]
     beside = _beside([*hidden, "/dev"])
     for path in beside:
         ruleset.allow_if_there(path, _READS)

@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 
-from toft.host import landlock, limits, namespaces, sandbox
+from toft.host import landlock, limits, namespaces, sandbox, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` costs every keeper 0.7 MB
@@ -117,6 +117,7 @@ class Child:
                 landlock.restrict_scope()
             else:
                 landlock.restrict_files(plan)
+            seccomp.restrict(network=plan is None or plan["network"])
             self._become_worker()
         os._exit(127)
 
@@ -130,6 +131,7 @@ class Child:
         namespaces.forbid_new_privileges()
         namespaces.drop_capabilities()
         landlock.restrict_scope()
+        seccomp.restrict(network=True)  # where there is to be none, the namespace has none
 
     def _die_with_keeper(self) -> None:
         namespaces.die_with_parent()

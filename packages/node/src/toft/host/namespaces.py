@@ -84,7 +84,8 @@ def syscall(step: str, number: int, *arguments: int | bytes | ctypes.Array[ctype
     return _checked(step, int(_libc.syscall(ctypes.c_long(number), *passed)))
 
 
-def _prctl(step: str, option: int, *values: int) -> int:
+def prctl(step: str, option: int, *values: int) -> int:
+    """Change something about this process; a failure names the step."""
     padded = [*values, 0, 0, 0, 0][:4]
     return _checked(step, int(_libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(v) for v in padded))))
 
@@ -121,12 +122,12 @@ def enter_user_namespace() -> None:
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when the process that forked it dies."""
-    _prctl("tie to the parent", _PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl("tie to the parent", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent has died."""
-    _prctl("adopt orphans", _PR_SET_CHILD_SUBREAPER, 1)
+    prctl("adopt orphans", _PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_name(name: str) -> None:
@@ -137,12 +138,12 @@ def set_name(name: str) -> None:
 
 def forbid_inspection() -> None:
     """Nobody without capabilities may trace this process or read its memory, files and environment."""
-    _prctl("forbid inspection", _PR_SET_DUMPABLE, 0)
+    prctl("forbid inspection", _PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> None:
     """Set-user-id programs and file capabilities give nothing any more, to this process or its children."""
-    _prctl("forbid new privileges", _PR_SET_NO_NEW_PRIVS, 1)
+    prctl("forbid new privileges", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def drop_capabilities() -> None:
@@ -152,10 +153,10 @@ def drop_capabilities() -> None:
     process may not lock the bits and the bounding set as well, that is enough.
     """
     with contextlib.suppress(SetupError):
-        _prctl("lock the secure bits", _PR_SET_SECUREBITS, _SECURE_BITS)
-        _prctl("clear ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        prctl("lock the secure bits", _PR_SET_SECUREBITS, _SECURE_BITS)
+        prctl("clear ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
         for capability in range(64):  # the first one this kernel does not know ends it
-            _prctl("drop the bounding set", _PR_CAPBSET_DROP, capability)
+            prctl("drop the bounding set", _PR_CAPBSET_DROP, capability)
     header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0), 8)
     nothing = ctypes.create_string_buffer(24)
     _checked("drop capabilities", int(_libc.capset(header, nothing)))

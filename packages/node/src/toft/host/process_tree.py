@@ -52,11 +52,11 @@ def scan() -> Iterator[Stat]:
             yield stat
 
 
-def children() -> dict[int, list[Stat]]:
-    """Return the live children of each process; a process that has ended and was not reaped is not alive."""
+def children(*, with_dead: bool = False) -> dict[int, list[Stat]]:
+    """Return the children of each process, those that ended and were not reaped only when asked for."""
     found: dict[int, list[Stat]] = {}
     for stat in scan():
-        if stat.state not in "ZX":
+        if with_dead or stat.state not in "ZX":
             found.setdefault(stat.parent, []).append(stat)
     return found
 

@@ -62,7 +62,7 @@ class _Place:
     """Something that is attached again after everything has been made read-only or masked."""
 
     def __init__(self, path: str, purpose: str, *, writable: bool) -> None:
-        self.path = _real(path, purpose)
+        self.path = resolve(path, purpose)
         self._purpose = purpose
         self._is_directory = os.path.isdir(self.path)
         self._copied = namespaces.copy_mounts(self.path, purpose)
@@ -86,7 +86,7 @@ class _Mask:
     """A directory that shows as empty."""
 
     def __init__(self, path: str) -> None:
-        self.path = _real(path, "the hidden directory")
+        self.path = resolve(path, "the hidden directory")
 
     def attach(self) -> None:
         """Cover it, unless a mask further up covers it already."""
@@ -94,7 +94,7 @@ class _Mask:
             namespaces.mount("tmpfs", self.path, _SAFE | namespaces.MOUNT_NO_EXEC, "mode=0555,size=1m")
 
 
-def _real(path: str, purpose: str) -> str:
+def resolve(path: str, purpose: str) -> str:
     """Resolve symbolic links now: a mask and what is placed over it must mean the same directory."""
     try:
         real = os.path.realpath(path, strict=True)
