@@ -85,6 +85,15 @@ def test_settings_in_the_home_are_read(tmp_path: Path) -> None:
     assert read.models_dir == home / "models"
 
 
+def test_lists_of_paths_start_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / "toft.toml").write_text('wheelhouses = ["wheels", "/srv/wheels"]\n')
+    read = settings.read({}, directory=tmp_path)
+    assert read.wheelhouses == (tmp_path / "wheels", Path("/srv/wheels"))
+    (tmp_path / "toft.toml").write_text('wheelhouses = "wheels"\n')
+    with pytest.raises(errors.UsageError, match="a list of paths"):
+        settings.read({}, directory=tmp_path)
+
+
 def test_unknown_settings_are_refused_all_at_once_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "toft.toml").write_text("load_stal_s = 5\nzzz = 1\n")
     with pytest.raises(errors.UsageError) as caught:

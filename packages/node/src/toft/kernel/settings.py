@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "TOFT_OFFLINE": "offline",
     "TOFT_CONDA_TOOL": "conda_tool",
     "TOFT_CONDA_PREFIX": "conda_prefix",
+    "TOFT_MICROMAMBA_SOURCE": "micromamba_source",
+    "TOFT_MICROMAMBA_SHA256": "micromamba_sha256",
 }
 _CHOICES = {
     "isolation": ("auto", "namespaces", "plain"),
@@ -41,8 +43,12 @@ class Settings:
         models_dir: A directory every plugin may read; its path is in the worker's `TOFT_MODELS_DIR`.
         isolation: `namespaces`, `plain`, or `auto` for the best this machine allows.
         offline: Never use the network to build an environment.
+        wheelhouses: Directories of wheels, looked in beside the index; all there is when offline.
+        python_downloads: Let uv download a Python when none that fits is found.
         conda_tool: What builds an environment from `environment.yml`.
-        conda_prefix: Where a project-local micromamba lives.
+        conda_prefix: Where a project-local micromamba lives; below the home when not set.
+        micromamba_source: Path or address of a micromamba release, for `toft env setup-runtime`.
+        micromamba_sha256: What that file must hash to.
         plugins_file: The list `plugin add` takes when it is given none.
         detect_drift: Compare a plugin's live schema with its manifest when it is loaded.
         load_stall_s: Seconds without any sign of progress after which loading or initialising is ended.
@@ -63,8 +69,12 @@ class Settings:
     models_dir: Path | None = None
     isolation: str = "auto"
     offline: bool = False
+    wheelhouses: tuple[Path, ...] = ()
+    python_downloads: bool = False
     conda_tool: str = "auto"
     conda_prefix: Path | None = None
+    micromamba_source: str | None = None
+    micromamba_sha256: str | None = None
     plugins_file: Path = Path("plugins.yaml")
     detect_drift: bool = True
     load_stall_s: float = 60.0
@@ -195,6 +205,8 @@ _TRUTH = {
 
 
 def _convert(kind: Any, value: Any, base: Path) -> Any:
+    if kind == tuple[Path, ...]:
+        return tuple(_convert(Path, each, base) for each in _convert(tuple[str, ...], value, base))
     if Path in (kind, *get_args(kind)):
         return (base / Path(value).expanduser()).absolute()
     if kind is bool:
@@ -214,4 +226,6 @@ def _convert(kind: Any, value: Any, base: Path) -> Any:
 
 def _word(kind: Any) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    if kind == tuple[Path, ...]:
+        return "a list of paths"
     return words.get(kind, "a path" if Path in (kind, *get_args(kind)) else "a list of texts")
