@@ -44,7 +44,7 @@ def find_writer(kind: type) -> Callable[[Encoder, Any, int], Any]:
 
 
 def _check(dtype: Any) -> str:
-    if dtype.kind not in _KINDS or dtype.hasobject:
+    if dtype.kind not in _KINDS or dtype.hasobject or dtype.itemsize == 0:
         raise Refused(
             f"has the numpy type {dtype}, which is not made of plain numbers or text of fixed length"
         )
@@ -99,7 +99,7 @@ def _dtype(np: Any, name: Any) -> Any:
     if type(name) is not str or len(name) > 40:
         raise ValueError("an array has no type")
     dtype = np.dtype(name)
-    if dtype.kind not in _KINDS or dtype.hasobject:
+    if dtype.kind not in _KINDS or dtype.hasobject or dtype.itemsize == 0:
         raise ValueError(f"an array has the type {ascii(name)}")
     return dtype
 
@@ -126,14 +126,15 @@ def read_array(coder: Decoder, tree: Any, depth: int) -> Any:
         return Array(str(tree["d"])[:40], shape, is_fortran, bytearray(coder.content(tree)))
     dtype = _dtype(np, tree["d"])
     data = coder.data(tree)
-    flat = data.array(np) if hasattr(data, "array") else np.frombuffer(bytearray(data), np.uint8)
     count = 1
     for size in shape:
         count *= size
-    if count * dtype.itemsize != flat.nbytes:
+    if count * dtype.itemsize != (data.size if hasattr(data, "is_taken") else len(data)):
         raise ValueError("an array does not fit its bytes")
-    if dtype.itemsize == 0 or count == 0:
+    if count == 0:
         return np.empty(shape, dtype, order="F" if is_fortran else "C")
+    # Either way the array is writable, and nobody else's.
+    flat = data.array(np) if hasattr(data, "is_taken") else np.frombuffer(bytearray(data), np.uint8)
     typed = flat.view(dtype)
     return typed.reshape(shape[::-1]).T if is_fortran else typed.reshape(shape)
 
@@ -146,4 +147,4 @@ def read_scalar(coder: Decoder, tree: Any, depth: int) -> Any:
     dtype = _dtype(np, tree["d"])
     if len(raw) != dtype.itemsize:
         raise ValueError("a scalar does not fit its bytes")
-    return np.frombuffer(raw, dtype)[0] if raw else dtype.type()
+    return np.frombuffer(raw, dtype)[0]

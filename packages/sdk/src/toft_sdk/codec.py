@@ -262,6 +262,10 @@ def decode(tree: Any, buffers: list[Any] | tuple[Any, ...] = ()) -> Any:
         raise
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"a tagged value is malformed: {type(error).__name__}: {error}") from None
+    finally:
+        for data in buffers:
+            if hasattr(data, "is_taken"):
+                data.release()  # only what no array lives in
 
 
 class Decoder:
@@ -315,7 +319,7 @@ class Decoder:
     def content(self, tree: Any) -> Any:
         """Return the buffer a tag names as something bytes-like; it must be copied."""
         data = self.data(tree)
-        return data.view() if hasattr(data, "view") else data
+        return data.view() if hasattr(data, "is_taken") else data
 
 
 def _read_pairs(coder: Decoder, tree: Any, depth: int) -> Any:

@@ -142,7 +142,11 @@ def _write_dataclass(coder: Encoder, value: Any, depth: int) -> Any:
     coder.enter(value, depth)
     tree = coder.fields({name: getattr(value, name) for name in names}, depth)
     coder.leave(value)
-    return {TAG: "dataclass", "c": _type_name(type(value)), "v": list(tree.items())}
+    return {
+        TAG: "dataclass",
+        "c": _type_name(type(value)),
+        "v": [[name, item] for name, item in tree.items()],
+    }
 
 
 def _is_field(field: Any) -> bool:
@@ -153,13 +157,14 @@ def _write_record(coder: Encoder, value: Any, depth: int) -> Any:
     coder.enter(value, depth)
     tree = coder.fields(value, depth)
     coder.leave(value)
-    return {TAG: "dataclass", "c": value.type_name, "v": list(tree.items())}
+    return {TAG: "dataclass", "c": value.type_name, "v": [[name, item] for name, item in tree.items()]}
 
 
 def _write_enum(coder: Encoder, value: Any, depth: int) -> Any:
+    kind = _type_name(type(value))
     return {
         TAG: "enum",
-        "c": _type_name(type(value)),
+        "c": kind,
         "n": value.name,
         "v": coder.encode(value.value, depth + 1),
     }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from toft_sdk.calls import WorkerCall
     from toft_sdk.capture import Capture
+    from toft_sdk.segments import Segments
 
 _TICK_S = 0.003
 _PARK_AFTER = 300  # ticks without a call: about a second
@@ -35,6 +36,7 @@ class Sentinel:
         running: The requests that run now, by number.
         read_lock: Held by whoever reads the socket.
         capture: What the plugin prints; None when the host made no pipes.
+        segments: Bulk memory; None until there is a large value.
     """
 
     def __init__(self, socket: int, read: Callable[[], None], above: Callable[[int], int]) -> None:
@@ -42,6 +44,7 @@ class Sentinel:
         self.running: dict[int, WorkerCall] = {}
         self.read_lock = allocate_lock()
         self.capture: Capture | None = None
+        self.segments: Segments | None = None
         self._socket = socket
         self._take_in = read
         self._is_parked = True
@@ -132,6 +135,8 @@ class Sentinel:
     def _flush(self) -> None:
         for call in list(self.running.values()):
             call.flush_progress()
+        if self.segments is not None:
+            self.segments.give_back()
 
     def _drain(self) -> None:
         try:  # noqa: SIM105 - contextlib costs a worker 3 ms

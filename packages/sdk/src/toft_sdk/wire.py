@@ -20,7 +20,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Sequence
+    from typing import Any, Callable, Sequence
 
 PROTOCOL = 1
 MAX_HEADER = 128 << 20
@@ -76,8 +76,14 @@ def parse(raw: bytes | bytearray) -> tuple[list[Any], bool]:
     return header, MARK in text
 
 
-def slices(places: Any, tail: bytes | bytearray) -> list[Any]:
-    """Cut a tail by the places a header gives: a size, or [segment, size] which stays as it is."""
+def slices(places: Any, tail: bytes | bytearray, lease: Callable[[int, int], Any] | None) -> list[Any]:
+    """Return the buffers at the places a header gives: a size in the tail, or [segment, size].
+
+    Args:
+        places: From the header.
+        tail: Of the frame.
+        lease: Returns what lies in a segment; None where there are no segments.
+    """
     cut: list[Any] = []
     if type(places) is not list:
         raise ProtocolError("the places of the buffers are not a list")
@@ -89,7 +95,9 @@ def slices(places: Any, tail: bytes | bytearray) -> list[Any]:
             cut.append(tail[at : at + place])
             at += place
         elif type(place) is list and len(place) == 2 and type(place[0]) is int and type(place[1]) is int:
-            cut.append(place)
+            if lease is None:
+                raise ProtocolError("a buffer is in a segment, and there are none")
+            cut.append(lease(place[0], place[1]))
         else:
             raise ProtocolError("a place of a buffer is neither a size nor a segment and a size")
     if at != len(tail):

@@ -20,11 +20,13 @@ from toft_sdk.errors import FatalError
 from toft_sdk.link import Link, above
 from toft_sdk.sentinel import Sentinel
 from toft_sdk.threads import Threads
-from toft_sdk.wire import PROTOCOL, EncodeError, ProtocolError, decode, encode, slices
+from toft_sdk.wire import INLINE_BYTES, PROTOCOL, EncodeError, ProtocolError, decode, encode, slices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
+
+    from toft_sdk.segments import Segments
 
 _MAX_THREADS = 64
 
@@ -42,10 +44,13 @@ class Worker:
         self._sentinel = Sentinel(link.fileno(), self.read, above)
         self._streams = [TaggedStream(sys.stdout, "stdout", link), TaggedStream(sys.stderr, "stderr", link)]
         self._capture: Capture | None = None
+        self._segments: Segments | None = None
+        self._has_segments = "segments" in welcome.get("capabilities", ())
         self._kinds: dict[str, Callable[[list[Any], Any], None]] = {
             "cancel": self._on_cancel,
             "credit": self._on_credit,
             "ping": self._on_ping,
+            "segment": self._on_segment,
         }
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -118,7 +123,7 @@ class Worker:
             call = WorkerCall(self.link, number, op, window, tree)
             self._calls[number] = call
             if tagged or tail:
-                call.buffers = slices(places[0], tail) if places else ()
+                call.buffers = slices(places[0], tail, self._lease) if places else ()
                 call.is_tagged = True
             if self._threads is not None and op in ("call", "stream"):
                 self._threads.submit(call)
@@ -129,6 +134,23 @@ class Worker:
         if found is None:
             raise ProtocolError(f"unknown kind {ascii(kind)[:60]}")
         found(header, tail)
+
+    def _lease(self, number: int, size: int) -> Any:
+        if self._segments is None:
+            raise ProtocolError("a buffer is in a segment, and none was sent")
+        return self._segments.lease(number, size)
+
+    def _bulk(self) -> Segments:
+        if self._segments is None:
+            from toft_sdk.segments import Segments  # noqa: PLC0415 - most workers never see a large value
+
+            self._segments = self._sentinel.segments = Segments(self.link)
+            self._kinds["forget"] = self._segments.on_forget
+            self._kinds["grant"] = self._segments.on_grant
+        return self._segments
+
+    def _on_segment(self, header: list[Any], tail: Any) -> None:
+        self._bulk().on_segment(header, tail)
 
     def _on_cancel(self, header: list[Any], tail: Any) -> None:
         call = self._calls.get(header[1])
@@ -174,6 +196,9 @@ class Worker:
             self._finish(call, error, None)
         else:
             self._finish(call, None, value)
+        value = None
+        if self._segments is not None:
+            self._segments.give_back()
 
     def _finish(self, call: WorkerCall, error: BaseException | None, value: Any) -> None:
         if self._capture is not None:
@@ -183,11 +208,16 @@ class Worker:
                 stream.finish(call)
         call.flush_progress()
         call.is_done = True
+        call.tree = call.buffers = None
+        if self._segments is not None:
+            self._segments.give_back()  # before the answer, so that the next call finds its segment warm
         if error is None:
             try:
                 self._send_value("result", call, value)
             except EncodeError as refused:
                 error = unencodable(refused)
+            except BaseException as failed:  # noqa: BLE001 - the worker loop: a value may do anything when it is read
+                error = failed
         self._calls.pop(call.number, None)
         self._sentinel.running.pop(call.number, None)
         if error is not None:
@@ -198,8 +228,16 @@ class Worker:
         if not buffers:
             self.link.send([kind, call.number, tree])
             return
-        inline = [data.to_bytes() if hasattr(data, "to_bytes") else data for data in buffers]
-        self.link.send([kind, call.number, tree, [len(data) for data in inline]], inline)
+        places: list[Any] = []
+        inline: list[Any] = []
+        for data in buffers:
+            size = data.nbytes if hasattr(data, "nbytes") else len(data)
+            if size >= INLINE_BYTES and self._has_segments:
+                places.append(self._bulk().put(data, size, call, self.wait))
+            else:
+                inline.append(data.to_bytes() if hasattr(data, "copy_into") else data)
+                places.append(size)
+        self.link.send([kind, call.number, tree, places], inline)
 
     def _perform(self, op: str, arguments: Any) -> Any:
         hosted = self._hosted
@@ -314,7 +352,7 @@ def hello() -> dict[str, Any]:
         "language": "python",
         "version": ".".join(map(str, sys.version_info[:3])),
         "pid": os.getpid(),
-        "capabilities": ["output", "stacks"],
+        "capabilities": ["output", "segments", "stacks"],
     }
 
 

@@ -18,7 +18,7 @@ OnEnd = Callable[[Any, Exception | None], None]
 class Pending:
     """A request whose answer is still to come."""
 
-    __slots__ = ("number", "on_end", "on_progress", "on_usage", "stream")
+    __slots__ = ("cancelled", "is_sent", "number", "on_end", "on_progress", "on_usage", "stream")
 
     def __init__(
         self,
@@ -33,6 +33,8 @@ class Pending:
         self.on_progress = on_progress
         self.on_usage = on_usage
         self.stream = stream
+        self.is_sent = True  # False while a large value is still being copied
+        self.cancelled: str | None = None  # why, when that was before it was sent
 
     def end(self, value: Any, error: Exception | None) -> None:
         """Give the answer to whoever waits for it."""
@@ -45,12 +47,17 @@ class Pending:
 class Answers:
     """The table of requests by number.
 
+    Args:
+        lease: Returns what the worker put into a segment.
+
     Attributes:
         pending: What still waits.
         kinds: What to do with each kind of frame that belongs to a request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lease: Callable[[int, int], Any]) -> None:
+        self._lease = lease
+        self._loop = asyncio.get_running_loop()
         self.pending: dict[int, Pending] = {}
         self._last = 0
         self.kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
@@ -85,7 +92,7 @@ class Answers:
         tree = header[2]
         if not tagged and not tail:
             return tree
-        return wire.decode(tree, wire.slices(header[3], tail) if len(header) > 3 else ())
+        return wire.decode(tree, wire.slices(header[3], tail, self._lease) if len(header) > 3 else ())
 
     def _on_result(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         pending = self.find(header[1])
@@ -115,13 +122,16 @@ class Answers:
 
     def _on_progress(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         pending = self.find(header[1])
+        share, text = float(header[2]), str(header[3])
         if pending is not None and pending.on_progress is not None:
-            pending.on_progress(float(header[2]), str(header[3]))
+            # Not called from here: what it raises is its own fault, not the worker's.
+            self._loop.call_soon(pending.on_progress, share, text)
 
     def _on_usage(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         pending = self.find(header[1])
+        units = {str(unit): float(count) for unit, count in dict(header[2]).items()}
         if pending is not None and pending.on_usage is not None:
-            pending.on_usage({str(unit): float(count) for unit, count in dict(header[2]).items()})
+            self._loop.call_soon(pending.on_usage, units)
 
 
 def resolve(future: asyncio.Future[Any], value: Any, error: Exception | None) -> None:

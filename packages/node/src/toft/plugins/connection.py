@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from toft.kernel import clock as clocks
+from toft.kernel.errors import UnavailableError
 from toft.plugins.answers import Answers, OnEnd, OnProgress, OnUsage, Pending, resolve
 from toft.plugins.channel import Channel
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
 from toft.plugins.output import Output
-from toft.plugins.segments import SegmentPool
+from toft.plugins.segments import Load, SegmentPool, Segments
 from toft.plugins.streams import Flow, Stream
 from toft_sdk import wire
+from toft_sdk.errors import CancelledError
 
 WINDOW = 256
 _PATIENCE_S = 0.5
@@ -59,10 +61,11 @@ class Connection:
         self._on_lost = on_lost
         self._on_beat = on_beat
         self._clock = clock
-        self._segments = segments
         self._numbers = itertools.count(1) if numbers is None else numbers
         self._keeps_calls = keeps_calls
-        self._answers = Answers()
+        self._bulk = Segments(segments, self._announce, self._loop)
+        self._answers = Answers(self._bulk.lease)
+        self._copying: set[asyncio.Future[None]] = set()
         self._pending = self._answers.pending
         self._pings: dict[int, asyncio.Future[Beat]] = {}
         self._greeting: asyncio.Future[Hello] = self._loop.create_future()
@@ -70,6 +73,8 @@ class Connection:
         self._kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
             **self._answers.kinds,
             "log": self._on_log_frame,
+            "want": self._bulk.on_want,
+            "release": self._bulk.on_release,
             "pong": self._on_pong,
             "protocol_error": self._on_protocol_error,
         }
@@ -106,7 +111,7 @@ class Connection:
         return hello
 
     def _send_welcome(self, welcome: Welcome, hello: Hello) -> None:
-        fields = welcome.to_dict(frozenset())
+        fields = welcome.to_dict(hello.capabilities & {"segments"})
         fds: list[int] = []
         if "output" in hello.capabilities and self._output.writing:
             fields["output"] = True
@@ -198,6 +203,7 @@ class Connection:
             PluginError: The arguments cannot cross; `on_end` is not called.
             WorkerLostError: The worker is gone; `on_end` is not called.
         """
+        self._refuse_when_full()
         number = next(self._numbers) if call_id is None else call_id
         self._begin(Pending(number, on_end, on_progress, on_usage), op, 0, arguments)
         return number
@@ -214,6 +220,7 @@ class Connection:
         call_id: int | None = None,
     ) -> Stream:
         """Ask for a stream without waiting; as `begin`, and a stream nobody reads any more still ends."""
+        self._refuse_when_full()
         number = next(self._numbers) if call_id is None else call_id
         flow = Flow(window, lambda count: self._send(["credit", number, count]))
         self._begin(Pending(number, on_end, on_progress, on_usage, flow), op, window, arguments)
@@ -254,8 +261,13 @@ class Connection:
 
     def cancel(self, call_id: int, reason: str = "cancelled") -> None:
         """Ask the worker to stop one call; of a finished one nothing happens."""
-        if call_id in self._pending:
+        pending = self._pending.get(call_id)
+        if pending is None:
+            return
+        if pending.is_sent:
             self._send(["cancel", call_id, reason])
+        else:
+            pending.cancelled = reason
 
     async def ping(self, *, stacks: bool = False) -> Beat:
         """Ask what the worker is doing; answered while a call runs, unless C code holds the interpreter lock.
@@ -306,6 +318,10 @@ class Connection:
 
     # -- sending ---------------------------------------------------------------------------------------------
 
+    def _refuse_when_full(self) -> None:
+        if self._channel.is_full:
+            raise UnavailableError("the worker does not read what it is sent", code="worker.not_reading")
+
     def _send(self, header: list[Any]) -> None:
         self._channel.send(wire.pack(header))
 
@@ -313,14 +329,53 @@ class Connection:
         if self._lost is not None:
             raise self._lost
         tree, buffers = wire.encode(arguments)
-        number = pending.number
-        if buffers:
+        header = ["request", pending.number, op, window, tree]
+        if not buffers:
+            data = wire.pack(header)
+            self._answers.add(pending)
+            self._channel.send(data)
+        elif self.hello is None or "segments" not in self.hello.capabilities:
             inline = [data.to_bytes() if hasattr(data, "copy_into") else data for data in buffers]
-            data = wire.pack(["request", number, op, window, tree, [len(each) for each in inline]], inline)
+            self._send_bulk(pending, header, [len(data) for data in inline], inline)
         else:
-            data = wire.pack(["request", number, op, window, tree])
+            load = self._bulk.allot(buffers)
+            if load.is_large:
+                copying = asyncio.ensure_future(self._copy_and_send(pending, header, load))
+                self._copying.add(copying)
+                copying.add_done_callback(self._copying.discard)
+                pending.is_sent = False
+                self._answers.add(pending)
+            else:
+                load.copy()
+                self._send_bulk(pending, header, load.places, load.inline)
+
+    def _send_bulk(self, pending: Pending, header: list[Any], places: list[Any], inline: list[Any]) -> None:
+        data = wire.pack([*header, places], inline)
         self._answers.add(pending)
         self._channel.send(data)
+
+    async def _copy_and_send(self, pending: Pending, header: list[Any], load: Load) -> None:
+        """Copy in a thread: 100 MB take 10 ms or more, and numpy lets go of the interpreter lock for it."""
+        await self._loop.run_in_executor(None, load.copy)
+        if not self._channel.is_open:
+            return  # the worker is lost, and with it the segments
+        waits = self._pending.get(pending.number) is pending
+        if not waits or pending.cancelled is not None:
+            self._bulk.take_back(load.segments)
+            if waits:
+                del self._pending[pending.number]
+                pending.end(None, CancelledError(pending.cancelled or ""))
+            return
+        pending.is_sent = True
+        try:
+            self._send_bulk(pending, header, load.places, load.inline)
+        except wire.EncodeError as error:
+            self._bulk.take_back(load.segments)
+            del self._pending[pending.number]
+            pending.end(None, error)
+
+    def _announce(self, header: list[Any], fds: Iterable[int]) -> None:
+        self._channel.send(wire.pack(header), tuple(fds))
 
     def _expire(self, pending: Pending, timeout_s: float) -> None:
         self.cancel(pending.number, f"took longer than {timeout_s:g} s")
@@ -382,6 +437,7 @@ class Connection:
         if isinstance(error, WireError):
             self._lost = WorkerLostError(error.message, code="worker.protocol", details=error.details)
             self._lost.__cause__ = error
+        self._bulk.close()
         resolve(self._greeting, None, error)
         pings, self._pings = self._pings, {}
         for future in pings.values():
