@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import wave
 from collections.abc import AsyncIterator, Mapping
@@ -10,8 +11,13 @@ from typing import Any
 
 import pytest
 from tests.interpreters import interpreter
+from tests.leaks import leaks_checked  # noqa: F401 - a fixture
+from tests.waiting import eventually
 from tests.workers import Running, worker
 
+import toft
+from toft.host import process_tree
+from toft.kernel import errors
 from toft.plugins import arguments, config, environments, install, interpreters, manifest, registry, sdk
 from toft.plugins import uv_environments as uv
 from toft_sdk import errors as plugin_errors
@@ -191,3 +197,66 @@ async def test_the_text_plugin_returns_dataclasses_as_dictionaries(home: Home) -
         result = await home.call(running, "text", text="One sentence. Another one.")
     assert [each["text"] for each in result["spans"]] == ["One sentence.", "Another one."]
     assert str(home.data) in result["metadata"]["nltk_data_dir"]
+
+
+def long_silence(path: Path) -> Path:
+    """Make an hour and a half of sound that takes no room on the disk and a good while to convert."""
+    size = 48000 * 4 * 5400
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(48000)
+        file.writeframes(b"\0" * 4)
+    with path.open("r+b") as raw:
+        for offset, value in ((4, 36 + size), (40, size)):
+            raw.seek(offset)
+            raw.write(value.to_bytes(4, "little"))
+        raw.truncate(44 + size)
+    return path
+
+
+@pytest.mark.usefixtures("leaks_checked")
+def test_through_the_node_a_cancelled_conversion_is_cancelled_and_leaves_nothing_running(
+    home: Home, sound: Path, tmp_path: Path
+) -> None:
+    silence = long_silence(tmp_path / "long.wav")
+    with toft.connect(home.path) as node:
+        media = node.load("media-ffmpeg", {"default_audio_format": "wav"})
+        assert media.drift is None
+        call = media.start(action="convert", input_path=silence, output_format="mp3")
+        eventually(lambda: call.message.startswith("Converting"), 20)
+        eventually(lambda: programs("ffmpeg"), 20)
+        assert call.cancel(grace_s=0.2)
+        with pytest.raises(plugin_errors.CancelledError):
+            call.result(20)
+        assert call.outcome == "cancelled"
+        eventually(lambda: not programs("ffmpeg"), 5)
+        # The plugin ignores the cancel, so its process was replaced; the settings are still there.
+        result = media.call(action="convert", input_path=sound, output_format="flac")
+        assert Path(result["output_path"]).read_bytes()[:4] == b"fLaC"
+        assert media.config["default_audio_format"] == "wav"
+
+
+@pytest.mark.usefixtures("leaks_checked")
+def test_through_the_node_a_plugin_is_reconfigured_switched_off_and_found_by_what_it_is(home: Home) -> None:
+    with toft.connect(home.path) as node:
+        graph = node.load("graph", {"readonly": False})
+        graph.reconfigure({"readonly": True})
+        assert graph.config["readonly"] is True
+        graph.disable()
+        with pytest.raises(errors.NodeError):
+            graph.call(action="get_schema")
+        graph.enable()
+        assert "node_labels" in graph.call(action="get_schema")
+        assert [each.name for each in node.installed.find(domain="graph")] == ["graph"]
+        assert [each.name for each in node.installed.find(role="MediaProcessingPlugin")] == ["media-ffmpeg"]
+
+
+def programs(name: str) -> list[str]:
+    """Return the processes below this one that run a program."""
+    found = []
+    for stat in process_tree.descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            if name in Path(f"/proc/{stat.pid}/cmdline").read_text().split("\0")[0]:
+                found.append(str(stat.pid))
+    return found

@@ -45,6 +45,7 @@ def test_unknown_and_ill_typed_settings_are_reported_all_at_once():
         {"modl": "small", "threads": 9, "name": "A", "output": {"formt": "x"}, "model": "huge"}
     )
     assert set(fields) == {"modl", "threads", "name", "output.formt", "model"}
+    assert fields["model"] == "must be one of 'small', 'large', not 'huge'"
     assert fields["modl"] == "unknown; did you mean model?"
     assert fields["output.formt"] == "unknown; did you mean format?"
 

@@ -108,7 +108,7 @@ class Runtime:
     environment_kind: str = ""
     source: str = ""
     requested: Mapping[str, Any] = field(default_factory=dict)
-    lock: str = ""
+    lock: str = field(default="", repr=False)
     python_version: str = ""
     sdk_version: str = ""
     actions: Mapping[str, Any] = field(default_factory=dict)

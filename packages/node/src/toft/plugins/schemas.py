@@ -87,6 +87,8 @@ class Validator:
                 yield Problem((*path, name), suggestions.unknown(name, known), keyword)
         elif keyword == "required":
             yield Problem((*path, error.kind.property), "missing", keyword)
+        elif keyword == "enum":
+            yield Problem(path, suggestions.not_among(error.instance, error.kind.options), keyword)
         else:
             yield Problem(path, error.message, keyword)
 

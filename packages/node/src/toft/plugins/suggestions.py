@@ -18,6 +18,19 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
+def not_among(value: object, options: Iterable[object]) -> str:
+    """Say that a value is none of some, with the nearest text among them."""
+    listed = list(options)
+    near = (
+        nearest(value, [each for each in listed if isinstance(each, str)]) if isinstance(value, str) else None
+    )
+    shown = ", ".join(repr(each) for each in listed[:_MOST_SHOWN]) + (
+        ", ..." if len(listed) > _MOST_SHOWN else ""
+    )
+    said = f"must be one of {shown}, not {repr(value)[:_LONGEST]}"
+    return f"{said}; did you mean {near}?" if near else said
+
+
 def unknown(name: str, known: Iterable[str]) -> str:
     """Say that a name is not known, with the nearest that is, else all of them."""
     names = sorted(known)
