@@ -170,6 +170,13 @@ def test_a_new_call_cannot_clear_a_cancel_that_came_before_it(ready):
             list(ready.stream("execute", {}))
 
 
+def test_a_callback_that_comes_after_the_cancel_is_called_at_once(ready):
+    call = Recorded()
+    call.cancelled = True
+    with context.enter(call), pytest.raises(errors.CancelledError):
+        ready.call("execute", {"action": "wait"})
+
+
 def test_a_stream_yields_its_chunks_and_typed_errors(ready):
     assert [each["text"] for each in ready.stream("execute", {})] == ["0", "1", "2"]
 

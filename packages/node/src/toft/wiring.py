@@ -95,7 +95,11 @@ async def _open(
         place, sdk.prepare, secrets, learn=redactor.add, isolated=kept.isolation.mode == "namespaces"
     )
     records = instances.Instances(store)
-    plugins = registry.Registry(home)
+    plugins = registry.Registry(
+        home,
+        search_paths=registry.project_paths(Path.cwd()),
+        fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
+    )
     built = environments.Environments(home, _provisioners(settings, environ), prepare=sdk.prepare)
     describe = _Describer(written, crew, writer, settings)
     opened = node.Node(

@@ -18,17 +18,35 @@ if TYPE_CHECKING:
     from toft_sdk.context import Call
 
 
+class Callbacks(list):  # type: ignore[type-arg]
+    """What a call wants to be told of its cancel; who comes too late is told at once."""
+
+    def __init__(self, state: CallState) -> None:
+        super().__init__()
+        self._state = state
+
+    def append(self, callback: Callable[[], object]) -> None:
+        """Take a callback."""
+        super().append(callback)
+        if self._state.is_cancelled():
+            callback()
+
+
 class CallState:
     """What belongs to one call on a reference plugin."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.was_told = False
-        self.callbacks: list[Callable[[], object]] = []
+        self.callbacks: list[Callable[[], object]] = Callbacks(self)
         self.fraction: Any = 0.0
         self.message = ""
         self.usage: dict[str, float] = {}
         self.is_muted = False
+
+    def is_cancelled(self) -> bool:
+        """Whether the host cancelled the call, or the plugin's own `cancel` was called."""
+        return self.was_told or self.call.is_cancelled()
 
     def push(self) -> None:
         """Report progress as it stands; what is no number is no progress."""
@@ -102,9 +120,8 @@ def hosted_class(kind: type[Any]) -> type[Any]:
 
 
 def _is_cancelled(self: Any) -> bool:
-    found = state()
-    # A plugin that starts by clearing the flag must not lose a cancel that came before.
-    return found.was_told or found.call.is_cancelled()
+    # A plugin that starts by clearing the flag does not lose a cancel that came before.
+    return state().is_cancelled()
 
 
 def _set_cancelled(self: Any, value: Any) -> None:
@@ -116,7 +133,10 @@ def _callbacks(self: Any) -> list[Callable[[], object]]:
 
 
 def _set_callbacks(self: Any, value: Any) -> None:
-    state().callbacks = list(value or ())
+    found = state()
+    found.callbacks = Callbacks(found)
+    for each in value or ():
+        found.callbacks.append(each)
 
 
 def _set_fraction(self: Any, value: Any) -> None:

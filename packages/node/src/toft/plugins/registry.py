@@ -112,10 +112,10 @@ class Registry:
     def find_name(self, name: str) -> Found | None:
         """Return the plugin of a name; None when there is none that can be read."""
         ids.check_name(name, "plugin name")
-        if not self._search:
-            path = self._path(name)
-            if path.is_file():
-                return _read(path, True)
+        # The usual case reads one file: few projects bring manifests, and a worker's start waits for this.
+        path = self._path(name)
+        if not any(_listed(each, "*.json", []) for each in self._search) and path.is_file():
+            return _read(path, True)
         return next((each for each in self.discover().found if each.manifest.name == name), None)
 
     def get(self, name: str) -> Manifest:
@@ -222,12 +222,10 @@ class Registry:
         yield from ((path, False) for path in _trusted(self._fallback, problems))
 
 
-def reference_paths(
-    directory: pathlib.Path, data_dir: pathlib.Path | None = None
-) -> tuple[pathlib.Path, ...]:
-    """Return where the reference system keeps manifests: the project's, then those of its data directory."""
+def reference_paths(directory: pathlib.Path, user_home: str | None) -> tuple[pathlib.Path, ...]:
+    """Return where the reference system keeps manifests: the project's directory, then the user's."""
     found = (directory / ".cjm" / "manifests",)
-    return found if data_dir is None else (*found, data_dir / "manifests")
+    return (*found, pathlib.Path(user_home) / ".cjm" / "manifests") if user_home else found
 
 
 def project_paths(directory: pathlib.Path) -> tuple[pathlib.Path, ...]:
