@@ -1,6 +1,7 @@
 """The demo's story on a node that knows the answers; the real one is in tests/system/test_demo.py."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,20 +42,21 @@ class ToldNode:
 
     def __init__(self, missing: tuple[str, ...] = ()) -> None:
         self.missing = missing
-        self.installed: list[str] = []
+        self.names: list[str] = []
+        self.installed = self
         self.loaded: list[ToldInstance] = []
         self.options: list[dict[str, Any]] = []
 
-    def plugins(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(name=name) for name in self.installed]
+    def list(self) -> Sequence[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self.names]
 
     def add(self, source: str) -> None:
         name = f"demo-{Path(source).name}"
         if name in self.missing:
             raise environment_errors.NoInterpreterError("no Python >=3.9,<3.12")
-        self.installed.append(name)
+        self.names.append(name)
 
-    def manifest(self, name: str) -> SimpleNamespace:
+    def get(self, name: str) -> SimpleNamespace:
         runtime = SimpleNamespace(python_version="3.11.7", environment="abcdef0123456789")
         return SimpleNamespace(runtime=runtime, install=SimpleNamespace(python_path="python"))
 
@@ -106,9 +108,9 @@ def test_without_a_substitute_the_error_is_the_answer() -> None:
 def test_what_is_installed_is_not_installed_again() -> None:
     node = ToldNode()
     perform(node)
-    before = list(node.installed)
+    before = list(node.names)
     result, text = perform(node)
-    assert node.installed == before
+    assert node.names == before
     assert [step["installed"] for step in result["steps"]] == [False] * 4
     assert "there already" in text
 

@@ -10,8 +10,8 @@ HERE = Path(__file__).parent
 SCAN = HERE / "scan.pdf"
 QUESTIONS = (
     "How much does the bearing cost?",
-    "How do I put out flames?",
-    "What can a vegetarian have for lunch?",
+    "Where is something to put out flames?",
+    "Is there a vegetarian dish?",
 )
 
 

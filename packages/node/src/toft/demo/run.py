@@ -12,9 +12,11 @@ from typing import Any
 
 from packaging.version import Version
 
+from toft import blocking
 from toft.demo import cast, refusal
 from toft.kernel import errors
 from toft.plugins import environment_errors
+from toft.plugins.manifest import Manifest
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 Refuse = Callable[[tuple[cast.Part, ...], str], Coroutine[Any, Any, str]]
@@ -25,10 +27,10 @@ class Player:
     """A plugin that was installed, and what it took."""
 
     part: cast.Part
-    manifest: Any
+    manifest: Manifest
     is_new: bool
     install_s: float
-    instance: Any = None
+    instance: blocking.Instance = field(init=False)
     load_s: float = 0.0
     call_s: list[float] = field(default_factory=list)
 
@@ -52,7 +54,7 @@ class Demo:
     """
 
     def __init__(
-        self, node: Any, tell: Tell, *, scan: Path = cast.SCAN, refuse: Refuse = refusal.refusal
+        self, node: blocking.Node, tell: Tell, *, scan: Path = cast.SCAN, refuse: Refuse = refusal.refusal
     ) -> None:
         self._node = node
         self._tell = tell
@@ -87,10 +89,10 @@ class Demo:
     def _install(self, part: cast.Part) -> Player:
         self._tell("installing", {"plugin": part.plugin})
         start = time.perf_counter()
-        is_new = part.plugin not in {plugin.name for plugin in self._node.plugins()}
+        is_new = part.plugin not in {plugin.name for plugin in self._node.installed.list()}
         if is_new:
             try:
-                self._node.add(str(part.project))
+                self._node.installed.add(str(part.project))
             except errors.NodeError as error:
                 if part.substitute is None or error.code != environment_errors.NoInterpreterError.code:
                     raise
@@ -98,7 +100,7 @@ class Demo:
                 self._substitutes.append(facts)
                 self._tell("substitute", facts)
                 return self._install(part.substitute)
-        known = self._node.manifest(part.plugin)
+        known = self._node.installed.get(part.plugin)
         player = Player(part, known, is_new, time.perf_counter() - start)
         self._tell("installed", {"player": player})
         return player

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from toft.demo.cast import SCAN
@@ -35,7 +36,7 @@ class Teller:
         self._console.print(f"\n[bold]{escape(title)}[/]")
 
     def _print(self, text: str) -> None:
-        self._console.print(f"  {text}")
+        self._console.print(Padding(text, (0, 0, 0, 2)))
 
     def _installing(self, plugin: str) -> None:
         if self._console.is_terminal:
@@ -78,20 +79,19 @@ class Teller:
 
     def _answer(self, question: str, passage: str, page: int, **_: Any) -> None:
         self._print(escape(question))
-        self._print(f"[green]  {escape(passage)}[/]  [dim]page {page}[/]")
+        self._print(f"  [green]{escape(passage)}[/]  [dim]page {page}[/]")
 
     def _steps(self, steps: Sequence[Mapping[str, Any]]) -> None:
         self.begin("What ran where")
-        table = Table(box=None, pad_edge=True, header_style="dim")
-        table.add_column("  plugin")
-        for heading in ("for", "python", "environment"):
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("plugin", no_wrap=True)
+        for heading in ("python", "environment"):
             table.add_column(heading)
         for heading in ("process", "memory", "start", "calls", "took"):
             table.add_column(heading, justify="right")
         for step in steps:
             table.add_row(
-                f"  {step['plugin']}",
-                step["does"],
+                step["plugin"],
                 step["python"],
                 step["environment"][:12],
                 str(step["pid"]),
@@ -100,14 +100,15 @@ class Teller:
                 str(step["calls"]),
                 f"{step['call_s']:.2f} s",
             )
-        self._console.print(table)
+        self._console.print(Padding(table, (0, 0, 0, 2)))
 
     def end(self, result: Mapping[str, Any], home: Path) -> None:
         """Print what it took and what to try next."""
         plugins = [step["plugin"] for step in result["steps"]]
         self._console.print(
-            f"\nRead and answered in {result['work_s']:.1f} s, {result['duration_s']:.1f} s with everything "
-            f"else. The plugins stay installed in {escape(str(home))}:"
+            f"\nRead and answered in {result['work_s']:.1f} s, "
+            f"{result['duration_s']:.1f} s with everything else."
         )
-        self._print(f"toft run {plugins[0]} pdf={escape(str(SCAN))} --json")
-        self._print(f"toft plugin remove {' '.join(plugins)}")
+        self._console.print(f"The plugins stay installed in {escape(str(home))}. Try", soft_wrap=True)
+        self._console.print(f"  toft run {plugins[0]} pdf={escape(str(SCAN))} --json", soft_wrap=True)
+        self._console.print(f"or take them away: toft plugin remove {' '.join(plugins)}", soft_wrap=True)
