@@ -41,7 +41,13 @@ class Recorded(context.Call):
 def hosted(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FIXTURE))
     monkeypatch.setenv("TOFT_DATA_DIR", str(tmp_path / "data"))
-    for name in ("CJM_DATA_DIR", "WORDS_DATA", "WORDS_HOME"):
+    for name in (
+        "CJM_DATA_DIR",
+        "CJM_PLUGIN_DATA_DIR",
+        "CJM_CAPABILITY_DATA_DIR",
+        "WORDS_DATA",
+        "WORDS_HOME",
+    ):
         # Set and taken away again, so that what the code under test sets is undone.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -146,6 +147,19 @@ def test_a_write_is_whole_or_not_at_all(tmp_path):
     else:
         pytest.fail("never finished")
     assert registry.Registry(tmp_path).get("ocr").code.version == "2"
+
+
+class FullDisk(durable.SystemOperations):
+    def write(self, path, data, mode):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    registry.Registry(tmp_path).write(made("ocr"))
+    with pytest.raises(errors.UnavailableError, match="No space left"):
+        registry.Registry(tmp_path, operations=FullDisk()).write(made("ocr", version="2"))
+    assert registry.Registry(tmp_path).get("ocr").code.version == "1"
+    assert os.listdir(tmp_path / "plugins" / "ocr") == ["manifest.json"]
 
 
 def test_an_odd_interface_is_a_warning(tmp_path):

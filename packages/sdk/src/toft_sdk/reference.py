@@ -9,7 +9,7 @@ from __future__ import annotations
 from toft_sdk import reference_environment
 from toft_sdk.context import current
 from toft_sdk.errors import FatalError, InputError, PluginError
-from toft_sdk.reference_class import actions_of, dispatch_name, rest_name, triggers
+from toft_sdk.reference_class import actions_of, concurrency_of, dispatch_name, rest_name, triggers
 from toft_sdk.reference_errors import translate
 from toft_sdk.reference_state import CallState, entered, hosted_class
 from toft_sdk.reference_values import as_text, plain
@@ -31,9 +31,8 @@ class ReferenceHosted:
     """
 
     def __init__(self, kind: type[Any], module: str) -> None:
-        declared = getattr(kind, "concurrency", None)
         self.main_thread = False
-        self.concurrency: int | None = declared if isinstance(declared, int) and declared > 0 else 1
+        self.concurrency: int | None = concurrency_of(kind)
         self.fork_safe = False
         self._told = reference_environment.prepare(module)
         reference_environment.declare(kind, self._told)

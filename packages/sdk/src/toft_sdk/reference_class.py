@@ -21,6 +21,12 @@ def actions_of(kind: type[Any]) -> frozenset[str]:
     return frozenset(found | (set(listed) if isinstance(listed, (set, frozenset, list, tuple)) else set()))
 
 
+def concurrency_of(kind: type[Any]) -> int:
+    """Return how many calls a class says may run at once, else 1."""
+    declared = getattr(kind, "concurrency", None)
+    return declared if isinstance(declared, int) and not isinstance(declared, bool) and declared > 0 else 1
+
+
 def _code_of(kind: type[Any]) -> Any:
     return getattr(kind.execute, "__code__", None)
 

@@ -8,7 +8,7 @@ import platform
 import types
 
 from toft_sdk import hints
-from toft_sdk.reference_class import actions_of
+from toft_sdk.reference_class import actions_of, concurrency_of
 from toft_sdk.reference_environment import is_template, variables_of
 from toft_sdk.reference_values import plain
 from toft_sdk.schema import signature_schema, type_schema
@@ -53,7 +53,7 @@ def describe(
         "worker_env": [_variable(each) for each in variables_of(kind)],
         "actions": _actions(kind),
         "main_thread": False,
-        "concurrency": 1,
+        "concurrency": concurrency_of(kind),
         "fork_safe": False,
         "hosting": "reference",
         "python": platform.python_version(),

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterator, Mapping
 
+# What the versions of that system call the directory that has one directory for each plugin.
+_DATA_VARIABLES = ("CJM_DATA_DIR", "CJM_PLUGIN_DATA_DIR", "CJM_CAPABILITY_DATA_DIR")
 _FUNCTION = "get_plugin_metadata"
 # Program, the package whose wheel has it, the directory inside, how its file's name starts.
 _SHIPPED = (("ffmpeg", "imageio_ffmpeg", "binaries", "ffmpeg-"),)
@@ -30,7 +32,8 @@ def prepare(module: str) -> dict[str, Any]:
         What the package says about itself; empty when it has no metadata function.
     """
     data = os.environ.get("TOFT_DATA_DIR") or os.environ.get("HOME") or os.getcwd()
-    os.environ.setdefault("CJM_DATA_DIR", data)
+    for variable in _DATA_VARIABLES:
+        os.environ.setdefault(variable, data)
     if os.environ.get("TOFT_MODELS_DIR"):
         os.environ.setdefault("CJM_MODELS_DIR", os.environ["TOFT_MODELS_DIR"])
     _offer_programs(os.path.join(data, "bin"))
@@ -53,11 +56,10 @@ def declare(kind: type[Any], told: Mapping[str, Any]) -> None:
     places = {
         "PLUGIN_NAME": name,
         "PLUGIN_DATA_DIR": data,
-        "CJM_PLUGIN_DATA_DIR": data,
         "CAPABILITY_NAME": name,
         "CAPABILITY_DATA_DIR": data,
         "CJM_MODELS_DIR": os.environ.get("CJM_MODELS_DIR", ""),
-        "CJM_DATA_DIR": os.environ["CJM_DATA_DIR"],
+        **{variable: os.environ[variable] for variable in _DATA_VARIABLES},
     }
     for each in variables_of(kind):
         if each["default"] is not None and not each["secret"]:
