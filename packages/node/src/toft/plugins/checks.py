@@ -306,7 +306,9 @@ def _array(schema: Mapping[str, Any], root: Any, seen: dict[str, Check], make: C
     items = schema.get("items", True)
     first = [_compile(each, root, seen) for each in schema.get("prefixItems", ())]
     rest = _compile(items, root, seen)
-    plain = _PLAIN_ITEMS.get(items["type"]) if isinstance(items, Mapping) and set(items) == {"type"} else None
+    # `type` may be a list, as of "text or null".
+    is_plain = isinstance(items, Mapping) and set(items) == {"type"} and isinstance(items["type"], str)
+    plain = _PLAIN_ITEMS.get(items["type"]) if is_plain else None
     accepted = (list, tuple) if make in (list, tuple) else (list, tuple, set, frozenset)
 
     def check(value: Any) -> Any:
