@@ -1,5 +1,6 @@
 """What a caller can write becomes what the annotation says; what has the right type is left alone."""
 
+import collections.abc
 import datetime
 import enum
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ NOON = datetime.datetime(2026, 3, 12, 12, tzinfo=datetime.timezone.utc)  # noqa:
         (tuple, [1], (1,)),
         (set[int], [1, 1], {1}),
         (frozenset, [1], frozenset([1])),
+        (collections.abc.Set[int], [1], {1}),
         (dict[str, Colour], {"a": "red"}, {"a": Colour.RED}),
         (Point, {"x": 1, "place": "/tmp", "inner": {"x": 2}}, Point(1, Path("/tmp"), Point(2))),
         (Point, Point(3), Point(3)),

@@ -271,3 +271,137 @@ def test_a_monitor_question_nobody_answers_is_typed(module: types.ModuleType) ->
     with pytest.raises(errors.PluginError) as caught:
         hosted(module, Shout).monitor("status")
     assert caught.value.code == "plugin.not_supported"
+
+
+def test_a_static_method_has_no_self_to_leave_out(module: types.ModuleType) -> None:
+    plugin = hosted(module, Shapes)
+    plugin.initialize()
+    with pytest.raises(InputError) as caught:
+        plugin.call("kind", {"other": 1})
+    assert caught.value.fields == {"path": "is missing"}
+
+
+class Nothing(Plugin):
+    """Can do nothing."""
+
+
+class Twice(Plugin):
+    @action("same")
+    def one(self) -> None:
+        """Do one thing."""
+
+    @action("same")
+    def other(self) -> None:
+        """Do another."""
+
+
+class Unending(Plugin):
+    async def execute(self):  # type: ignore[no-untyped-def]
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(Nothing, "has no execute"), (Twice, "are both the action 'same'"), (Unending, "is an async generator")],
+)
+def test_a_class_that_cannot_be_called_is_refused_when_it_is_loaded(
+    module: types.ModuleType, kind: type[Plugin], said: str
+) -> None:
+    with pytest.raises(errors.FatalError, match=said) as caught:
+        hosted(module, kind)
+    assert caught.value.code == "plugin.signature"
+
+
+class Base(Plugin):
+    name = "base"
+
+    @action("say")
+    def say(self) -> str:
+        return "base"
+
+    def execute(self) -> str:
+        return "one"
+
+    def execute_stream(self) -> Iterator[str]:
+        yield from "one"
+
+
+class Leaf(Base):
+    def say(self) -> str:
+        return "leaf"
+
+
+def test_a_subclass_keeps_actions_and_the_name_that_was_given(module: types.ModuleType) -> None:
+    plugin = hosted(module, Leaf)
+    plugin.initialize()
+    assert plugin.call("say", {}) == "leaf"
+    assert plugin.call("execute", {}) == "one"
+    assert list(plugin.stream("execute", {})) == ["o", "n", "e"]
+    described = plugin.describe()
+    assert described["name"] == "base"
+    assert described["actions"]["execute"]["chunk"] == {"type": "string"}
+    assert described["actions"]["execute"]["output"] == {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"resources": {"gpu": True}}, "resources has no 'gpu'"),
+        ({"resources": {"platforms": "linux-x64"}}, "resources\\['platforms'\\] has the wrong type"),
+        ({"environment": ["KEY"]}, "environment takes EnvVar"),
+        ({"concurrency": 0}, "concurrency is a number from 1 up"),
+        ({"concurrency": True}, "concurrency is a number from 1 up"),
+        ({"main_thread": True, "concurrency": None}, "main_thread needs concurrency = 1"),
+    ],
+    ids=str,
+)
+def test_a_wrong_declaration_is_refused_by_name(
+    module: types.ModuleType, attributes: dict[str, Any], said: str
+) -> None:
+    plugin = hosted(module, type("Wrong", (Shout,), attributes))
+    with pytest.raises(errors.FatalError, match=said) as caught:
+        plugin.describe()
+    assert caught.value.code == "plugin.declaration"
+
+
+@pytest.mark.parametrize(
+    ("class_name", "name"),
+    [
+        ("Shout", "shout"),
+        ("SpeechToText", "speech-to-text"),
+        ("OCR", "ocr"),
+        ("PDFReader2", "pdf-reader2"),
+        ("My_Plugin", "my_-plugin"),
+    ],
+)
+def test_a_class_is_called_by_its_words(class_name: str, name: str) -> None:
+    assert type(class_name, (Plugin,), {}).name == name  # type: ignore[attr-defined]
+
+
+def test_what_needs_a_started_plugin_says_so(module: types.ModuleType) -> None:
+    plugin = hosted(module, Shout)
+    plugin.cleanup()
+    with pytest.raises(errors.FatalError, match="not initialized"):
+        plugin.call("execute", {"text": "a"})
+
+
+def test_a_failed_reconfigure_leaves_the_old_configuration(module: types.ModuleType) -> None:
+    class Failing(Model):
+        def release_device(self) -> None:
+            """Release nothing."""
+
+        def apply_config(self, new: Any) -> None:
+            raise RuntimeError("no")
+
+    plugin = hosted(module, Failing)
+    plugin.initialize({})
+    with pytest.raises(RuntimeError):
+        plugin.reconfigure({}, {"model": "large"})
+    assert plugin._plugin is not None
+    assert plugin._plugin.config.model == "base"
+
+
+def test_a_secret_cannot_have_a_default() -> None:
+    with pytest.raises(ValueError, match="cannot have a default"):
+        EnvVar("KEY", secret=True, default="x")
+    assert not EnvVar("PLACE", default="x").required

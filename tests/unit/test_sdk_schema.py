@@ -91,6 +91,13 @@ PATH = {"type": "string", "x-toft-type": "path"}
         (dict, {"type": "object"}),
         (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
         (collections.abc.Mapping[str, Any], {"type": "object"}),
+        (collections.abc.Mapping, {"type": "object"}),
+        (collections.abc.Sequence, {"type": "array"}),
+        (collections.abc.Callable[[int], int], {}),
+        (
+            collections.abc.Set[int],
+            {"type": "array", "uniqueItems": True, "x-toft-type": "set", "items": {"type": "integer"}},
+        ),
         (tuple[int, ...], {"type": "array", "x-toft-type": "tuple", "items": {"type": "integer"}}),
         (
             tuple[int, str],

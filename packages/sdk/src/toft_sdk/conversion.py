@@ -6,6 +6,7 @@ already has the right type is never touched.
 
 from __future__ import annotations
 
+import collections.abc
 import enum
 import os
 import typing
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     Converter = Callable[[Any], Any]
 
-_SEQUENCES = {list: list, tuple: tuple, set: set, frozenset: frozenset}
+# An abstract set is given as a set; of an abstract sequence a list is one already.
+_SEQUENCES = {list: list, set: set, frozenset: frozenset, collections.abc.Set: set}
 
 
 def parameter_converters(function: Any, owner: type[Any] | None = None) -> dict[str, Converter]:

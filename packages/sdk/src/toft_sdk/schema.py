@@ -165,14 +165,13 @@ def _generic(origin: Any, arguments: tuple[Any, ...], inside: tuple[Any, ...]) -
     if issubclass(origin, collections.abc.Mapping):
         values = type_schema(arguments[1], inside) if len(arguments) == 2 else {}
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
-    base = _PLAIN.get(origin) or ({"type": "array"} if issubclass(origin, _ARRAYS) else None)
+    base = _PLAIN.get(origin)
+    if base is None and issubclass(origin, collections.abc.Set):
+        base = _PLAIN[set]
+    elif base is None and issubclass(origin, _ARRAYS):
+        base = {"type": "array"}
     if base is None:
-        if issubclass(origin, collections.abc.Set):
-            base = _PLAIN[set]
-        elif origin in _ARRAYS:
-            base = {"type": "array"}
-        else:
-            return _class_schema(origin, inside)
+        return _class_schema(origin, inside)
     items = type_schema(arguments[0], inside) if arguments else {}
     return {**base, "items": items} if items else dict(base)
 
@@ -208,7 +207,9 @@ def _class_schema(kind: type[Any], inside: tuple[Any, ...]) -> Schema:
         return {**_MOMENTS[kind.__name__], "x-toft-type": kind.__name__}
     if issubclass(kind, dict) and hasattr(kind, "__total__"):
         return _typed_dict(kind, inside)
-    if kind in _ARRAYS or kind is collections.abc.Set:
+    if kind is collections.abc.Set:
+        return dict(_PLAIN[set])
+    if kind in _ARRAYS:
         return {"type": "array"}
     if kind in (collections.abc.Mapping, collections.abc.MutableMapping):
         return {"type": "object"}
