@@ -405,3 +405,63 @@ def test_a_secret_cannot_have_a_default() -> None:
     with pytest.raises(ValueError, match="cannot have a default"):
         EnvVar("KEY", secret=True, default="x")
     assert not EnvVar("PLACE", default="x").required
+
+
+class Monitor(Plugin):
+    domain = "system"
+
+    def execute(self, first: int = 1, second: int = 2, third: int = 3, /) -> list[int]:
+        return [first, second, third]
+
+    def get_system_status(self) -> dict[str, int]:
+        return {"free": 1}
+
+
+def test_positional_only_arguments_that_are_left_out_keep_their_defaults(module: types.ModuleType) -> None:
+    plugin = hosted(module, Monitor)
+    plugin.initialize()
+    assert plugin.call("execute", {"third": 9}) == [1, 2, 9]
+    assert plugin.call("execute", {"second": 8}) == [1, 8, 3]
+    assert plugin.call("execute", {}) == [1, 2, 3]
+
+
+def test_a_monitor_answers_what_it_measures(module: types.ModuleType) -> None:
+    plugin = hosted(module, Monitor)
+    assert plugin.monitor("status") == {"free": 1}
+    with pytest.raises(errors.PluginError, match="does not measure processes"):
+        plugin.monitor("processes")
+    with pytest.raises(errors.PluginError, match="does not measure _kind"):
+        plugin.monitor("_kind")
+
+
+def test_a_declared_domain_makes_a_taxonomy_and_the_package_the_version(module: types.ModuleType) -> None:
+    described = hosted(module, Monitor).describe()
+    assert described["taxonomy"] == {
+        "domain": "system",
+        "role": "Monitor",
+        "interface_fqcn": described["interface"],
+    }
+    assert described["version"] == "0.0.0"
+    assert "taxonomy" not in hosted(module, Shout).describe()
+    kit = hosting.load("toft_sdk.testing", "Conformance")
+    assert kit.describe()["version"] == "1"
+
+
+def test_a_plugin_is_constructed_with_a_configuration_of_either_kind() -> None:
+    class Plain(Plugin):
+        Config = Model.Config
+        config: Model.Config
+
+    assert Plain().config == Model.Config()
+    assert Plain({"size": 4}).config == Model.Config(size=4)
+    assert Plain(Model.Config(size=5)).config.size == 5
+    with pytest.raises(InputError):
+        Plain({"sise": 4})
+    with pytest.raises(InputError):
+        Shout({"size": 4})
+
+
+def test_a_class_that_is_no_plugin_is_told_apart_from_a_missing_one(module: types.ModuleType) -> None:
+    module.Size = Size  # type: ignore[attr-defined]
+    with pytest.raises(errors.FatalError, match="Size in .* is no plugin class"):
+        hosting.load(module.__name__, "Size")

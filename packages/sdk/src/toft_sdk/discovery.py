@@ -43,9 +43,9 @@ def find_class(module: str, class_name: str | None = None) -> type[Any]:
         if isinstance(found, type) and is_plugin(found):
             return found
         candidates = ", ".join(each.__name__ for each in _candidates(loaded)) or "none"
-        problem = "has no class" if found is None else "is there, but is no plugin class:"
+        problem = "is not there" if found is None else "is no plugin class"
         raise FatalError(
-            f"{module} {problem} {class_name} (plugin classes there: {candidates})",
+            f"{class_name} in {module} {problem} (plugin classes there: {candidates})",
             code="plugin.class_missing",
             details={"module": module, "class": class_name},
         )
