@@ -1,5 +1,7 @@
 """Makes small projects, wheels and wheelhouses for tests; nothing here needs a network or a build backend."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import textwrap

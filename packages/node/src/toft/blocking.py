@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -245,6 +246,10 @@ class Installed:
     def collect_environments(self) -> Sequence[Environment]:
         """Remove the environments that no plugin names and no worker runs from."""
         return self._thread.run(self._installed.collect_environments())
+
+    def setup_conda(self, *, force: bool = False, on_step: provisioning.Progress | None = None) -> Path:
+        """Set up a micromamba of the node's own."""
+        return self._thread.run(self._installed.setup_conda(force=force, on_step=on_step))
 
 
 class Instance:

@@ -19,16 +19,15 @@ from toft.plugins import (
     install,
     installed,
     instances,
-    interpreters,
     launch,
     loading,
     logs,
     measures,
     node,
     orders,
+    provisioners,
     registry,
     segments,
-    uv_environments,
     worker,
 )
 from toft.plugins.sdk import SdkCopy
@@ -100,7 +99,7 @@ async def _open(
         search_paths=registry.project_paths(Path.cwd()),
         fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
     )
-    built = environments.Environments(home, _provisioners(settings, environ), prepare=sdk.prepare)
+    built = environments.Environments(home, provisioners.build(settings, environ), prepare=sdk.prepare)
     describe = _Describer(written, crew, writer, settings)
     opened = node.Node(
         node.Rooms(
@@ -110,6 +109,7 @@ async def _open(
                 catalog.Catalog(plugins, built, records, secrets),
                 built,
                 install.Installer(plugins, built, describe),
+                provisioners.own_micromamba(settings, environ),
             ),
             records=records,
             loader=loading.Loader(
@@ -129,14 +129,6 @@ async def _open(
     )
     stack.push_async_callback(opened.close)
     return opened
-
-
-def _provisioners(
-    settings: node_settings.Settings, environ: Mapping[str, str]
-) -> list[environments.Provisioner]:
-    found = interpreters.Interpreters(settings.interpreters, environ=environ)
-    options = uv_environments.UvOptions(offline=settings.offline)
-    return [uv_environments.UvProvisioner(found, options, environ=environ)]
 
 
 class _Describer:

@@ -162,8 +162,14 @@ def _fetched(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_FETCH_S) as answer:
             data: bytes = answer.read(_MOST_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        # It is also the answer, and holds its connection open.
+        error.close()
+        raise environment_errors.DownloadError(
+            f"{uv_errors.redacted(address)} could not be fetched: {error}"
+        ) from error
     except (OSError, ValueError) as error:
-        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+        reason = getattr(error, "reason", error)
         raise environment_errors.DownloadError(
             f"{uv_errors.redacted(address)} could not be fetched: {reason}"
         ) from error

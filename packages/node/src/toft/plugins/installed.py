@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from toft.plugins import catalog, install, provisioning, registry, wishes
+from toft.kernel import ids
+from toft.plugins import catalog, install, micromamba, provisioning, registry, wishes
 from toft.plugins.environments import Environment, Environments
 from toft.plugins.manifest import Manifest
 
@@ -19,6 +21,7 @@ class Installed:
         catalog: Shows them with their state.
         store: Where environments are.
         installer: Adds and removes.
+        conda: Sets up the node's own micromamba.
     """
 
     def __init__(
@@ -27,11 +30,13 @@ class Installed:
         catalog: catalog.Catalog,
         store: Environments,
         installer: install.Installer,
+        conda: micromamba.Micromamba,
     ) -> None:
         self._registry = registry
         self._catalog = catalog
         self._store = store
         self._installer = installer
+        self._conda = conda
 
     async def list(self, *, drifted: Sequence[str] = ()) -> list[catalog.Entry]:
         """Return every plugin, by name, with its state."""
@@ -100,8 +105,9 @@ class Installed:
     async def size(
         self, source: str, *, on_step: provisioning.Progress | None = None, **wish: Any
     ) -> provisioning.SizeEstimate:
-        """Say what installing would take, without installing."""
-        return await self._installer.size(_wish(source, wish), on_step or provisioning.silent)
+        """Say what installing would take, without installing; an installed plugin's name will do, too."""
+        asked = await asyncio.to_thread(self._remembered, source) or _wish(source, wish)
+        return await self._installer.size(asked, on_step or provisioning.silent)
 
     async def check(self, name: str) -> Sequence[wishes.Finding]:
         """Look whether a plugin can still run."""
@@ -114,6 +120,15 @@ class Installed:
     async def collect_environments(self) -> Sequence[Environment]:
         """Remove the environments that no plugin names and no worker runs from; return them."""
         return await asyncio.to_thread(self._installer.collect)
+
+    async def setup_conda(self, *, force: bool = False, on_step: provisioning.Progress | None = None) -> Path:
+        """Set up a micromamba of the node's own; nothing to do when it is there, unless forced."""
+        return await self._conda.set_up(force=force, progress=on_step or provisioning.silent)
+
+    def _remembered(self, name: str) -> wishes.Wish | None:
+        found = self._registry.find_name(name) if ids.is_name(name) else None
+        requested = found.manifest.runtime.requested if found else {}
+        return wishes.Wish.remembered(requested) if requested.get("source") else None
 
 
 def _wish(source: str, fields: dict[str, Any]) -> wishes.Wish:

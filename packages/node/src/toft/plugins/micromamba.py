@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import tarfile
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,6 +124,9 @@ def _read(source: str, offline: bool) -> bytes:
             with Path(source).expanduser().open("rb") as file:
                 data = file.read(_MOST_BYTES + 1)
     except OSError as error:
+        if isinstance(error, urllib.error.HTTPError):
+            # It is also the answer, and holds its connection open.
+            error.close()
         raise environment_errors.DownloadError(
             f"{uv_errors.redacted(source)} could not be fetched: {error}"
         ) from error
