@@ -41,6 +41,15 @@ async def test_an_unfinished_line_ends_with_its_call() -> None:
         assert [(line.stream, line.text) for line in run.lines] == [("stdout", "no end"), ("stderr", "other")]
 
 
+async def test_a_line_printed_in_parts_is_one_line() -> None:
+    async with worker() as run:
+        await run.call("say_slowly", parts=["a", "ü", "c\nd", "e"], pause_s=0.03)
+        await run.call(
+            "shell", command=r"printf '\303'; sleep 0.03; printf '\274 \360\237'; sleep 0.03; echo"
+        )
+        assert run.texts() == ["aüc", "de", "ü \\xf0\\x9f"]
+
+
 async def test_child_processes_and_raw_writes_are_caught() -> None:
     async with worker() as run:
         await run.call("shell", command="echo from a shell; echo oops >&2")

@@ -102,6 +102,8 @@ def same(left: Any, right: Any) -> bool:
         )
     if isinstance(left, (set, frozenset)):
         return left == right and sorted(map(repr, left)) == sorted(map(repr, right))
+    if isinstance(left, Point):
+        return same(vars(left), vars(right))
     if isinstance(left, datetime.datetime):
         return left == right and left.tzinfo == right.tzinfo and left.fold == right.fold
     if isinstance(left, np.ndarray):

@@ -39,15 +39,23 @@ class Capture:
         self._tag = tag
         self._lock = allocate_lock()
         self._partial = dict.fromkeys(fds, b"")
+        self._open: set[int] = set()  # the host holds the beginning of a line
         poller = select.poll()
         for fd in fds:
             poller.register(fd, select.POLLIN)
         self._poll = poller.poll
 
     def take_in(self) -> None:
-        """Send on the whole lines that are there."""
+        """Send on what is there, an unfinished line as far as it goes: a crash must not swallow it."""
         with self._lock:
-            self._drain(self._tag())
+            number = self._tag()
+            self._drain(number)
+            for fd, rest in self._partial.items():
+                end = _whole_characters(rest)
+                if end:
+                    self._partial[fd] = rest[end:]
+                    self._open.add(fd)
+                    self._link.send(["log", number, [[self._name(fd), _text(rest[:end]), True]]])
 
     def finish(self, number: int) -> None:
         """Send on all that a call printed, an unfinished line as well; a microsecond when that is nothing."""
@@ -59,7 +67,7 @@ class Capture:
         with self._lock:
             self._drain(number)
             for fd, rest in self._partial.items():
-                if rest:
+                if rest or fd in self._open:
                     self._partial[fd] = b""
                     self._emit(fd, number, [rest])
 
@@ -91,17 +99,33 @@ class Capture:
             self._emit(fd, number, lines)
 
     def _emit(self, fd: int, number: int, lines: list[bytes]) -> None:
-        name = "stdout" if fd == self.fds[0] else "stderr"
+        self._open.discard(fd)
+        name = self._name(fd)
         self._link.send(["log", number, [[name, text] for line in lines for text in bounded(line)]])
+
+    def _name(self, fd: int) -> str:
+        return "stdout" if fd == self.fds[0] else "stderr"
 
 
 def bounded(line: bytes) -> list[str]:
     """Return one line as text, cut where it is too long."""
     if len(line) <= _MAX_LINE:
-        return [line.decode("utf-8", "backslashreplace")]
-    return [
-        line[at : at + _MAX_LINE].decode("utf-8", "backslashreplace") for at in range(0, len(line), _MAX_LINE)
-    ]
+        return [_text(line)]
+    return [_text(line[at : at + _MAX_LINE]) for at in range(0, len(line), _MAX_LINE)]
+
+
+def _whole_characters(part: bytes) -> int:
+    """Return how many bytes of the beginning of a line do not end within a character."""
+    for short in range(min(4, len(part))):
+        if part[len(part) - 1 - short] & 0xC0 != 0x80:  # the first byte of the last character
+            lead = part[len(part) - 1 - short]
+            length = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return len(part) if length <= short + 1 else len(part) - 1 - short
+    return len(part)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")
 
 
 class TaggedStream:

@@ -19,7 +19,7 @@ from toft.plugins.answers import Answers, OnEnd, OnProgress, OnUsage, Pending, r
 from toft.plugins.channel import Channel
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
-from toft.plugins.output import Output
+from toft.plugins.output import Lines, Output
 from toft.plugins.segments import Load, SegmentPool, Segments
 from toft.plugins.streams import Flow, Stream
 from toft_sdk import wire
@@ -57,10 +57,9 @@ class Connection:
     ) -> None:
         self.hello: Hello | None = None
         self._loop = asyncio.get_running_loop()
-        self._on_log = on_log
+        self._lines = Lines(on_log, clock)
         self._on_lost = on_lost
         self._on_beat = on_beat
-        self._clock = clock
         self._numbers = itertools.count(1) if numbers is None else numbers
         self._keeps_calls = keeps_calls
         self._bulk = Segments(segments, self._announce, self._loop)
@@ -72,7 +71,7 @@ class Connection:
         self._lost: Exception | None = None
         self._kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
             **self._answers.kinds,
-            "log": self._on_log_frame,
+            "log": self._lines.on_log,
             "want": self._bulk.on_want,
             "release": self._bulk.on_release,
             "pong": self._on_pong,
@@ -294,20 +293,23 @@ class Connection:
     def _on_line(self, stream: str, text: str) -> None:
         # Taken from the pipe by the host, a line belongs to the only call there is, if any.
         numbers = list(self._pending)
-        call = numbers[0] if len(numbers) == 1 else 0
-        self._on_log(LogLine(self._clock.now(), stream, call, text))
+        self._lines.add(stream, numbers[0] if len(numbers) == 1 else 0, text)
 
     def close(self) -> None:
         """Close the socket; what waits for an answer ends with `WorkerLostError`, and the worker exits."""
         if self._lost is None:
             self.fail(WorkerLostError("the connection to the worker was closed", code="worker.closed"))
         self._channel.close()
+        self._close_output()
+
+    def _close_output(self) -> None:
         self._output.close()
+        self._lines.close()
 
     def fail(self, error: Exception) -> None:
         """Close the socket and end everything that still waits with this error."""
         self._channel.close()
-        self._output.close()
+        self._close_output()
         self._lose(error)
         self._answers.fail(self._lost or error)
 
@@ -402,14 +404,6 @@ class Connection:
             raise wire.ProtocolError(f"a frame of the unknown kind {ascii(header[0])[:40]}")
         self._greeting.set_result(read_hello(header[2]))
 
-    def _on_log_frame(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        call, now, emit = int(header[1]), self._clock.now(), self._on_log
-        for line in header[2]:
-            if len(line) == 2:
-                emit(LogLine(now, str(line[0]), call, str(line[1])))
-            else:
-                emit(LogLine(now, str(line[0]), call, str(line[1]), str(line[2]), dict(line[3])))
-
     def _on_pong(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         future = self._pings.pop(header[1], None)
         beat = read_beat(header[2])
@@ -424,7 +418,7 @@ class Connection:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _on_end(self, broken: wire.ProtocolError | None) -> None:
-        self._output.close()
+        self._close_output()
         error = None if broken is None else WireError(f"a worker broke the wire protocol: {broken}")
         self._lose(error or WorkerLostError("the worker closed its connection"))
         if not self._keeps_calls and self._lost is not None:

@@ -12,11 +12,16 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
+from typing import Any
+
+from toft.kernel.clock import Clock
+from toft.plugins.frames import LogLine
 
 _PIPE_BYTES = 256 << 10
 _READ = 64 << 10
 _MAX_LINE = 8 << 10
 _MAX_DRAIN = 4 << 20
+_MAX_STREAMS = 8
 
 
 class Output:
@@ -113,3 +118,55 @@ class Output:
             for at in range(0, max(1, len(line)), _MAX_LINE):
                 text = line[at : at + _MAX_LINE].decode("utf-8", "backslashreplace")
                 self._emit("stderr" if index else "stdout", text)
+
+
+class Lines:
+    """Puts lines together that arrive in parts, and hands them on.
+
+    Args:
+        emit: Called with every whole line.
+        clock: Stamps them.
+    """
+
+    def __init__(self, emit: Callable[[LogLine], None], clock: Clock) -> None:
+        self._emit = emit
+        self._clock = clock
+        self._open: dict[str, tuple[int, str]] = {}
+
+    def on_log(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
+        """Take a frame of lines: [stream, text], with True when the line goes on, or level and fields."""
+        call, now = int(header[1]), self._clock.now()
+        for line in header[2]:
+            stream, text, *rest = line
+            if not rest:
+                self.add(stream, call, str(text), now)
+            elif len(rest) == 1:
+                self._hold(str(stream), call, str(text))
+            else:
+                self._emit(LogLine(now, str(stream), call, str(text), str(rest[0]), dict(rest[1])))
+
+    def add(self, stream: str, call: int, text: str, now: float | None = None) -> None:
+        """Take the end of a line, most often all of it."""
+        if self._open:
+            held = self._open.pop(stream, None)
+            if held is not None:
+                if held[0] == call:
+                    text = held[1] + text
+                else:
+                    self._emit(LogLine(self._clock.now(), stream, held[0], held[1]))
+        self._emit(LogLine(self._clock.now() if now is None else now, str(stream), call, text))
+
+    def _hold(self, stream: str, call: int, text: str) -> None:
+        held_call, held = self._open.pop(stream, (call, ""))
+        if held_call != call or len(held) + len(text) > _MAX_LINE:
+            if held:
+                self._emit(LogLine(self._clock.now(), stream, held_call, held))
+            held = ""
+        if len(self._open) < _MAX_STREAMS:
+            self._open[stream] = (call, held + text)
+
+    def close(self) -> None:
+        """Hand on what was never finished: a worker's last words."""
+        for stream, (call, text) in list(self._open.items()):
+            self._emit(LogLine(self._clock.now(), stream, call, text))
+        self._open.clear()
