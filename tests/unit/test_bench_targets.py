@@ -60,7 +60,7 @@ def test_the_table_shows_figures_verdicts_and_what_failed() -> None:
     out = io.StringIO()
     report.render(Console(file=out, width=200), result)
     text = out.getvalue()
-    assert "2.40 x" in text
+    assert "2.40x" in text
     assert text.count("met") == 1
     assert text.count("missed") == 1
     assert "2,800" in text

@@ -23,7 +23,7 @@ def shown(value: float | None) -> str:
 
 def ratio(figure: float, yardstick: float | None) -> str:
     """Return how a figure compares with the yardstick's."""
-    return f"{figure / yardstick:.2f} x" if yardstick else ""
+    return f"{figure / yardstick:.2f}x" if yardstick else ""
 
 
 def asked(target: Target) -> str:
@@ -32,27 +32,25 @@ def asked(target: Target) -> str:
         return ""
     sign = "≥" if target.is_rate else "≤"
     word = "and" if target.needs_both else "or"
-    part = f" {word} {sign} {target.ratio:g} x" if target.ratio is not None else ""
+    part = f" {word} {target.ratio:g}x" if target.ratio is not None else ""
     return f"{sign} {target.limit:,g}{part}"
 
 
 def render(console: Console, result: Mapping[str, Any]) -> None:
     """Print the result as a table, then what could not be measured."""
     peers: Mapping[str, Mapping[str, Any]] = result["peers"]
-    table = Table(title="toft bench runtime", title_justify="left")
-    for heading in ("", "unit"):
-        table.add_column(heading)
-    for heading in ("yardstick", "toft", "of yardstick", "target", "", *peers):
-        table.add_column(heading, justify="right")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for heading in ("bare loop", "toft", "ratio", "target", "", *peers):
+        table.add_column(heading, justify="right", no_wrap=True)
     for key, target in TARGETS.items():
         ours, bare = result["toft"].get(key), result["yardstick"].get(key)
         met = None if ours is None else target.met(ours, bare)
         verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[met]
         others = (shown(figures.get(key)) for figures in peers.values())
         compared = "" if ours is None else ratio(ours, bare)
-        table.add_row(
-            target.label, target.unit, shown(bare), shown(ours), compared, asked(target), verdict, *others
-        )
+        label = f"{target.label}, {target.unit}"
+        table.add_row(label, shown(bare), shown(ours), compared, asked(target), verdict, *others)
     console.print(table)
     machine = result["machine"]
     console.print(
