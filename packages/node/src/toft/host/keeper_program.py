@@ -303,6 +303,7 @@ def run(fd: int, isolation: str, *, with_control_groups: bool) -> NoReturn:
     """Serve the node at the other end of a socket until it goes away."""
     parent = os.getppid()
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the node may have blocked what is needed here
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     namespaces.adopt_orphans()

@@ -15,12 +15,22 @@ class Stat:
     `cpu_ticks` is its own, `reaped_ticks` that of the children it has waited for.
     """
 
-    __slots__ = ("cpu_ticks", "parent", "pid", "reaped_ticks", "rss_pages", "started_ticks", "state")
+    __slots__ = (
+        "cpu_ticks",
+        "parent",
+        "pid",
+        "reaped_ticks",
+        "rss_pages",
+        "session",
+        "started_ticks",
+        "state",
+    )
 
     def __init__(self, pid: int, fields: list[bytes]) -> None:
         self.pid = pid
         self.state = fields[0].decode()
         self.parent = int(fields[1])
+        self.session = int(fields[3])
         self.cpu_ticks = int(fields[11]) + int(fields[12])
         self.reaped_ticks = int(fields[13]) + int(fields[14])
         self.started_ticks = int(fields[19])
