@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toft.plugins import schemas
 from toft.plugins.arguments import Binder, parse_cli
 from toft_sdk import errors, schema
 
@@ -115,6 +116,28 @@ def test_json_spellings_become_the_declared_type(schema, value, expected):
     bound = one(schema, value)
     assert bound == expected
     assert type(bound) is type(expected)
+
+
+def test_a_set_of_what_cannot_be_in_one_is_refused():
+    with pytest.raises(errors.InputError, match="cannot be in a set"):
+        one({"x-toft-type": "set", "type": "array"}, [{}])
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"parameters": []},
+        {"parameters": {"x": 3}},
+        {"parameters": {"x": {"enum": 3}}},
+        {"parameters": {"x": {"type": "nonsense"}}},
+        {"parameters": {"x": {"$ref": "#/parameters/x"}}},
+        {"parameters": {}, "required": "x"},
+        {"parameters": {}, "required": [1]},
+    ],
+)
+def test_a_malformed_signature_is_the_plugins_mistake(described):
+    with pytest.raises(schemas.SchemaError):
+        Binder(described)
 
 
 def test_numbers_that_json_cannot_say_pass():
@@ -256,6 +279,7 @@ def action(
     colour: Colour = Colour.RED,
     pair: tuple[int, str] = (1, "a"),
     names: frozenset[str] | None = None,
+    gaps: list[int | None] = [],  # noqa: B006
     *rest: float,
     **more: object,
 ): ...
@@ -270,6 +294,7 @@ def test_the_schema_of_a_real_signature_is_understood():
             "colour": Colour.RED,
             "pair": [2, "b"],
             "names": ["x"],
+            "gaps": [1, None],
             "rest": [1, 2.5],
             "anything": object,
         }
@@ -280,6 +305,7 @@ def test_the_schema_of_a_real_signature_is_understood():
         "colour": "red",
         "pair": (2, "b"),
         "names": frozenset(["x"]),
+        "gaps": [1, None],
         "rest": [1, 2.5],
         "anything": object,
     }

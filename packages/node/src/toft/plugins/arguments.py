@@ -24,6 +24,7 @@ class Binder:
 
     def __init__(self, schema: Mapping[str, Any] | None) -> None:
         described: Mapping[str, Any] = {"additional": True} if schema is None else schema
+        _refuse_malformed(described)
         parameters = _parameters(described)
         self._checks = {
             name: checks.compile_check(_value_schema(each), described) for name, each in parameters.items()
@@ -81,6 +82,21 @@ def _as_file(value: Any) -> Any:
     return to_file() if callable(to_file) else value
 
 
+def _refuse_malformed(described: Mapping[str, Any]) -> None:
+    """A manifest can be written by anybody: what follows relies on its shapes."""
+    schemas.refuse_hostile(described)
+    parameters = described.get("parameters", {})
+    required = described.get("required", [])
+    if not isinstance(parameters, Mapping) or not all(
+        isinstance(each, Mapping) for each in parameters.values()
+    ):
+        raise schemas.SchemaError("the parameters of an action must be an object of schemas")
+    if not isinstance(required, (list, tuple)) or not all(isinstance(each, str) for each in required):
+        raise schemas.SchemaError("the required parameters of an action must be a list of names")
+    definitions = described.get("$defs", {})
+    schemas.refuse_malformed({"properties": dict(parameters), "$defs": definitions})
+
+
 def misfit_error(fields: Mapping[str, str]) -> errors.InputError:
     """Make the one error that names every bad argument."""
     listed = "; ".join(f"{place}: {message}" for place, message in fields.items())
@@ -132,6 +148,7 @@ class _Reader:
     """Reads words one by one and keeps what it could not read."""
 
     def __init__(self, schema: Mapping[str, Any] | None, directory: pathlib.Path) -> None:
+        _refuse_malformed(schema or {})
         self._parameters = _parameters(schema or {})
         self._directory = directory
         self.fields: dict[str, str] = {}
@@ -260,10 +277,12 @@ def _kinds(schema: Mapping[str, Any]) -> set[str]:
     kinds = schema.get("type")
     listed = set(kinds) if isinstance(kinds, (list, tuple)) else {kinds} if isinstance(kinds, str) else set()
     marker = schema.get("x-toft-type")
+    if not isinstance(marker, str):
+        marker = None
     if marker in _MARKED_KINDS:
         return found | {_MARKED_KINDS[marker]} | (listed & {"null"})
     if marker is not None and marker != "enum":
-        return found | {str(marker)} | (listed & {"null"})
+        return found | {marker} | (listed & {"null"})
     if "enum" in schema and not listed:
         listed = {_JSON_KINDS.get(type(each), "string") for each in schema["enum"]}
     return found | listed

@@ -316,16 +316,23 @@ def _array(schema: Mapping[str, Any], root: Any, seen: dict[str, Check], make: C
             raise _expected(_ARRAY_NAMES[make], value)
         # A long list of numbers is one pass in C.
         if not first and (rest is _anything or (plain is not None and plain.issuperset(map(type, value)))):
-            return value if isinstance(value, make) else make(value)  # type: ignore[arg-type]
+            return value if isinstance(value, make) else _made(make, value)  # type: ignore[arg-type]
         problems: list[tuple[Path, str]] = []
         kept: list[Any] = []
         for index, each in enumerate(value):
             _collect(first[index] if index < len(first) else rest, each, index, kept, problems)
         if problems:
             raise Misfit(problems)
-        return make(kept)
+        return _made(make, kept)
 
     return check
+
+
+def _made(make: Callable[[Any], Any], items: Any) -> Any:
+    try:
+        return make(items)
+    except TypeError:
+        raise Misfit([((), "holds a value that cannot be in a set")]) from None
 
 
 _ARRAY_NAMES: dict[Any, str] = {list: "a list", tuple: "a tuple", set: "a set", frozenset: "a set"}
