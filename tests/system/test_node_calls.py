@@ -207,7 +207,6 @@ async def test_many_calls_at_once_all_come_back(home: Path) -> None:
         assert results == list(range(500))
 
 
-@pytest.mark.skip(reason="bulk values wait for segments")
 async def test_a_result_of_a_gigabyte_comes_back(home: Path) -> None:
     async with nodes.running(home) as node:
         plugin = await node.load("misbehaving")

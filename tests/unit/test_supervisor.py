@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.waiting import eventually_async as eventually
 
+from toft.host.usage import Usage
 from toft.kernel import errors
 from toft.plugins import calls, restart, states, supervisor
 from toft.plugins import errors as faults
@@ -61,8 +62,8 @@ class FakeWorker:
             raise self.fails[op]
         return op
 
-    def tree(self) -> list[int]:
-        return [self.pid]
+    def measure(self) -> Usage:
+        return Usage()
 
     def watch(self, on_broken: Callable[[Any], None], on_lost: Callable[[Any, Exception], None]) -> None:
         self._watchers = on_broken, on_lost

@@ -23,6 +23,7 @@ from toft.plugins import node as nodes
 from toft.plugins.environments import Environment
 from toft.plugins.loop_thread import LoopThread, Outcome
 from toft.plugins.manifest import Manifest
+from toft_sdk.conformance import Finding
 
 _CHUNKS_AT_ONCE = 256
 
@@ -164,6 +165,10 @@ class Node:
         """Return the last lines of an instance's log, loaded or not."""
         return self._thread.run(self._node.logs(plugin, count, instance=instance))
 
+    def system(self, what: str = "status") -> Any:
+        """Return what the machine is doing: `status`, or `processes` on its GPUs."""
+        return self._thread.run(self._node.system(what))
+
     def set_secret(self, plugin: str, key: str, value: str) -> None:
         """Store a secret and replace the workers that were started without it."""
         self._thread.run(self._node.set_secret(plugin, key, value))
@@ -238,6 +243,12 @@ class Installed:
     def check(self, name: str) -> Sequence[wishes.Finding]:
         """Look whether a plugin can still run."""
         return self._thread.run(self._installed.check(name))
+
+    def test(
+        self, source: str, *, python: str | None = None, on_step: provisioning.Progress | None = None
+    ) -> Sequence[Finding]:
+        """Run the conformance kit on an author's plugin without installing it."""
+        return self._thread.run(self._installed.test(source, python=python, on_step=on_step))
 
     def environments(self) -> Sequence[Environment]:
         """Return every environment."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from toft.host import keeper
+from toft.host import gpus, keeper, monitor
 from toft.kernel import log
 from toft.kernel import settings as node_settings
 from toft.plugins import (
@@ -22,12 +22,12 @@ from toft.plugins import (
     launch,
     loading,
     logs,
-    measures,
     node,
     orders,
     provisioners,
     registry,
     segments,
+    trial,
     worker,
 )
 from toft.plugins.sdk import SdkCopy
@@ -82,7 +82,9 @@ async def _open(
     sdk = SdkCopy(home, environ=environ)
     writer = logs.LogWriter()
     stack.push_async_callback(writer.close)
-    crew = worker.Crew(kept, segments.SegmentPool(), cpu_s=measures.cpu_s)
+    machine = _Machine()
+    stack.callback(machine.close)
+    crew = worker.Crew(kept, segments.SegmentPool(), gpus=machine.read_gpus)
     place = launch.Place(
         home=home,
         sdk=await asyncio.to_thread(lambda: sdk.directory),
@@ -90,9 +92,7 @@ async def _open(
         cwd=Path.cwd(),
         environ=environ,
     )
-    written = orders.Orders(
-        place, sdk.prepare, secrets, learn=redactor.add, isolated=kept.isolation.mode == "namespaces"
-    )
+    written = orders.Orders(place, sdk.prepare, secrets, learn=redactor.add)
     records = instances.Instances(store)
     plugins = registry.Registry(
         home,
@@ -100,7 +100,10 @@ async def _open(
         fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
     )
     built = environments.Environments(home, provisioners.build(settings, environ), prepare=sdk.prepare)
-    describe = _Describer(written, crew, writer, settings)
+    scratch = trial.Scratch(
+        written=written, crew=crew, writer=writer, directory=home / "logs", stall_s=settings.load_stall_s
+    )
+    installer = install.Installer(plugins, built, scratch.describe)
     opened = node.Node(
         node.Rooms(
             settings=settings,
@@ -108,8 +111,9 @@ async def _open(
                 plugins,
                 catalog.Catalog(plugins, built, records, secrets),
                 built,
-                install.Installer(plugins, built, describe),
-                provisioners.own_micromamba(settings, environ),
+                installer,
+                trial=trial.Trial(installer, scratch),
+                conda=provisioners.own_micromamba(settings, environ),
             ),
             records=records,
             loader=loading.Loader(
@@ -120,10 +124,11 @@ async def _open(
                 orders=written,
                 crew=crew,
                 writer=writer,
-                redact=redactor.text,
+                redactor=redactor,
             ),
             secrets=secrets,
             redactor=redactor,
+            monitor=machine.monitor,
             isolation=kept.isolation,
         )
     )
@@ -131,30 +136,31 @@ async def _open(
     return opened
 
 
-class _Describer:
-    """Asks a worker in its sandbox what a class is; nothing is left of it."""
+class _Machine:
+    """What looks at the machine; opened when somebody looks first, because the GPU library takes a while."""
 
-    def __init__(
-        self,
-        written: orders.Orders,
-        crew: worker.Crew,
-        writer: logs.LogWriter,
-        settings: node_settings.Settings,
-    ) -> None:
-        self._written = written
-        self._crew = crew
-        self._writer = writer
-        self._settings = settings
+    def __init__(self) -> None:
+        self._reader: gpus.GpuReader | None = None
+        self._monitor: monitor.BuiltInMonitor | None = None
+        self._opening = threading.Lock()
 
-    async def __call__(
-        self, environment: environments.Environment, module: str, class_name: str | None
-    ) -> Mapping[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="toft-describe-") as scratch:
-            order = await self._written.for_description(environment, module, class_name, Path(scratch))
-            output = logs.InstanceLog(self._settings.home / "logs" / "describe.log", self._writer)
-            started = await self._crew.start(order, output, stall_s=self._settings.load_stall_s)
-            try:
-                described: Mapping[str, Any] = await started.slow("describe")
-                return described
-            finally:
-                await started.end()
+    def read_gpus(self) -> gpus.GpuReading:
+        """Return who uses the GPUs; blocks."""
+        return self._opened().read()
+
+    async def monitor(self) -> monitor.Monitor:
+        """Return the built-in system monitor."""
+        if self._monitor is None:
+            self._monitor = monitor.BuiltInMonitor(await asyncio.to_thread(self._opened))
+        return self._monitor
+
+    def close(self) -> None:
+        """Let go of the GPU library."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _opened(self) -> gpus.GpuReader:
+        with self._opening:
+            if self._reader is None:
+                self._reader = gpus.open_reader()
+            return self._reader

@@ -10,7 +10,7 @@ from typing import Any
 
 from toft.plugins.environments import Environments
 from toft.plugins.instances import InstanceRecord, Instances
-from toft.plugins.manifest import Manifest
+from toft.plugins.manifest import Manifest, schema_hash
 from toft.plugins.registry import Registry
 from toft.secrets.store import SecretStore
 
@@ -106,7 +106,7 @@ class Catalog:
             state=self._state(manifest, own),
             environment=manifest.runtime.environment,
             python=manifest.runtime.python_version,
-            drift=drift,
+            drift=drift or _is_stale(manifest),
             instances=tuple(sorted(each.name for each in records)),
         )
 
@@ -139,6 +139,12 @@ class Catalog:
             )
             for each in declared
         ]
+
+
+def _is_stale(manifest: Manifest) -> bool:
+    """Tell whether the schema in a manifest is not the one its hash was taken of."""
+    recorded = manifest.config_schema_hash
+    return recorded is not None and recorded != schema_hash(manifest.code.config_schema)
 
 
 def _is_secret(declared: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,15 @@ class Installer:
             return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
 
         return (await self._install(request, renew, progress))[0]
+
+    @contextlib.asynccontextmanager
+    async def trying(
+        self, wish: Wish, progress: environments.Progress = environments.silent
+    ) -> AsyncIterator[tuple[environments.Environment, list[plugin_classes.PluginClass]]]:
+        """Build the environment of a source and find its plugin classes, without installing anything."""
+        source = Source.parse(wish.source)
+        async with self._store.using(self._request(wish, source), progress) as environment:
+            yield environment, await asyncio.to_thread(self._classes, environment, source)
 
     async def regenerate(self, name: str) -> manifest.Manifest:
         """Ask the code again what it is and rewrite that part of the manifest; the environment stays."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from toft.kernel import ids
-from toft.plugins import catalog, install, micromamba, provisioning, registry, wishes
+from toft.plugins import catalog, install, micromamba, provisioning, registry, trial, wishes
 from toft.plugins.environments import Environment, Environments
 from toft.plugins.manifest import Manifest
+from toft_sdk.conformance import Finding
 
 
 class Installed:
@@ -21,6 +22,7 @@ class Installed:
         catalog: Shows them with their state.
         store: Where environments are.
         installer: Adds and removes.
+        trial: Tries what is not installed.
         conda: Sets up the node's own micromamba.
     """
 
@@ -30,12 +32,15 @@ class Installed:
         catalog: catalog.Catalog,
         store: Environments,
         installer: install.Installer,
+        *,
+        trial: trial.Trial,
         conda: micromamba.Micromamba,
     ) -> None:
         self._registry = registry
         self._catalog = catalog
         self._store = store
         self._installer = installer
+        self._trial = trial
         self._conda = conda
 
     async def list(self, *, drifted: Sequence[str] = ()) -> list[catalog.Entry]:
@@ -112,6 +117,12 @@ class Installed:
     async def check(self, name: str) -> Sequence[wishes.Finding]:
         """Look whether a plugin can still run."""
         return await self._installer.check(name)
+
+    async def test(
+        self, source: str, *, python: str | None = None, on_step: provisioning.Progress | None = None
+    ) -> Sequence[Finding]:
+        """Run the conformance kit on an author's plugin without installing it."""
+        return await self._trial.run(source, python=python, on_step=on_step)
 
     async def environments(self) -> Sequence[Environment]:
         """Return every environment."""

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toft.host.usage import Usage, cpu_percent
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
-from toft.plugins import calls, chunks, drift, instances, logs, measures, states, supervisor
+from toft.plugins import calls, chunks, drift, instances, logs, states, supervisor
 from toft.plugins.manifest import Manifest
 from toft_sdk import errors as plugin_errors
 
@@ -31,7 +32,6 @@ class Parts:
         options: How it is run.
         output: Its log.
         held: Gives back what it holds: the claim on its environment.
-        measure: Looks at a process tree; called in a thread.
         save: Persists what somebody changed.
         validate: Fills in and checks a configuration.
         forget: Takes it out of the node.
@@ -42,7 +42,6 @@ class Parts:
     options: instances.InstanceOptions
     output: logs.InstanceLog
     held: contextlib.ExitStack
-    measure: Callable[[list[int]], measures.Usage]
     save: Callable[[instances.InstanceRecord], Awaitable[object]]
     validate: Callable[[Mapping[str, Any]], dict[str, Any]]
     forget: Callable[[str], None]
@@ -59,6 +58,7 @@ class Instance:
         config: The whole configuration the plugin has.
         options: How it is run.
         drift: How the running code differs from what the manifest recorded; None when it does not.
+        drift_check: Who looks for that, when it was not done while loading.
     """
 
     def __init__(self, name: str, parts: Parts) -> None:
@@ -69,7 +69,9 @@ class Instance:
         self.drift: drift.Drift | None = None
         self._parts = parts
         self._supervisor = parts.supervisor
+        self.drift_check: asyncio.Task[drift.Drift | None] | None = None
         self._loaded_at = parts.clock.monotonic()
+        self._measured = (Usage(), self._loaded_at)
 
     # Calling
 
@@ -229,6 +231,8 @@ class Instance:
     async def unload(self) -> None:
         """End it; returns within seconds whatever the plugin does."""
         self._parts.forget(self.id)
+        if self.drift_check is not None:
+            self.drift_check.cancel()
         try:
             await self._supervisor.stop()
         finally:
@@ -250,7 +254,7 @@ class Instance:
         """Return what it has done and what its process tree uses now."""
         supervised = self._supervisor
         totals, worker = supervised.totals, supervised.workers.worker
-        usage = None if worker is None else await asyncio.to_thread(self._measure, worker)
+        usage = await asyncio.to_thread(worker.measure) if worker is not None else Usage()
         return {
             "instance": self.id,
             "plugin": self.plugin,
@@ -267,14 +271,20 @@ class Instance:
             "busy_s": totals.busy_s,
             "usage": dict(totals.usage),
             "restarts": supervised.workers.restarts.total,
-            "cpu_s": usage.cpu_s if usage else None,
-            "memory_bytes": usage.memory_bytes if usage else None,
-            "processes": usage.processes if usage else 0,
+            "cpu_s": usage.cpu_s,
+            "cpu_percent": self._cpu_percent(usage),
+            "memory_bytes": usage.rss_bytes,
+            "peak_memory_bytes": usage.peak_rss_bytes,
+            "gpu_memory_bytes": dict(usage.gpu_memory_bytes or {}),
+            "processes": len(usage.pids),
             "log_lines": self._parts.output.lines,
         }
 
-    def _measure(self, worker: Any) -> measures.Usage:
-        return self._parts.measure(worker.tree())
+    def _cpu_percent(self, usage: Usage) -> float:
+        """Return the processor use since this was last asked."""
+        now = self._parts.clock.monotonic()
+        (before, then), self._measured = self._measured, (usage, now)
+        return cpu_percent(before, usage, now - then) if before.pids[:1] == usage.pids[:1] else 0.0
 
     async def logs(self, count: int = 50) -> list[str]:
         """Return the last lines of its log, earlier runs included."""
@@ -284,8 +294,13 @@ class Instance:
         """Ask a system monitor plugin: `status` or `processes`."""
         return await self._supervisor.request("monitor", {"what": what}, timeout_s=5.0)
 
-    async def check_drift(self) -> drift.Drift | None:
-        """Compare what the code says of its configuration with what the manifest recorded."""
+    async def check_drift(self, *, after_s: float = 0.0) -> drift.Drift | None:
+        """Compare what the code says of its configuration with what the manifest recorded.
+
+        Args:
+            after_s: Seconds to leave the worker to its first calls.
+        """
+        await asyncio.sleep(after_s)
         try:
             described = await self._supervisor.request("describe", timeout_s=_HOOK_S)
         except (errors.NodeError, plugin_errors.PluginError) as error:

@@ -18,7 +18,6 @@ from toft.plugins import (
     environments,
     instances,
     logs,
-    measures,
     orders,
     restart,
     supervisor,
@@ -27,9 +26,13 @@ from toft.plugins import (
 from toft.plugins import instance as handles
 from toft.plugins.frames import LogLine
 from toft.plugins.manifest import Manifest
+from toft.plugins.redacted import ErrorRedactor
 from toft.plugins.registry import Registry
+from toft.secrets.redaction import Redactor
+from toft_sdk import errors as plugin_errors
 
 T = TypeVar("T")
+_DRIFT_AFTER_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class Loader:
         orders: Writes what workers are started with.
         crew: Starts workers.
         writer: Writes their logs.
-        redact: Takes secrets out of a text.
+        redactor: Takes secrets out of what is shown.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Loader:
         orders: orders.Orders,
         crew: worker.Crew,
         writer: logs.LogWriter,
-        redact: Callable[[str], str],
+        redactor: Redactor,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -87,7 +90,8 @@ class Loader:
         self._orders = orders
         self._crew = crew
         self._writer = writer
-        self._redact = redact
+        self._redactor = redactor
+        self._redact_error = ErrorRedactor(redactor)
         self._clock: clocks.Clock = clocks.SYSTEM
 
     async def load(self, request: Request, forget: Callable[[str], None]) -> handles.Instance:
@@ -114,11 +118,27 @@ class Loader:
             stack.enter_context(self._data_directory(manifest.name))
             parts = self._parts(request.name, manifest, interpreter, record, validate, held)
             parts.given, parts.forget = given, forget
-            await parts.supervisor.start(effective)
+            try:
+                await parts.supervisor.start(effective)
+            except (errors.NodeError, plugin_errors.PluginError) as error:
+                self._redact_error(error)
+                raise
             parts.supervisor.enabled = record.enabled
             # Everything is there: nothing is taken back any more.
             stack.pop_all()
-            return handles.Instance(request.name, parts)
+            loaded = handles.Instance(request.name, parts)
+        await self._look_for_drift(loaded, manifest)
+        return loaded
+
+    async def _look_for_drift(self, loaded: handles.Instance, manifest: Manifest) -> None:
+        if not self._settings.detect_drift:
+            return
+        if not manifest.runtime.environment:
+            # Somebody else's environment may have changed since; whoever loads it should hear that at once.
+            await loaded.check_drift()
+        elif (manifest.code.config_schema or {}).get("properties"):
+            # Our own environments never change, but a schema can depend on where it is made.
+            loaded.drift_check = asyncio.ensure_future(loaded.check_drift(after_s=_DRIFT_AFTER_S))
 
     async def _record(self, request: Request) -> instances.InstanceRecord:
         found = await self._records.find(request.name)
@@ -144,7 +164,7 @@ class Loader:
         digest = manifest.runtime.environment
         if digest:
             return held.enter_context(self._store.hold(digest))
-        return orders.ForeignEnvironment.of(manifest.install.python_path)
+        return orders.ForeignEnvironment.of(manifest.install.python_path, manifest.runtime.python_version)
 
     @contextlib.contextmanager
     def _data_directory(self, plugin: str) -> Iterator[None]:
@@ -181,7 +201,12 @@ class Loader:
             return await self._crew.start(order, output, stall_s=stall_s, numbers=numbers, on_line=heard)
 
         supervised = supervisor.Supervisor(
-            name, make, binders(manifest), policy=self._policy(manifest, options), numbers=numbers
+            name,
+            make,
+            binders(manifest),
+            policy=self._policy(manifest, options),
+            numbers=numbers,
+            redact=self._redact_error,
         )
         return handles.Parts(
             supervisor=supervised,
@@ -189,7 +214,6 @@ class Loader:
             options=options,
             output=output,
             held=held,
-            measure=measures.usage,
             save=self._save,
             validate=validate,
             forget=lambda name: None,
@@ -206,7 +230,7 @@ class Loader:
             self._writer,
             max_bytes=self._settings.log_bytes,
             files=self._settings.log_files,
-            redact=self._redact,
+            redact=self._redactor.text,
         )
 
     def _policy(self, manifest: Manifest, options: instances.InstanceOptions) -> supervisor.Policy:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets as randomness
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toft.host.keeper import Isolation
+from toft.host.monitor import Monitor
 from toft.kernel import errors, ids, log, settings
 from toft.plugins import catalog, installed, loading, logs, provisioning
 from toft.plugins import instance as handles
@@ -35,6 +36,7 @@ class Rooms:
     loader: loading.Loader
     secrets: SecretStore
     redactor: Redactor
+    monitor: Callable[[], Awaitable[Monitor]]
     isolation: Isolation
 
 
@@ -289,6 +291,24 @@ class Node:
         name = ids.check_name(instance or plugin, "instance name")
         found = await self.rooms.records.find(name)
         return found or InstanceRecord(name=name, plugin=plugin)
+
+    async def system(self, what: str = "status") -> Any:
+        """Return what the machine is doing.
+
+        A loaded instance with the option `is_monitor` is asked; the node itself when there is none, or when
+        that one cannot say.
+
+        Args:
+            what: `status`, or `processes` for what holds GPU memory.
+        """
+        for each in self.instances():
+            if each.options.is_monitor:
+                try:
+                    return await each.monitor(what)
+                except (errors.NodeError, plugin_errors.PluginError) as error:
+                    _log.warning("monitor_failed", instance=each.id, error=str(error))
+        built_in = await self.rooms.monitor()
+        return await (built_in.list_processes() if what == "processes" else built_in.get_system_status())
 
     async def close(self) -> None:
         """End every instance side by side; bounded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,12 @@ class ForeignEnvironment:
     cache_tag: str = ""
 
     @classmethod
-    def of(cls, python: str) -> ForeignEnvironment:
+    def of(cls, python: str, version: str = "") -> ForeignEnvironment:
         """Take the directory above `bin` as its prefix.
+
+        Args:
+            python: The executable.
+            version: Its version, when somebody wrote it down.
 
         Raises:
             NotFoundError: There is no such interpreter.
@@ -61,7 +66,9 @@ class ForeignEnvironment:
                 details={"python": python},
                 hint="toft plugin refresh NAME, or install the plugin again",
             )
-        return cls(path=Path(python).parent.parent, python=python)
+        numbers = version.split(".")
+        tag = f"cpython-{numbers[0]}{numbers[1]}" if len(numbers) > 1 else ""
+        return cls(path=Path(python).parent.parent, python=python, cache_tag=tag)
 
 
 class Orders:
@@ -72,7 +79,6 @@ class Orders:
         prepare_sdk: Makes the SDK ready for an interpreter and returns the program to start.
         secrets: Where secrets are, resolved at each start.
         learn: Told every secret that is handed out, so that it can be taken out of what is shown.
-        isolated: Whether workers get a sandbox.
     """
 
     def __init__(
@@ -82,13 +88,11 @@ class Orders:
         secrets: SecretStore,
         *,
         learn: Callable[[Sequence[tuple[str, str]]], object],
-        isolated: bool,
     ) -> None:
         self._place = place
         self._prepare_sdk = prepare_sdk
         self._secrets = secrets
         self._learn = learn
-        self._isolated = isolated
 
     @property
     def place(self) -> launch.Place:
@@ -129,16 +133,9 @@ class Orders:
         place, plugin, python = self._place, manifest.name, interpreter.python
         data = place.data_directory(plugin)
         durable.make_directory(data, 0o700)
-        sandbox = None
-        if self._isolated:
-            sandbox = launch.sandbox(
-                place,
-                plugin,
-                python,
-                interpreter.path,
-                writable=options.writable,
-                network=options.network,
-            )
+        sandbox = launch.sandbox(
+            place, plugin, python, interpreter.path, writable=options.writable, network=options.network
+        )
         own_place = launch.is_own_place(place)
         return launch.Launch(
             instance=name,
@@ -152,25 +149,26 @@ class Orders:
             secrets=secrets,
         )
 
-    async def for_description(
-        self, interpreter: Interpreter, module: str, class_name: str | None, scratch: Path
+    async def for_scratch(
+        self,
+        interpreter: Interpreter,
+        module: str,
+        class_name: str | None,
+        scratch: Path,
+        *,
+        network: bool,
     ) -> launch.Launch:
-        """Write the order for a worker that only says what a class is: no network, nothing of anybody's."""
+        """Write the order for a worker of no instance: it gets a directory that goes away."""
         boot = await self._prepare_sdk(interpreter.python, interpreter.cache_tag)
-        sandbox = None
-        if self._isolated:
-            shown = launch.sandbox(self._place, "none", interpreter.python, interpreter.path, network=False)
-            sandbox = keeper.Sandbox(
-                hidden=shown.hidden, read_only=shown.read_only, writable=(str(scratch),), network=False
-            )
+        shown = launch.sandbox(self._place, "none", interpreter.python, interpreter.path, network=network)
         variables = launch.environment_variables(self._place, "none", interpreter.python, {})
         own = {"HOME": str(scratch), "TOFT_DATA_DIR": str(scratch), "TMPDIR": str(scratch)}
         return launch.Launch(
-            instance=f"description of {module}",
+            instance=f"{module} on trial",
             argv=(interpreter.python, "-I", boot, "3"),
             env={**variables, **own},
             cwd=str(scratch),
-            sandbox=sandbox,
+            sandbox=dataclasses.replace(shown, writable=(str(scratch),)),
             limits=keeper.Limits(),
             module=module,
             class_name=class_name,

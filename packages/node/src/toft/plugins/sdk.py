@@ -36,6 +36,8 @@ class SdkCopy:
         self._source = source or Path(str(toft_sdk.__file__)).parent
         self._environ = os.environ if environ is None else environ
         self._placed: Path | None = None
+        self._ready: set[str] = set()
+        self._compiling = asyncio.Lock()
 
     @property
     def directory(self) -> Path:
@@ -61,8 +63,12 @@ class SdkCopy:
         Raises:
             NodeError: The interpreter cannot compile it (`environment.sdk_refused`): it is too old or broken.
         """
-        if not await asyncio.to_thread(self._is_compiled, cache_tag):
-            await self._compile(python)
+        if python not in self._ready:
+            # One at a time: loads that start side by side would all compile the same files.
+            async with self._compiling:
+                if python not in self._ready and not await asyncio.to_thread(self._is_compiled, cache_tag):
+                    await self._compile(python)
+            self._ready.add(python)
         return self.boot_path()
 
     def _is_compiled(self, cache_tag: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
+from toft.host.usage import Usage
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
 from toft.plugins import calls, restart, spare, states
@@ -38,8 +39,8 @@ class Works(Protocol):
         """Run one of the lifecycle operations."""
         ...
 
-    def tree(self) -> list[int]:
-        """Return its live processes; reads /proc."""
+    def measure(self) -> Usage:
+        """Return what it and everything it started use; blocks."""
         ...
 
     def watch(self, on_broken: Callable[[Any], None], on_lost: Callable[[Any, Exception], None]) -> None:

@@ -89,6 +89,7 @@ class Supervisor:
         binders: What checks the arguments, by action.
         policy: How it is run.
         numbers: Where calls get their numbers; shared with its workers' connections.
+        redact: Takes secrets out of an error on its way to a caller.
         clock: For uptime and restarts.
     """
 
@@ -100,6 +101,7 @@ class Supervisor:
         *,
         policy: Policy,
         numbers: Iterator[int] | None = None,
+        redact: Callable[[Exception], None] = lambda error: None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self.name = name
@@ -111,6 +113,7 @@ class Supervisor:
         )
         self.gate = gate.Gate(name, self._run, cap=policy.concurrency, limit=policy.queue_limit)
         self._binders = binders
+        self._redact = redact
         self._loop = asyncio.get_running_loop()
         self._cancellation = cancellation.Cancellation(
             policy.cancel_grace_s, self.workers.spare, self.workers.replace
@@ -212,6 +215,8 @@ class Supervisor:
     def _close(self, call: calls.Call, result: Any, error: Exception | None) -> None:
         self._open.pop(call.number, None)
         was_cancelling = call.phase is calls.Phase.CANCELLING
+        if error is not None:
+            self._redact(error)
         call.finish(result, error)
         self.totals.add(call)
         if was_cancelling and not self.policy.keep_spare and not self._is_cancelling():

@@ -12,7 +12,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
-from toft.host import keeper
+from toft.host import keeper, usage
+from toft.host.gpus import GpuReading
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
 from toft.plugins import calls, chunks, deaths, launch, stall
@@ -50,7 +51,7 @@ class Crew:
     Args:
         keeper: Spawns and reaps.
         segments: Where bulk values travel.
-        usage: Returns the processor seconds used by some processes; called in a thread.
+        gpus: Returns who uses the GPUs; called in a thread.
         clock: Stamps lines.
     """
 
@@ -59,12 +60,12 @@ class Crew:
         keeper: keeper.Keeper,
         segments: SegmentPool,
         *,
-        cpu_s: Callable[[list[int]], float],
+        gpus: Callable[[], GpuReading] | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self._keeper = keeper
         self._segments = segments
-        self._cpu_s = cpu_s
+        self._gpus = gpus
         self._clock = clock
 
     async def start(
@@ -90,7 +91,7 @@ class Crew:
             PluginError: The plugin could not be imported; its trace is in the error.
             WorkerLostError: It died or stalled. Nothing is left of it in any of these cases.
         """
-        worker = Worker(order.instance, output, self._cpu_s, stall_s=stall_s, clock=self._clock)
+        worker = Worker(order.instance, output, stall_s=stall_s, gpus=self._gpus, clock=self._clock)
         if on_line is not None:
             worker.on_line = on_line
         ours, theirs = socket.socketpair()
@@ -147,9 +148,9 @@ class Worker:
         self,
         instance: str,
         output: Output,
-        cpu_s: Callable[[list[int]], float],
         *,
         stall_s: float,
+        gpus: Callable[[], GpuReading] | None,
         clock: clocks.Clock,
     ) -> None:
         self.pid = 0
@@ -160,7 +161,7 @@ class Worker:
         self.started_at = 0.0
         self._instance = instance
         self._output = output
-        self._cpu_s = cpu_s
+        self._gpus = gpus
         self._stall_s = stall_s
         self._clock = clock
         self._signs: stall.Signs | None = None
@@ -274,11 +275,14 @@ class Worker:
             return None
 
     async def _look_at_cpu(self) -> float | None:
-        return await asyncio.to_thread(lambda: self._cpu_s(self.process.tree()))
+        return (await asyncio.to_thread(self._measure, None)).cpu_s
 
-    def tree(self) -> list[int]:
-        """Return its live processes, itself first; call it in a thread."""
-        return self.process.tree()
+    def measure(self) -> usage.Usage:
+        """Return what it and everything it started use; blocks, so call it in a thread."""
+        return self._measure(self._gpus() if self._gpus is not None else None)
+
+    def _measure(self, gpus: GpuReading | None) -> usage.Usage:
+        return usage.measure({self.pid: (self.pid, self.process.root)}, gpus)[self.pid]
 
     # Output
 

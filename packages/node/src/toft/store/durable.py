@@ -146,7 +146,10 @@ def sync_tree(path: Path) -> None:
             target = os.path.join(directory, name)
             if os.path.islink(target):
                 continue
-            fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue  # somebody else's temporary file, renamed meanwhile
             try:
                 os.fsync(fd)
             finally:
