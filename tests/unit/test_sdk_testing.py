@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from toft_sdk import CancelledError, InputError, Plugin, context, hosting, option
+from toft_sdk import CancelledError, EnvVar, InputError, Plugin, context, hosting, option
 from toft_sdk.likeness import same
 from toft_sdk.surroundings import CancellingCall
 from toft_sdk.testing import Conformance, Finding, check, check_class
@@ -182,6 +182,24 @@ def test_a_reload_nobody_answers_is_named(module: types.ModuleType) -> None:
     found = findings(module, Ill)
     assert "there is no release_model()" in found["has a usable configuration"].evidence
     assert "SystemExit(3)" in found["starts and cleans up"].evidence
+
+
+class Keyed(Good):
+    """Needs a key."""
+
+    environment = (EnvVar("TOFT_SDK_TESTING_KEY", secret=True),)
+
+
+def test_a_plugin_is_not_started_without_its_variables(
+    module: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOFT_SDK_TESTING_KEY", raising=False)
+    found = findings(module, Keyed)
+    assert failed(found) == []
+    assert found["has its variables"].evidence == "not started: TOFT_SDK_TESTING_KEY not set here"
+    assert "starts and cleans up" not in found
+    monkeypatch.setenv("TOFT_SDK_TESTING_KEY", "open")
+    assert "starts and cleans up" in findings(module, Keyed)
 
 
 NOISY = """

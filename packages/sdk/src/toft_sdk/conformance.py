@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -14,6 +15,7 @@ from toft_sdk.codec import decode, encode
 from toft_sdk.discovery import find_class
 from toft_sdk.errors import CancelledError, InputError, PluginError, classify, trace_text
 from toft_sdk.likeness import same
+from toft_sdk.plugin import Plugin
 from toft_sdk.surroundings import CancellingCall, CapturedOutput, Surroundings
 from toft_sdk.validation import problems
 
@@ -65,7 +67,7 @@ def check_class(module: str, class_name: str | None = None) -> list[Finding]:
     subject = _Subject(*loaded)
     for name, checks in _CHECKS:
         findings += _guarded(name, lambda checks=checks: checks(subject))  # type: ignore[misc]
-        if checks is _check_life and not findings[-1].ok:
+        if checks in (_check_variables, _check_life) and findings[-1].next:
             # Every check after it would fail for the same reason.
             break
     findings += _guarded("leaves nothing behind", lambda: _check_leftovers(before))
@@ -191,6 +193,23 @@ def _check_configuration(subject: _Subject) -> Iterator[Finding]:
     if required:
         evidence += f"; required: {', '.join(required)}"
     yield Finding(name, True, evidence)
+
+
+def missing_variables(kind: type[Any]) -> list[str]:
+    """Return the required environment variables that are not set here."""
+    declared = kind.environment if issubclass(kind, Plugin) else ()
+    return [each.name for each in declared if each.required and each.name not in os.environ]
+
+
+def _check_variables(subject: _Subject) -> Iterator[Finding]:
+    name = "has its variables"
+    missing = missing_variables(subject.kind)
+    if missing:
+        # Not the plugin's fault, so no failure; and nothing that follows would say anything about it.
+        evidence = f"not started: {', '.join(missing)} not set here"
+        yield Finding(name, True, evidence, "run your own tests with them set, or give them a default")
+    else:
+        yield Finding(name, True, "every variable it requires is set")
 
 
 # -- life ------------------------------------------------------------------------------------------
@@ -379,6 +398,7 @@ _CHECKS: tuple[tuple[str, Callable[[_Subject], Iterator[Finding]]], ...] = (
     ("describes itself", _check_description),
     ("says what it takes", _check_signatures),
     ("has a usable configuration", _check_configuration),
+    ("has its variables", _check_variables),
     ("starts and cleans up", _check_life),
     ("hooks can be called", _check_hooks),
     ("refuses unknown arguments", _check_refusal),

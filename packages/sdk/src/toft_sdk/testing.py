@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from toft_sdk.conformance import Finding, action_of, check_class
+from toft_sdk.conformance import Finding, action_of, check_class, missing_variables
 from toft_sdk.errors import CancelledError, InputError, PluginError
 from toft_sdk.likeness import same
 from toft_sdk.misbehaving import MisbehavingPlugin
@@ -64,13 +64,15 @@ def check(
     if open_worker is None or not all(each.ok for each in findings[:2]):
         return findings
     subject = describe_examples(module, class_name)
+    if subject["missing_variables"]:
+        return findings
     return findings + check_worker(
         open_worker, subject["description"], subject["examples"], subject["cancel_within_s"]
     )
 
 
 def describe_examples(module: str, class_name: str | None = None) -> dict[str, Any]:
-    """Return what `check_worker` needs to know: the description, the examples, the time to stop in."""
+    """Return what `check_worker` needs: description, examples, time to stop in, variables it lacks."""
     from toft_sdk.discovery import find_class  # noqa: PLC0415 - not needed by those who only want the misbehaving one
     from toft_sdk.introspect import describe  # noqa: PLC0415 - imports inspect
 
@@ -79,6 +81,7 @@ def describe_examples(module: str, class_name: str | None = None) -> dict[str, A
         "description": describe(module, kind.__qualname__),
         "examples": [dict(each) for each in getattr(kind, "examples", ())],
         "cancel_within_s": getattr(kind, "cancel_within_s", None),
+        "missing_variables": missing_variables(kind),
     }
 
 

@@ -56,7 +56,7 @@ async def examine(
                 subject = await _call(connection, "subject", arguments)
     except (errors.NodeError, PluginError) as error:
         findings.append(_broken("survives the checks", error))
-    if subject is None:
+    if subject is None or subject["missing_variables"]:
         return findings
     on_step("calling it from another process")
     try:
