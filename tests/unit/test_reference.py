@@ -263,3 +263,33 @@ def test_the_host_turns_file_backed_arguments_and_paths_into_text(hosted):
     assert binder.bind({"action": "x", "source": pathlib.Path("/a")})["source"] == "/a"
     with pytest.raises(errors.InputError):
         binder.bind({"action": 3})
+
+
+class Dispatching(Bare):
+    def execute(self, action: str = "count", **kwargs):
+        if action == "count":
+            return self.count(kwargs["text"])
+        if action in ("shout", "never mind"):
+            return self._shout(**kwargs)
+        raise ValueError(action)
+
+    def count(self, text: str) -> int:
+        """Count words."""
+        return len(text.split())
+
+    def _shout(self, text, *, times: int = 1):
+        return text.upper() * times
+
+
+def test_actions_nobody_marked_are_found_in_the_body_of_execute(hosted):
+    from toft_sdk.reference import ReferenceHosted  # noqa: PLC0415 - after the fixture's path is set
+
+    plugin = ReferenceHosted(Dispatching, __name__)
+    actions = plugin.describe()["actions"]
+    assert set(actions) == {"execute", "count", "shout"}
+    assert actions["count"]["input"]["parameters"]["text"]["type"] == "string"
+    assert actions["count"]["description"] == "Count words."
+    assert set(actions["shout"]["input"]["parameters"]) == {"text", "times"}
+    plugin.initialize({})
+    assert plugin.call("count", {"text": "a b"}) == 2
+    assert plugin.call("shout", {"text": "a", "times": 2}) == "AA"

@@ -191,5 +191,5 @@ class _Running(entered):
                 raise typed from error
 
 
-def _listed(actions: frozenset[str]) -> str:
+def _listed(actions: Mapping[str, Any]) -> str:
     return "".join(f", {each}" for each in sorted(actions))

@@ -9,16 +9,55 @@ if TYPE_CHECKING:
 _VAR_POSITIONAL = 0x04
 
 
-def actions_of(kind: type[Any]) -> frozenset[str]:
-    """Return the names a class's `execute` dispatches on, where it says them: marked methods, or a list."""
-    found = {
-        str(method._plugin_action)
-        for base in kind.__mro__
-        for method in vars(base).values()
-        if getattr(method, "_plugin_action", None)
-    }
+def actions_of(kind: type[Any]) -> dict[str, Any]:
+    """Return what a class's `execute` dispatches on, each with the method that does it where there is one.
+
+    A class says so with marked methods or with a list. One that does neither compares the argument with texts
+    in the body of `execute`; those that are the name of one of its methods are actions.
+    """
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        for method in vars(base).values():
+            mark = getattr(method, "_plugin_action", None)
+            if mark:
+                found.setdefault(str(mark), method)
     listed = getattr(kind, "supported_actions", None)
-    return frozenset(found | (set(listed) if isinstance(listed, (set, frozenset, list, tuple)) else set()))
+    if isinstance(listed, (set, frozenset, list, tuple)):
+        for name in sorted(map(str, listed)):
+            found.setdefault(name, _method(kind, name))
+    if not found and _DISPATCH & set(_parameters(kind)):
+        for name in _texts(_code_of(kind).co_consts):
+            if name not in _OF_EVERY_PLUGIN and _method(kind, name) is not None:
+                found.setdefault(name, _method(kind, name))
+    return found
+
+
+# Parameters of `execute` that choose an action, and methods that every plugin has.
+_DISPATCH = {"action", "command"}
+_OF_EVERY_PLUGIN = {"execute", "execute_stream", "initialize", "cleanup", "cancel", "prefetch", "reconfigure"}
+
+
+def _method(kind: type[Any], name: str) -> Any:
+    for spelling in (name, "_" + name):
+        method = getattr(kind, spelling, None)
+        if callable(method) and hasattr(method, "__code__"):
+            return method
+    return None
+
+
+def _texts(constants: Any) -> list[str]:
+    found: list[str] = []
+    for each in constants:
+        if isinstance(each, str) and each.isidentifier():
+            found.append(each)
+        elif isinstance(each, (tuple, frozenset)):
+            found += _texts(sorted(each, key=repr))
+    return found
+
+
+def _parameters(kind: type[Any]) -> tuple[str, ...]:
+    code = _code_of(kind)
+    return code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount] if code is not None else ()
 
 
 def concurrency_of(kind: type[Any]) -> int:

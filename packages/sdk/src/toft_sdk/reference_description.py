@@ -125,10 +125,20 @@ def _actions(kind: type[Any]) -> dict[str, Any]:
     found = {"execute": main}
     dispatched = {name: each for name, each in parameters.items() if name not in ("action", "command")}
     required = [name for name in schema["required"] if name in dispatched]
-    for name in sorted(actions_of(kind)):
-        inner = {**given, "parameters": dispatched, "required": required}
-        found[name] = {"input": inner, "output": {}, "stream": streams, "description": ""}
+    for name, method in sorted(actions_of(kind).items()):
+        inner = {**given, "parameters": {**_of_method(kind, method), **dispatched}, "required": required}
+        about = _summary(method) if method is not None else ""
+        found[name] = {"input": inner, "output": {}, "stream": streams, "description": about}
     return found
+
+
+def _of_method(kind: type[Any], method: Any) -> dict[str, Any]:
+    """Return the parameters of the method behind an action; `execute` takes them by name."""
+    if method is None or not hasattr(method, "__code__"):
+        return {}
+    parameters = signature_schema(types.MethodType(method, kind), kind)["parameters"]
+    named = {name: each for name, each in parameters.items() if each["kind"] != "var_positional"}
+    return {name: {**_loosened(each), "kind": "keyword_only"} for name, each in named.items()}
 
 
 def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +148,9 @@ def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
     }
     kinds = schema.get("type")
     listed = kinds if isinstance(kinds, list) else [kinds]
+    if {each.get("type") for each in schema.get("anyOf", ())} == {"string"}:
+        # Text or a path: a path is given as text anyway.
+        return {**kept, "type": "string"}
     if "x-toft-type" not in schema and all(each in _JSON_TYPES for each in listed):
         kept["type"] = kinds
     return kept
