@@ -11,6 +11,7 @@ import pytest
 from tests.interpreters import interpreter
 from tests.workers import worker
 
+import toft
 import toft_sdk
 from toft.plugins import conformance, scaffold
 from toft.plugins.connection import Connection
@@ -60,3 +61,20 @@ async def test_installed_it_keeps_its_promises(project: Path, tmp_path: Path, ve
     found = await conformance.examine(open_worker, "say_hello_plugin", "SayHello")
     assert [each for each in found if not each.ok] == []
     assert "example 1 holds in a worker" in [each.check for each in found]
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.12"])
+def test_a_node_examines_installs_and_runs_it_without_an_edit(project: Path, version: str) -> None:
+    python = interpreter(version)
+    with toft.connect() as node:
+        found = node.installed.test(str(project), python=python)
+        assert [each for each in found if not each.ok] == []
+        assert node.plugins() == []
+        (added,) = node.installed.add(str(project), python=python)
+        assert (added.name, added.runtime.python_version.startswith(version)) == ("say-hello", True)
+        plugin = node.load("say-hello")
+        assert plugin.call() == "Hello, world!"
+        assert plugin.call(text="Ada") == "Hello, Ada!"
+        with pytest.raises(toft_sdk.InputError) as caught:
+            plugin.call(txt="Ada")
+        assert caught.value.fields == {"txt": "unknown; did you mean text?"}
