@@ -60,7 +60,7 @@ def explain(result: commands.Completed, step: str, disk: Path) -> errors.NodeErr
         )
     if "Failed to build" in text or "build backend" in text:
         return environment_errors.BuildError(
-            f"{step}: {_reason(text)}",
+            f"{step}: {_build_reason(text)}",
             details=details,
             hint="no wheel fitted this Python, and its own build failed; try another Python or version",
         )
@@ -80,17 +80,29 @@ def redacted(text: str) -> str:
 def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     start = next((i for i, line in enumerate(lines) if line.startswith("error:")), 0)
-    # What a build backend printed stands before uv's own summary, and says more.
-    said = lines[:start][-3:] if "build backend" in text else []
     kept = []
     for line in lines[start:]:
         if line.startswith("hint:"):
             break
         kept.append(re.sub(r"^(error|cause):\s*", "", line))
-    reason = re.sub(r"\s+", " ", "; ".join((*said, " ".join(kept))))
+    reason = re.sub(r"\s+", " ", " ".join(kept))
     reason = reason.replace("No solution found when resolving dependencies ", "")
     reason = reason.replace(", we can conclude that your requirements are unsatisfiable", "")
-    return reason if len(reason) <= _REASON_CHARS else reason[: _REASON_CHARS - 1] + "…"
+    return _shortened(reason)
+
+
+def _build_reason(text: str) -> str:
+    """Return what could not be built and the last thing its build said, wherever uv put that."""
+    named = re.search(r"Failed to build `([^`]+)`", text)
+    before, _, summary = text.partition("error: Failed to build")
+    said = summary.partition("[stderr]")[2].partition("\nhint:")[0] or before
+    last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
+    what = f"{named.group(1)} could not be built" if named else _reason(text)
+    return _shortened(": ".join((what, *last)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _REASON_CHARS else text[: _REASON_CHARS - 1] + "…"
 
 
 def _unsatisfiable_hint(text: str) -> str:

@@ -7,10 +7,12 @@ so that a test can stop the world between any two of them.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,7 +142,31 @@ def make_directory(path: Path, mode: int = 0o755, *, operations: Operations = SY
 
 
 def sync_tree(path: Path) -> None:
-    """Fsync every file and directory below a path, the path included."""
+    """Make every file and directory below a path survive, the path included.
+
+    Raises:
+        OSError: The disk did not take it.
+    """
+    if not _sync_file_system(path):
+        _sync_each(path)
+
+
+def _sync_file_system(path: Path) -> bool:
+    # One flush of everything: 0.2 s where an fsync for each of 4000 files took 14 to 24 s. Since Linux 5.8 it
+    # reports write errors, as fsync does; before, and elsewhere, only the long way tells.
+    if sys.platform != "linux" or tuple(map(int, os.uname().release.split(".")[:2])) < (5, 8):
+        return False
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(fd)
+    return True
+
+
+def _sync_each(path: Path) -> None:
     for directory, _, files in os.walk(path):
         for name in files:
             target = os.path.join(directory, name)
