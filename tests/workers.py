@@ -22,6 +22,11 @@ BOOT = str(Path(toft_sdk.__file__).with_name("boot.py"))
 PROBES = str(Path(__file__).with_name("fixtures"))
 
 
+def interpreter_argv(fd: int = 3) -> tuple[str, ...]:
+    """Return the command of a worker on a descriptor, with this interpreter."""
+    return (sys.executable, "-I", BOOT, str(fd))
+
+
 @dataclass
 class Running:
     """A worker with its process and what it told the host."""

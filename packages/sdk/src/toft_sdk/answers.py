@@ -26,8 +26,15 @@ def unencodable(refused: EncodeError) -> PluginError:
 
 
 def described(call: WorkerCall, error: BaseException) -> dict[str, Any]:
+    """Return the error a call ended with, as it travels."""
     # What a cancelled call dies of, be it a helper process that was killed, is the cancel.
-    typed = classify(error) if call.reason is None else call.cancelled_error()
+    return failure(error, None if call.reason is None else call.cancelled_error())
+
+
+def failure(error: BaseException, typed: PluginError | None = None) -> dict[str, Any]:
+    """Return an error as it travels; `typed` says what it counts as."""
+    if typed is None:
+        typed = classify(error)
     fields = typed.to_dict()
     fields["trace"] = (typed.trace or trace_text(error))[-_MAX_TRACE:]
     fields["details"] = jsonable(fields["details"])

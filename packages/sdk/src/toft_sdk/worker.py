@@ -282,13 +282,11 @@ class Worker:
             call.wait(0.05)
 
     def _load(self, arguments: dict[str, Any]) -> Any:
-        from toft_sdk import hosting  # noqa: PLC0415 - the plugin's side; the handshake does not wait for it
-
         welcome = self._welcome
         # Before the import, so that log handlers made there write to them; until then they only pass on.
         plain = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = self._streams
-        hosted = hosting.load(welcome["module"], welcome.get("class"))
+        hosted = _hosted(welcome["module"], welcome.get("class"))
         self._hosted = hosted
         concurrency = hosted.concurrency
         if not hosted.main_thread and (concurrency is None or concurrency > 1):
@@ -330,18 +328,24 @@ def main(fd: int) -> None:
     """Serve the host on a socket; never returns."""
     link = Link(fd)
     link.send(["hello", 0, hello()])
-    serve(link)
-
-
-def serve(link: Link) -> None:
-    """Take the welcome and answer requests; never returns."""
     welcome = _welcome(link)
+    if welcome.get("zygote"):
+        from toft_sdk.zygote import Zygote  # noqa: PLC0415 - opt-in
+
+        prepare(welcome)
+        Zygote(link, welcome, load=_hosted, born=main, leave=leave).serve()
     worker = Worker(link, welcome)
     if welcome.get("output") and len(link.fds) >= 4:
         worker.capture([link.fds.pop(0) for _ in range(4)])
     os.register_at_fork(after_in_child=worker.forget)
     prepare(welcome)
     worker.serve()
+
+
+def _hosted(module: str, class_name: str | None) -> Any:
+    from toft_sdk import hosting  # noqa: PLC0415 - the plugin's side; the handshake does not wait for it
+
+    return hosting.load(module, class_name)
 
 
 def hello() -> dict[str, Any]:
@@ -352,7 +356,7 @@ def hello() -> dict[str, Any]:
         "language": "python",
         "version": ".".join(map(str, sys.version_info[:3])),
         "pid": os.getpid(),
-        "capabilities": ["output", "segments", "stacks"],
+        "capabilities": ["output", "segments", "stacks", "zygote"],
     }
 
 

@@ -18,15 +18,15 @@ from toft.kernel.errors import UnavailableError
 from toft.plugins.answers import Answers, OnEnd, OnProgress, OnUsage, Pending, resolve
 from toft.plugins.channel import Channel
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
-from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_beat, read_hello
+from toft.plugins.frames import Beat, Hello, LogLine, Welcome, read_hello
 from toft.plugins.output import Lines, Output
+from toft.plugins.pings import Pings
 from toft.plugins.segments import Load, SegmentPool, Segments
 from toft.plugins.streams import Flow, Stream
 from toft_sdk import wire
 from toft_sdk.errors import CancelledError
 
 WINDOW = 256
-_PATIENCE_S = 0.5
 
 
 class Connection:
@@ -59,14 +59,13 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._lines = Lines(on_log, clock)
         self._on_lost = on_lost
-        self._on_beat = on_beat
         self._numbers = itertools.count(1) if numbers is None else numbers
         self._keeps_calls = keeps_calls
-        self._bulk = Segments(segments, self._announce, self._loop)
+        self._bulk = Segments(segments, self._send, self._loop)
         self._answers = Answers(self._bulk.lease)
         self._copying: set[asyncio.Future[None]] = set()
         self._pending = self._answers.pending
-        self._pings: dict[int, asyncio.Future[Beat]] = {}
+        self._pings = Pings(self._send, on_beat)
         self._greeting: asyncio.Future[Hello] = self._loop.create_future()
         self._lost: Exception | None = None
         self._kinds: dict[str, Callable[[list[Any], bytearray, bool], None]] = {
@@ -74,7 +73,7 @@ class Connection:
             "log": self._lines.on_log,
             "want": self._bulk.on_want,
             "release": self._bulk.on_release,
-            "pong": self._on_pong,
+            "pong": self._pings.on_pong,
             "protocol_error": self._on_protocol_error,
         }
         self._output = Output(self._on_line)
@@ -112,7 +111,7 @@ class Connection:
     def _send_welcome(self, welcome: Welcome, hello: Hello) -> None:
         fields = welcome.to_dict(hello.capabilities & {"segments"})
         fds: list[int] = []
-        if "output" in hello.capabilities and self._output.writing:
+        if "output" in hello.capabilities and self._output.writing and not welcome.is_zygote:
             fields["output"] = True
             fds = [*self._output.reading, *self._output.writing]
         else:
@@ -254,6 +253,16 @@ class Connection:
 
         return Stream(flow, begin, stop, number)
 
+    def add_kind(self, kind: str, handler: Callable[[list[Any], bytearray, bool], None]) -> None:
+        """Take frames of one more kind; `handler` gets the header, the tail and whether it may hold tags."""
+        self._kinds[kind] = handler
+
+    def send(self, header: list[Any], fds: Iterable[int] = ()) -> None:
+        """Send a frame that is no request, with descriptors; they may be closed at once."""
+        if self._lost is not None:
+            raise self._lost
+        self._send(header, fds)
+
     def next_call_id(self) -> int:
         """Return a number for `request` or `stream`."""
         return next(self._numbers)
@@ -276,19 +285,8 @@ class Connection:
         """
         if self._lost is not None:
             raise self._lost
-        for token, waiting in self._pings.items():
-            if bool(token & 1) is stacks:
-                # A worker that does not answer must not be sent one more each time.
-                return await asyncio.shield(waiting)
-        token = next(self._numbers) * 2 + stacks
-        future = self._pings[token] = self._loop.create_future()
-        self._send(["ping", token, stacks])
-        while True:
-            try:
-                return await asyncio.wait_for(asyncio.shield(future), _PATIENCE_S)
-            except TimeoutError:
-                # C code that prints while it holds the interpreter lock waits for somebody to empty the pipe.
-                self.drain_output()
+        # C code that prints while it holds the interpreter lock waits for somebody to empty the pipe.
+        return await self._pings.ask(stacks, while_silent=self._output.drain)
 
     def _on_line(self, stream: str, text: str) -> None:
         # Taken from the pipe by the host, a line belongs to the only call there is, if any.
@@ -324,8 +322,8 @@ class Connection:
         if self._channel.is_full:
             raise UnavailableError("the worker does not read what it is sent", code="worker.not_reading")
 
-    def _send(self, header: list[Any]) -> None:
-        self._channel.send(wire.pack(header))
+    def _send(self, header: list[Any], fds: Iterable[int] = ()) -> None:
+        self._channel.send(wire.pack(header), tuple(fds))
 
     def _begin(self, pending: Pending, op: str, window: int, arguments: Any) -> None:
         if self._lost is not None:
@@ -376,9 +374,6 @@ class Connection:
             del self._pending[pending.number]
             pending.end(None, error)
 
-    def _announce(self, header: list[Any], fds: Iterable[int]) -> None:
-        self._channel.send(wire.pack(header), tuple(fds))
-
     def _expire(self, pending: Pending, timeout_s: float) -> None:
         self.cancel(pending.number, f"took longer than {timeout_s:g} s")
         pending.end(None, CallTimeoutError(f"the call took longer than {timeout_s:g} s"))
@@ -404,14 +399,6 @@ class Connection:
             raise wire.ProtocolError(f"a frame of the unknown kind {ascii(header[0])[:40]}")
         self._greeting.set_result(read_hello(header[2]))
 
-    def _on_pong(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
-        future = self._pings.pop(header[1], None)
-        beat = read_beat(header[2])
-        if future is not None and not future.done():
-            future.set_result(beat)
-        if self._on_beat is not None:
-            self._on_beat(beat)
-
     def _on_protocol_error(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         raise wire.ProtocolError(f"the worker says: {str(header[2])[:1000]}")
 
@@ -433,6 +420,4 @@ class Connection:
             self._lost.__cause__ = error
         self._bulk.close()
         resolve(self._greeting, None, error)
-        pings, self._pings = self._pings, {}
-        for future in pings.values():
-            resolve(future, None, self._lost)
+        self._pings.fail(self._lost)

@@ -43,6 +43,7 @@ class Welcome:
         env: Variables, secrets among them, that enter the environment.
         cwd: Working directory; None leaves it.
         log: Settings of the capture of output.
+        is_zygote: It imports the plugin and forks workers, and hosts nothing itself.
     """
 
     module: str
@@ -51,6 +52,7 @@ class Welcome:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
     log: Mapping[str, Any] = field(default_factory=dict)
+    is_zygote: bool = False
 
     def to_dict(self, capabilities: frozenset[str]) -> dict[str, Any]:
         """Return it as it travels."""
@@ -62,6 +64,7 @@ class Welcome:
             "env": dict(self.env),
             "cwd": self.cwd,
             "log": dict(self.log),
+            "zygote": self.is_zygote,
             "capabilities": sorted(capabilities),
         }
 
