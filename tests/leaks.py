@@ -6,6 +6,7 @@ what was there before the test may stay, whatever is new must be gone soon after
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,8 +39,13 @@ def traces() -> Traces:
 
 
 @pytest.fixture
-def leaks_checked() -> Iterator[None]:
+def leaks_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail the test when it leaves something behind that was not there before."""
+    # A directory for temporary files of its own: other tests may run on this machine at the same time.
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     namespaces.adopt_orphans()  # a process that outlives its parent is then found below this one
     before = traces()
     yield
@@ -76,12 +82,7 @@ def _descriptors() -> frozenset[str]:
 
 
 def _temporary_files() -> frozenset[str]:
-    found = set()
-    for directory in ("/tmp", "/var/tmp", "/dev/shm"):
-        for name in os.listdir(directory):
-            if name.startswith(("toft", "memfd")):
-                found.add(f"{directory}/{name}")
-    return frozenset(found)
+    return frozenset(str(path) for path in Path(tempfile.gettempdir()).glob("toft*"))
 
 
 def _groups() -> frozenset[str]:
