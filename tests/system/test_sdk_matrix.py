@@ -91,3 +91,34 @@ def test_what_the_probe_says_is_right() -> None:
         "default": None,
         "kind": "positional_or_keyword",
     }
+
+
+DEFAULTS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import dataclass
+from toft_sdk import Plugin, hosting, option
+
+@dataclass
+class Settings:
+    size: int = option(3, minimum=1)
+
+class Sized(Plugin):
+    Config = Settings
+    def execute(self, text: str = "") -> int:
+        return self.config.size
+
+hosted = hosting.load("__main__", "Sized")
+hosted.initialize({"size": 3})
+assert hosted.call("execute", {"text": "a"}) == 3
+assert "toft_sdk.schema" not in sys.modules
+hosted.initialize({"size": 4})
+assert hosted.call("execute", {}) == 4
+assert "toft_sdk.schema" in sys.modules
+"""
+
+
+def test_a_worker_with_defaults_does_not_pay_for_what_checks_configurations() -> None:
+    command = [interpreter("3.11"), "-I", "-S", "-c", DEFAULTS, SDK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -465,3 +465,35 @@ def test_a_class_that_is_no_plugin_is_told_apart_from_a_missing_one(module: type
     module.Size = Size  # type: ignore[attr-defined]
     with pytest.raises(errors.FatalError, match="Size in .* is no plugin class"):
         hosting.load(module.__name__, "Size")
+
+
+def test_a_configuration_of_defaults_is_taken_as_it_is_and_anything_else_is_checked(
+    module: types.ModuleType,
+) -> None:
+    plugin = hosted(module, Model)
+    plugin.initialize({"model": "base", "size": 3, "device": "cpu", "note": None})
+    assert plugin._plugin is not None
+    assert plugin._plugin.config == Model.Config()
+    with pytest.raises(InputError) as caught:
+        plugin.initialize({"model": "base", "size": True, "other": None})
+    assert sorted(caught.value.fields) == ["other", "size"]
+
+
+class Demanding(Plugin):
+    @dataclass
+    class Config:
+        place: str = option()
+
+    config: Config
+
+    def execute(self) -> str:
+        return self.config.place
+
+
+def test_a_required_field_that_is_missing_is_named(module: types.ModuleType) -> None:
+    plugin = hosted(module, Demanding)
+    with pytest.raises(InputError) as caught:
+        plugin.initialize({})
+    assert caught.value.fields == {"place": "is missing"}
+    plugin.initialize({"place": "here"})
+    assert plugin.call("execute", {}) == "here"
