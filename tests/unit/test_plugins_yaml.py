@@ -45,6 +45,21 @@ def test_a_list_is_read_with_paths_relative_to_the_file(tmp_path):
     assert hub.package == "git+https://example.invalid/x.git"
 
 
+@pytest.mark.parametrize(
+    ("package", "libs", "own"),
+    [
+        ("lib==1 plugin==2", ("lib==1",), "plugin==2"),
+        ("plugin >= 2", (), "plugin >= 2"),
+        ("plugin[a, b]>=2; python_version > '3.8'", (), "plugin[a, b]>=2; python_version > '3.8'"),
+        ("plugin @ git+https://example.invalid/x", (), "plugin @ git+https://example.invalid/x"),
+    ],
+)
+def test_several_packages_in_one_text_are_taken_apart(tmp_path, package, libs, own):
+    text = f'plugins: [{{name: a, env_name: a, python_version: "3.12", package: "{package}"}}]'
+    (found,) = plugins_yaml.read(write(tmp_path, text)).plugins
+    assert (found.interface_libs, found.package) == (libs, own)
+
+
 def test_what_is_not_used_is_said(tmp_path):
     notes = plugins_yaml.read(write(tmp_path, GOOD + "extra: 1\n")).notes
     assert any("typ is not used" in each for each in notes)

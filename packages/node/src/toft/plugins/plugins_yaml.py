@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import yaml
+from packaging.requirements import InvalidRequirement, Requirement
 
 from toft.kernel.errors import UsageError
 from toft.plugins import suggestions
@@ -203,7 +204,7 @@ def _looks_like_option(text: str) -> bool:
 
 
 def _listed(entry: Mapping[str, Any], directory: pathlib.Path) -> Listed:
-    package = entry["package"].strip()
+    *others, package = _split(entry["package"].strip())
     bare = _EDITABLE.sub("", package)
     is_editable = bare != package
     env_file = entry.get("env_file")
@@ -214,12 +215,28 @@ def _listed(entry: Mapping[str, Any], directory: pathlib.Path) -> Listed:
         package=_placed(bare, directory, must_be_path=is_editable),
         env_file=None if env_file is None else _placed(env_file.strip(), directory, must_be_path=True),
         python_version=None if python is None else _version(python),
-        interface_libs=tuple(_each_placed(entry.get("interface_libs"), directory)),
+        interface_libs=(*_each_placed(entry.get("interface_libs"), directory), *others),
         requirements=tuple(_each_placed(entry.get("requirements"), directory)),
         env_vars={name: str(value) for name, value in (entry.get("env_vars") or {}).items()},
         is_editable=is_editable,
         extra={str(name): value for name, value in entry.items() if name not in _KNOWN},
     )
+
+
+def _split(package: str) -> list[str]:
+    """Take several requirements in one text apart, as a shell would; the last is the plugin's own."""
+    words = package.split()
+    if len(words) < 2 or _is_requirement(package) or not all(map(_is_requirement, words)):
+        return [package]
+    return words
+
+
+def _is_requirement(text: str) -> bool:
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        return False
+    return True
 
 
 def _version(python: Any) -> str:
