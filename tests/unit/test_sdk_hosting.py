@@ -349,6 +349,7 @@ def test_a_subclass_keeps_actions_and_the_name_that_was_given(module: types.Modu
         ({"resources": {"gpu": True}}, "resources has no 'gpu'"),
         ({"resources": {"platforms": "linux-x64"}}, "resources\\['platforms'\\] has the wrong type"),
         ({"environment": ["KEY"]}, "environment takes EnvVar"),
+        ({"Config": dict}, "Config is no dataclass"),
         ({"concurrency": 0}, "concurrency is a number from 1 up"),
         ({"concurrency": True}, "concurrency is a number from 1 up"),
         ({"main_thread": True, "concurrency": None}, "main_thread needs concurrency = 1"),

@@ -202,6 +202,34 @@ def test_a_plugin_is_not_started_without_its_variables(
     assert "starts and cleans up" in findings(module, Keyed)
 
 
+class Elsewhere:
+    """Written for the reference system: known by its methods."""
+
+    name = "elsewhere"
+    version = "1.0"
+
+    def initialize(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def execute(self, text: str = "a") -> str:
+        return text.upper()
+
+    def get_config_schema(self) -> dict[str, Any]:
+        return {"type": "object", "properties": {"size": {"type": "integer", "default": 1}}}
+
+    def get_current_config(self) -> dict[str, Any]:
+        return self.config
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
+def test_a_class_of_the_reference_system_is_checked_as_well(module: types.ModuleType) -> None:
+    found = findings(module, Elsewhere)  # type: ignore[arg-type]
+    assert failed(found) == []
+    assert "starts again" in found
+
+
 NOISY = """
 import os, subprocess, sys
 print("hello from the import")

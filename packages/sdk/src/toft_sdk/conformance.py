@@ -58,13 +58,13 @@ def check_class(module: str, class_name: str | None = None) -> list[Finding]:
     Returns:
         What was found, in order. When the class cannot be loaded, the list ends there.
     """
-    before = Surroundings()
     findings = list(_guarded("imports quietly", lambda: _check_import(module)))
     loaded: list[Any] = []
     findings += _guarded("is a plugin", lambda: _check_load(module, class_name, loaded))
     if not loaded:
         return findings
     subject = _Subject(*loaded)
+    before = Surroundings()
     for name, checks in _CHECKS:
         findings += _guarded(name, lambda checks=checks: checks(subject))  # type: ignore[misc]
         if checks in (_check_variables, _check_life) and findings[-1].next:
@@ -250,6 +250,9 @@ def _check_hooks(subject: _Subject) -> Iterator[Finding]:
 
 def _check_refusal(subject: _Subject) -> Iterator[Finding]:
     name = "refuses unknown arguments"
+    if not issubclass(subject.kind, Plugin):
+        yield Finding(name, True, "not tried: a class of the reference system leaves that to the node")
+        return
     closed = [
         action for action, each in subject.description["actions"].items() if not each["input"]["additional"]
     ]

@@ -58,9 +58,16 @@ def of_class(kind: type[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         names = vars(sys.modules.get(base.__module__, builtins))
-        for name, annotation in (base.__dict__.get("__annotations__") or {}).items():
+        for name, annotation in _own(base).items():
             found[name] = resolve(annotation, names, dict(vars(base)))
     return found
+
+
+def _own(kind: type[Any]) -> dict[str, Any]:
+    # Before 3.10 the attribute is inherited; after 3.13 it is no longer in the class's dictionary.
+    if sys.version_info >= (3, 10):
+        return getattr(kind, "__annotations__", None) or {}
+    return kind.__dict__.get("__annotations__") or {}
 
 
 def resolve(annotation: Any, names: Mapping[str, Any], local: Mapping[str, Any]) -> Any:

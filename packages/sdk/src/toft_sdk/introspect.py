@@ -14,7 +14,7 @@ from toft_sdk.schema import config_defaults, config_schema, signature_schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Iterator
 
     from toft_sdk.actions import Action
 
@@ -51,6 +51,8 @@ def describe_class(kind: type[Plugin], module: str) -> dict[str, Any]:
     Raises:
         FatalError: A class attribute is not what it must be.
     """
+    if kind.Config is not None and not hasattr(kind.Config, "__dataclass_fields__"):
+        raise _misdeclared(kind, f"Config is no dataclass; put @dataclass above {kind.Config!r}")
     taxonomy = {}
     if kind.domain or kind.role:
         taxonomy = {"domain": kind.domain, "role": kind.role or kind.__name__, "interface_fqcn": INTERFACE}
@@ -111,16 +113,21 @@ def _package_version(module: str) -> str:
     from importlib import metadata  # noqa: PLC0415 - 60 ms
 
     top = module.split(".")[0]
-    names = [top, top.replace("_", "-")]
-    owners = getattr(metadata, "packages_distributions", None)
-    if owners is not None:
-        names = [*owners().get(top, ()), *names]
-    for name in names:
+    for name in _distributions(top, getattr(metadata, "packages_distributions", None)):
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return "0.0.0"
+
+
+def _distributions(top: str, owners: Any) -> Iterator[str]:
+    """Yield the names a module's distribution may have, the ones that cost nothing to find first."""
+    yield top
+    yield top.replace("_", "-")
+    if owners is not None:
+        # Reads the file list of everything that is installed.
+        yield from owners().get(top, ())
 
 
 def _resources(kind: type[Plugin]) -> dict[str, Any]:
