@@ -34,18 +34,25 @@ plugins:
     env_name: graph
     python_version: "{python}"
     package: cjm-graph-plugin-sqlite==0.0.9
-    interface_libs: [cjm-plugin-system==0.0.34, cjm-graph-plugin-system==0.0.10]
+    interface_libs: [{libraries}]
+    requirements: [cjm-system-monitor-nvidia==0.0.11, cjm-text-plugin-nltk==0.0.7]
   - name: monitor
     env_name: monitor
     python_version: "{python}"
     package: cjm-system-monitor-nvidia==0.0.11
-    interface_libs: [cjm-plugin-system==0.0.34, cjm-infra-plugin-system==0.0.7]
+    interface_libs: [{libraries}]
+    requirements: [cjm-graph-plugin-sqlite==0.0.9, cjm-text-plugin-nltk==0.0.7]
   - name: text
     env_name: text
     python_version: "{python}"
     package: cjm-text-plugin-nltk==0.0.7
-    interface_libs: [cjm-plugin-system==0.0.34, cjm-text-plugin-system==0.0.7]
+    interface_libs: [{libraries}]
+    requirements: [cjm-graph-plugin-sqlite==0.0.9, cjm-system-monitor-nvidia==0.0.11]
 """
+LIBRARIES = (
+    "cjm-plugin-system==0.0.34, cjm-graph-plugin-system==0.0.10,"
+    " cjm-infra-plugin-system==0.0.7, cjm-text-plugin-system==0.0.7"
+)
 NAMES = ["graph", "media-ffmpeg", "monitor", "text"]
 pytestmark = pytest.mark.timeout(300)
 
@@ -107,7 +114,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     directory = tmp_path_factory.mktemp("reference")
     made = Home(directory / "home", python)
     listed = directory / "plugins.yaml"
-    listed.write_text(LIST.format(python="3.12"))
+    listed.write_text(LIST.format(python="3.12", libraries=LIBRARIES))
     asyncio.run(made.installer.add(install.Wish(source=str(listed))))
     return made
 
@@ -131,6 +138,8 @@ def test_a_list_becomes_manifests_that_the_reference_reads(home: Home) -> None:
     assert found.runtime.hosting == "reference"
     # The package names an interface that is not there; the class says the real one.
     assert home.registry.get("graph").code.interface == "cjm_graph_plugin_system.plugin_interface.GraphPlugin"
+    # Three ask for the same packages, so they share one environment.
+    assert len(home.store.list()) == 2
     read = (
         "import sys; from cjm_plugin_system.core.manifest_format import load_manifest;"
         "m = load_manifest(sys.argv[1]);"
