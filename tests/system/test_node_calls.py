@@ -1,6 +1,7 @@
 """Calls through the node: results, errors, streams, cancels, time-outs, caps."""
 
 import asyncio
+import gc
 import os
 import time
 from pathlib import Path
@@ -293,3 +294,15 @@ async def test_several_plugins_load_side_by_side_and_one_failure_is_a_value(home
         assert [each.id for each in node.instances()] == ["misbehaving", "two"]
         await node.unload_many(["misbehaving", "two"])
         assert node.instances() == []
+
+
+async def test_a_plugin_has_a_directory_of_its_own_that_stays(home: Path) -> None:
+    for _ in range(2):
+        async with nodes.running(home) as node:
+            plugin = await node.load("misbehaving")
+            gc.collect()
+            path = home / "data" / "misbehaving" / "notes"
+            assert await plugin.call("write_file", path=str(path)) == ""
+            elsewhere = await plugin.call("write_file", path=str(home / "data" / "notes"))
+            assert "Read-only" in elsewhere or "ermission" in elsewhere or "No such" in elsewhere
+    assert path.read_bytes() == b"was here\n" * 2

@@ -14,9 +14,10 @@ from tests import nodes
 from tests.leaks import leaks_checked
 from tests.waiting import eventually, eventually_async
 
+from toft.host import process_tree
 from toft.plugins import errors as faults
 from toft.plugins import states
-from toft_sdk.errors import FatalError, PluginError
+from toft_sdk.errors import CancelledError, FatalError, PluginError
 
 __all__ = ["leaks_checked"]
 pytestmark = pytest.mark.usefixtures("leaks_checked")
@@ -272,3 +273,38 @@ def test_everything_is_gone_soon_after_the_host_is_killed(home: Path) -> None:
         host.kill()
         host.wait()
         host.stdout.close()
+
+
+async def test_a_zygote_makes_restarts_quick_and_ends_with_its_instance(home: Path) -> None:
+    async with nodes.running(home) as node:
+        plugin = await node.load("misbehaving", {"label": "forked"}, zygote=True)
+        first = await plugin.stats()
+        assert (await plugin.call("where"))["label"] == "forked"
+        with pytest.raises(faults.WorkerLostError) as caught:
+            await plugin.call("segv")
+        assert caught.value.code == "worker.crashed"
+        assert (await plugin.call("where"))["label"] == "forked"
+        second = await plugin.stats()
+        assert second["pid"] != first["pid"]
+        stubborn = plugin.start_with("hang", {"where": "gil"}, grace_s=0)
+        await asyncio.sleep(0.05)
+        stubborn.cancel()
+        with pytest.raises(CancelledError):
+            await stubborn
+        assert await plugin.call("echo", value=1) == 1
+        await plugin.call("fork_daemons", count=2)
+        assert (await plugin.stats())["processes"] == 3
+        await plugin.unload()
+        assert not is_alive(second["pid"])
+
+
+async def test_a_zygote_that_dies_is_replaced(home: Path) -> None:
+    async with nodes.running(home) as node:
+        plugin = await node.load("misbehaving", zygote=True)
+        worker = (await plugin.stats())["pid"]
+        forked = process_tree.read(worker)
+        assert forked is not None
+        os.kill(forked.parent, signal.SIGKILL)
+        await eventually_async(lambda: plugin.state is states.State.RESTARTING)
+        assert await plugin.call("echo", value=1) == 1
+        assert (await plugin.stats())["pid"] != worker

@@ -303,6 +303,7 @@ class MisbehavingPlugin(Behaving, Erring, Hanging, Ending, Noisy, Spreading, Pry
     Config = MisbehavingConfig
     config: MisbehavingConfig
     concurrency = 64
+    fork_safe = True
 
     def initialize(self) -> None:
         how, end = self.config.at_initialize, time.monotonic() + self.config.seconds

@@ -115,6 +115,9 @@ class Zygote:
                 "the plugin does not say that it may be forked after its import (fork_safe = True)",
                 code="plugin.not_fork_safe",
             )
+        # What a child imports to read its configuration, so that no child pays for it.
+        from toft_sdk import schema  # noqa: F401, PLC0415
+
         self._become_subreaper = _subreaper()
         gc.collect()
         gc.freeze()  # a collection in a child must not copy all pages

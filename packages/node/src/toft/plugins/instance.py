@@ -31,7 +31,7 @@ class Parts:
         manifest: What is known about its plugin.
         options: How it is run.
         output: Its log.
-        held: Gives back what it holds: the claim on its environment.
+        held: Gives back what it holds: the claim on its environment, its zygote.
         save: Persists what somebody changed.
         validate: Fills in and checks a configuration.
         forget: Takes it out of the node.
@@ -41,7 +41,7 @@ class Parts:
     manifest: Manifest
     options: instances.InstanceOptions
     output: logs.InstanceLog
-    held: contextlib.ExitStack
+    held: contextlib.AsyncExitStack
     save: Callable[[instances.InstanceRecord], Awaitable[object]]
     validate: Callable[[Mapping[str, Any]], dict[str, Any]]
     forget: Callable[[str], None]
@@ -236,7 +236,7 @@ class Instance:
         try:
             await self._supervisor.stop()
         finally:
-            self._parts.held.close()
+            await self._parts.held.aclose()
 
     # Looking
 

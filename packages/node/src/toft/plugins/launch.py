@@ -37,6 +37,8 @@ class Launch:
         class_name: Its class.
         secrets: Variables that travel over the socket.
         paths: Directories to import from before the environment's own; for code that is not installed.
+        defaults: The configuration the plugin has by itself; the same need not be sent, and what reads a
+            configuration need not be imported. None sends everything.
     """
 
     instance: str
@@ -49,6 +51,7 @@ class Launch:
     class_name: str | None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     paths: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

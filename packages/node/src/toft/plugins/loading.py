@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from toft.kernel import clock as clocks
@@ -18,6 +19,7 @@ from toft.plugins import (
     environments,
     instances,
     logs,
+    nursery,
     orders,
     restart,
     supervisor,
@@ -112,10 +114,13 @@ class Loader:
         validate = self.validator(manifest)
         given = {**record.config, **(request.config or {})}
         effective = validate(given)
-        with contextlib.ExitStack() as stack:
-            held = stack.enter_context(contextlib.ExitStack())
+        async with contextlib.AsyncExitStack() as stack:
+            held = await stack.enter_async_context(contextlib.AsyncExitStack())
             interpreter = self._hold(manifest, held)
-            stack.enter_context(self._data_directory(manifest.name))
+            data = self._orders.place.data_directory(manifest.name)
+            if not data.exists():
+                # A callback, not a context manager: pop_all forgets it, and nothing runs it by accident.
+                stack.callback(_remove_empty, data)
             parts = self._parts(request.name, manifest, interpreter, record, validate, held)
             parts.given, parts.forget = given, forget
             try:
@@ -160,23 +165,11 @@ class Loader:
 
         return validate
 
-    def _hold(self, manifest: Manifest, held: contextlib.ExitStack) -> orders.Interpreter:
+    def _hold(self, manifest: Manifest, held: contextlib.AsyncExitStack) -> orders.Interpreter:
         digest = manifest.runtime.environment
         if digest:
             return held.enter_context(self._store.hold(digest))
         return orders.ForeignEnvironment.of(manifest.install.python_path, manifest.runtime.python_version)
-
-    @contextlib.contextmanager
-    def _data_directory(self, plugin: str) -> Iterator[None]:
-        """Take the plugin's data directory away when its first load fails, unless something is in it."""
-        path = self._orders.place.data_directory(plugin)
-        is_new = not path.exists()
-        try:
-            yield
-        finally:
-            if is_new:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
 
     def _parts(
         self,
@@ -185,7 +178,7 @@ class Loader:
         interpreter: orders.Interpreter,
         record: instances.InstanceRecord,
         validate: Callable[[Mapping[str, Any]], dict[str, Any]],
-        held: contextlib.ExitStack,
+        held: contextlib.AsyncExitStack,
     ) -> handles.Parts:
         options = record.options
         output = self.log_of(name)
@@ -195,9 +188,15 @@ class Loader:
         def heard(line: LogLine) -> None:
             supervised.heard(line)
 
+        stall_s = _or(options.load_stall_s, self._settings.load_stall_s)
+        forked = self._nursery(manifest, options, output, stall_s)
+        if forked is not None:
+            held.push_async_callback(forked.close)
+
         async def make() -> worker.Worker:
             order = await self._orders.for_instance(name, manifest, interpreter, options)
-            stall_s = self._settings.load_stall_s if options.load_stall_s is None else options.load_stall_s
+            if forked is not None:
+                return await forked.start(order, numbers=numbers, on_line=heard)
             return await self._crew.start(order, output, stall_s=stall_s, numbers=numbers, on_line=heard)
 
         supervised = supervisor.Supervisor(
@@ -219,6 +218,23 @@ class Loader:
             forget=lambda name: None,
             given={},
         )
+
+    def _nursery(
+        self,
+        manifest: Manifest,
+        options: instances.InstanceOptions,
+        output: logs.InstanceLog,
+        stall_s: float,
+    ) -> nursery.Nursery | None:
+        if not options.zygote:
+            return None
+        if manifest.runtime.environment and not manifest.runtime.fork_safe:
+            raise errors.UsageError(
+                f"{manifest.name} does not say that it may be forked after its import",
+                code="plugin.not_fork_safe",
+                hint="set fork_safe = True on its class if that is so, and refresh it; or leave zygote out",
+            )
+        return nursery.Nursery(self._crew, output, stall_s=stall_s)
 
     async def _save(self, record: instances.InstanceRecord) -> None:
         await self._records.put(record)
@@ -253,6 +269,11 @@ class Loader:
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _remove_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def concurrency(manifest: Manifest, options: instances.InstanceOptions) -> int | None:

@@ -147,6 +147,7 @@ class Orders:
             module=manifest.code.module,
             class_name=manifest.code.class_name,
             secrets=secrets,
+            defaults=manifest.runtime.config_defaults if manifest.runtime.hosting == "toft" else None,
         )
 
     async def for_scratch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from toft.host.usage import Usage
@@ -117,7 +117,7 @@ class Succession:
             WorkerLostError: Its process died or stalled; nothing is left of it.
         """
         self.config = config
-        self._install(await self._ready_worker(None))
+        self._install(await self._ready_worker())
 
     def replace(self, worker: Works, reason: str) -> None:
         """End a worker and bring up another; does nothing when it is not the present one."""
@@ -132,7 +132,8 @@ class Succession:
             blame="node",
             details={"instance": self._name, "pid": worker.pid, "reason": reason},
         )
-        self._bring_up(0.0, after=worker.end(lost))
+        # A task at once: whatever becomes of this instance, the old worker goes.
+        self._bring_up(0.0, ending=asyncio.ensure_future(worker.end(lost)))
 
     def revive(self) -> None:
         """Try again after a crash loop; somebody asked for it."""
@@ -173,8 +174,13 @@ class Succession:
         lifecycle = self.lifecycle
         return faults.down(self._name, str(lifecycle.state), lifecycle.evidence, lifecycle.reason)
 
-    async def _ready_worker(self, prepared: Works | None) -> Works:
-        worker = prepared or await self._make()
+    async def _ready_worker(self) -> Works:
+        return await self._initialized(await self._imported())
+
+    async def _imported(self) -> Works:
+        return await self.spare.take() or await self._make()
+
+    async def _initialized(self, worker: Works) -> Works:
         try:
             await worker.initialize(self.config)
         except BaseException:
@@ -182,6 +188,17 @@ class Succession:
             await asyncio.shield(worker.end())
             raise
         return worker
+
+    async def _succeed(self, ending: asyncio.Task[None]) -> Works:
+        """Start the next worker while the old one ends, but initialise it only when that one is gone."""
+        importing = asyncio.ensure_future(self._imported())
+        try:
+            await asyncio.shield(ending)
+            worker = await asyncio.shield(importing)
+        except BaseException:
+            await _abandon(importing)
+            raise
+        return await self._initialized(worker)
 
     def _install(self, worker: Works) -> None:
         self.worker = worker
@@ -215,24 +232,21 @@ class Succession:
         self.lifecycle.move(states.State.CRASH_LOOP, reason, _evidence(error))
         self._listener.must_fail()
 
-    def _bring_up(self, pause_s: float, after: Coroutine[Any, Any, None] | None = None) -> None:
-        self._bringing = asyncio.ensure_future(self._brought_up(pause_s, after))
+    def _bring_up(self, pause_s: float, ending: asyncio.Task[None] | None = None) -> None:
+        self._bringing = asyncio.ensure_future(self._brought_up(pause_s, ending))
 
-    async def _brought_up(self, pause_s: float, after: Coroutine[Any, Any, None] | None) -> None:
-        if after is not None:
-            # Even when the instance is stopped meanwhile, the old worker must go.
-            await asyncio.shield(after)
+    async def _brought_up(self, pause_s: float, ending: asyncio.Task[None] | None) -> None:
         while True:
             await asyncio.sleep(pause_s)
             try:
-                worker = await self._ready_worker(await self.spare.take())
+                worker = await (self._ready_worker() if ending is None else self._succeed(ending))
             except (errors.NodeError, plugin_errors.PluginError) as error:
                 _log.warning("restart_failed", instance=self._name, error=str(error))
                 following_s = self.restarts.died()
                 if following_s is None:
                     self._give_up(error)
                     return
-                pause_s = following_s
+                pause_s, ending = following_s, None
             else:
                 self._install(worker)
                 return
@@ -245,3 +259,11 @@ class Succession:
 
 def _evidence(error: Exception) -> dict[str, Any]:
     return dict(error.details) if isinstance(error, (errors.NodeError, plugin_errors.PluginError)) else {}
+
+
+async def _abandon(importing: asyncio.Task[Works]) -> None:
+    """Leave nothing of a worker that is not wanted any more."""
+    importing.cancel()
+    await asyncio.wait({importing})
+    if not importing.cancelled() and importing.exception() is None:
+        await asyncio.shield(importing.result().end())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from toft.host import keeper, usage
+from toft.host.forked import Forked
 from toft.host.gpus import GpuReading
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
@@ -22,6 +23,7 @@ from toft.plugins.connection import Connection
 from toft.plugins.errors import WireError
 from toft.plugins.frames import Beat, LogLine, Welcome
 from toft.plugins.segments import SegmentPool
+from toft.plugins.zygote import Zygote
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.worker")
@@ -76,6 +78,8 @@ class Crew:
         stall_s: float,
         numbers: Iterator[int] | None = None,
         on_line: Callable[[LogLine], None] | None = None,
+        parent: Zygote | None = None,
+        is_zygote: bool = False,
     ) -> Worker:
         """Start a worker and import the plugin in it.
 
@@ -85,13 +89,15 @@ class Crew:
             stall_s: Seconds without a sign of progress that end it.
             numbers: Where its requests get their numbers.
             on_line: Told every line too.
+            parent: Fork it from this one.
+            is_zygote: Others will be forked from it.
 
         Raises:
             NodeError: It could not be started.
             PluginError: The plugin could not be imported; its trace is in the error.
             WorkerLostError: It died or stalled. Nothing is left of it in any of these cases.
         """
-        worker = Worker(order.instance, output, stall_s=stall_s, gpus=self._gpus, clock=self._clock)
+        worker = Worker(order, output, stall_s=stall_s, gpus=self._gpus, clock=self._clock)
         if on_line is not None:
             worker.on_line = on_line
         ours, theirs = socket.socketpair()
@@ -117,14 +123,18 @@ class Crew:
                 limits=order.limits,
             )
             try:
-                process = await self._keeper.spawn(spec)
+                process = await (parent.fork(theirs) if parent is not None else self._keeper.spawn(spec))
             except BaseException:
                 connection.close()
                 raise
         worker.attach(process, connection)
         try:
             welcome = Welcome(
-                module=order.module, class_name=order.class_name, env=order.secrets, paths=order.paths
+                module=order.module,
+                class_name=order.class_name,
+                env=order.secrets,
+                paths=order.paths,
+                is_zygote=is_zygote,
             )
             await connection.open(welcome, timeout_s=_GREETING_S)
             worker.facts = await worker.slow("load", {"describe": False})
@@ -146,7 +156,7 @@ class Worker:
 
     def __init__(
         self,
-        instance: str,
+        order: launch.Launch,
         output: Output,
         *,
         stall_s: float,
@@ -159,7 +169,8 @@ class Worker:
         self.lost: faults.WorkerLostError | None = None
         self.on_line: Callable[[LogLine], None] = lambda line: None
         self.started_at = 0.0
-        self._instance = instance
+        self._instance = order.instance
+        self._defaults = order.defaults
         self._output = output
         self._gpus = gpus
         self._stall_s = stall_s
@@ -171,17 +182,28 @@ class Worker:
         self._on_broken: Callable[[Any], None] = lambda worker: None
         self._on_lost: Callable[[Any, Exception], None] = lambda worker, error: None
         self._doing: dict[str, int] = {}
-        self.process: keeper.Process
+        self.process: keeper.Process | Forked
         self.connection: Connection
         self._reaping: asyncio.Task[None]
 
-    def attach(self, process: keeper.Process, connection: Connection) -> None:
+    def attach(self, process: keeper.Process | Forked, connection: Connection) -> None:
         """Take over what was started."""
         self.process, self.connection = process, connection
         self.pid = process.pid
         self.started_at = self._clock.monotonic()
         self.is_alive = True
         self._reaping = asyncio.ensure_future(self._reap())
+
+    @property
+    def root_process(self) -> keeper.Process:
+        """Return the process, when the keeper started it.
+
+        Raises:
+            TypeError: It was forked from another worker.
+        """
+        if not isinstance(self.process, keeper.Process):
+            raise TypeError("a forked worker cannot be forked from")
+        return self.process
 
     # Calls
 
@@ -216,7 +238,7 @@ class Worker:
 
     async def initialize(self, config: Mapping[str, Any]) -> None:
         """Make the plugin ready, as long as it takes while it shows signs of life."""
-        await self.slow("initialize", {"config": dict(config)})
+        await self.slow("initialize", {"config": {} if config == self._defaults else dict(config)})
 
     async def request(self, op: str, arguments: Any = None, *, timeout_s: float | None = None) -> Any:
         """Run a lifecycle operation."""
