@@ -1,6 +1,7 @@
 """A plugin file is a command of its own: arguments in, JSON out, one exit code per outcome."""
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,14 +112,21 @@ def test_the_console_call_is_the_one_outside_a_worker(capsys: pytest.CaptureFixt
     assert not context.current().is_cancelled()
 
 
-def test_code_that_entered_no_call_falls_back_to_the_one_that_runs() -> None:
-    call = context.Call()
-    context.fall_back_to(call)
-    try:
-        assert context.current() is call
-        with context.enter(context.ConsoleCall()) as inner:
-            assert context.current() is inner
-        assert context.current() is call
-    finally:
-        context.fall_back_to(None)
-    assert isinstance(context.current(), context.ConsoleCall)
+def in_a_thread() -> context.Call:
+    found: list[context.Call] = []
+    thread = threading.Thread(target=lambda: found.append(context.current()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_a_thread_of_the_author_belongs_to_the_only_call_that_runs() -> None:
+    first, second = context.Call(), context.Call()
+    with context.enter(first):
+        assert in_a_thread() is first
+        with context.enter(second):
+            assert context.current() is second
+            # Whose thread it is cannot be told, so it is nobody's.
+            assert isinstance(in_a_thread(), context.ConsoleCall)
+        assert context.current() is first
+    assert isinstance(in_a_thread(), context.ConsoleCall)

@@ -63,19 +63,21 @@ def _write(line: str) -> None:
         sys.stderr.write(line + "\n")
 
 
-_entered: ContextVar[Call] = ContextVar("toft_call")
-_fallback: Call = ConsoleCall()
+_entered: ContextVar[Call | None] = ContextVar("toft_call", default=None)
+_running: list[Call] = []
+_console: Call = ConsoleCall()
 
 
 def current() -> Call:
-    """Return the call this code runs in."""
-    return _entered.get(_fallback)
+    """Return the call this code runs in.
 
-
-def fall_back_to(call: Call | None) -> None:
-    """Name the call for code that entered none, such as a thread the author started; None is the console."""
-    global _fallback
-    _fallback = ConsoleCall() if call is None else call
+    A thread the author started has entered none. While a single call runs, it can only belong to that one.
+    """
+    call = _entered.get()
+    if call is not None:
+        return call
+    running = _running[:2]
+    return running[0] if len(running) == 1 else _console
 
 
 class enter:
@@ -85,13 +87,15 @@ class enter:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._token: Token[Call] | None = None
+        self._token: Token[Call | None] | None = None
 
     def __enter__(self) -> Call:
         self._token = _entered.set(self._call)
+        _running.append(self._call)
         return self._call
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
+            _running.remove(self._call)
             _entered.reset(self._token)
             self._token = None
