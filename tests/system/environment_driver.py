@@ -2,7 +2,8 @@
 
     python environment_driver.py HOME WHEELHOUSE REQUIREMENT STEP
 
-Step 0 never kills. Every step it passes is printed with its number.
+A requirement that is an absolute path is installed as a plugin. Step 0 never kills.
+Every step it passes is printed with its number.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from toft.plugins import environments, interpreters, sdk, uv_environments
+from toft.plugins import environments, install, interpreters, registry, sdk, uv_environments
 from toft.store import durable
 
 
@@ -49,6 +50,13 @@ class DeadlyOperations(durable.SystemOperations):
         super().sync_directory(path)
 
 
+async def described(
+    environment: environments.Environment, module: str, class_name: str | None
+) -> dict[str, object]:
+    """Answer as a worker would, without one: what is asked here is only what a crash leaves."""
+    return {"name": "hello", "version": "1", "module": module, "class": class_name, "actions": {}}
+
+
 async def main() -> None:
     home, wheelhouse, requirement, deadly = sys.argv[1:]
     steps = Steps(int(deadly))
@@ -63,6 +71,12 @@ async def main() -> None:
 
     store = environments.Environments(Path(home), [uv], prepare=prepare, operations=DeadlyOperations(steps))
     request = environments.EnvironmentRequest(requirements=(requirement,))
+    if requirement.startswith("/"):
+        found = registry.Registry(Path(home), operations=DeadlyOperations(steps))
+        installer = install.Installer(found, store, described)
+        [installed] = await installer.add(install.Wish(source=requirement), progress=steps.step)
+        sys.stdout.write(f"hash {installed.runtime.environment} added\n")
+        return
     environment = await store.build(request, steps.step)
     sys.stdout.write(f"hash {environment.hash} {environment.is_new}\n")
 

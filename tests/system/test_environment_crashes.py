@@ -14,7 +14,7 @@ from tests.sample_packages import write_project, write_wheel
 from tests.waiting import eventually, eventually_async
 
 from toft.kernel import errors
-from toft.plugins import environment_errors, environments, interpreters, uv_environments
+from toft.plugins import environment_errors, environments, interpreters, registry, uv_environments
 
 BIG = "X = '" + "x" * 4_000_000 + "'\n"
 DRIVER = str(Path(__file__).with_name("environment_driver.py"))
@@ -36,8 +36,10 @@ def store_of(home: Path, wheelhouse: Path) -> environments.Environments:
     )
 
 
-def start(home: Path, wheelhouse: Path, step: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, DRIVER, str(home), str(wheelhouse), "greetlib", str(step)]
+def start(
+    home: Path, wheelhouse: Path, step: int = 0, wanted: Path | str = "greetlib"
+) -> subprocess.Popen[str]:
+    command = [sys.executable, DRIVER, str(home), str(wheelhouse), str(wanted), str(step)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -48,6 +50,20 @@ def processes_below(path: Path) -> list[str]:
         if str(path) in line and process.pid != os.getpid():
             found.append(line)
     return found
+
+
+def slow_project(tmp_path: Path) -> tuple[Path, Path]:
+    """Make a project whose build starts a daemon and never ends, and the file that says it has begun."""
+    marker = tmp_path / "daemon-of-a-build"
+    project = write_project(tmp_path / "slow", "slow", {"slow.py": ""})
+    (project / "backend.py").write_text(
+        "import subprocess, sys, time\n"
+        f"code = 'import time; time.sleep(300)  # {marker}'\n"
+        "subprocess.Popen([sys.executable, '-c', code], start_new_session=True)\n"
+        f"open({str(marker)!r}, 'w').close()\n"
+        "time.sleep(300)\n"
+    )
+    return marker, project
 
 
 def rest(store: environments.Environments) -> list[str]:
@@ -84,6 +100,52 @@ def test_kill_at_every_step_leaves_all_or_nothing(toft_home: Path, tmp_path: Pat
     assert_usable(store)
 
 
+def test_kill_at_every_step_of_an_add_leaves_a_plugin_or_none(
+    toft_home: Path, tmp_path: Path, wheelhouse: Path
+) -> None:
+    plugin = "from toft_sdk import Plugin\nclass Hello(Plugin): ...\n"
+    project = write_project(tmp_path / "hello", "hello", {"hello.py": plugin})
+    whole = start(tmp_path / "whole", wheelhouse, wanted=project)
+    steps = len(whole.communicate(timeout=60)[0].splitlines()) - 1
+    store, plugins = store_of(toft_home, wheelhouse), registry.Registry(toft_home)
+    kills = 0
+    # Up to the environment's own record an add is a build; what comes after is the manifest's. The last steps
+    # make directories, and are fewer once those are there.
+    for step in range(steps - 9, steps + 1):
+        killed = start(toft_home, wheelhouse, step, project)
+        killed.communicate(timeout=60)
+        kills += killed.returncode == -9
+        store.sweep()
+        assert rest(store) == [], f"step {step}"
+        assert not plugins.problems()
+        plugins.sweep()
+        kept = {path.name for path in (toft_home / "plugins").glob("*")}
+        assert kept == {each.name for each in plugins.list()}
+        for manifest in plugins.list():
+            store.get(manifest.runtime.environment)
+            plugins.remove(manifest.name)
+        for environment in store.list():
+            store.remove(environment.hash)
+    assert kills > 5
+    assert "added" in start(toft_home, wheelhouse, wanted=project).communicate(timeout=60)[0]
+    assert [each.name for each in plugins.list()] == ["hello"]
+
+
+def test_death_of_the_node_ends_a_build_and_everything_it_started(
+    toft_home: Path, tmp_path: Path, wheelhouse: Path
+) -> None:
+    marker, project = slow_project(tmp_path)
+    node = start(toft_home, wheelhouse, wanted=project)
+    eventually(marker.exists, 20)
+    assert processes_below(marker)
+    node.kill()
+    node.communicate()
+    eventually(lambda: not processes_below(marker) and not processes_below(toft_home), 2)
+    store = store_of(toft_home, wheelhouse)
+    store.sweep()
+    assert rest(store) == []
+
+
 def test_kill_from_outside_at_any_time_leaves_all_or_nothing(toft_home: Path, wheelhouse: Path) -> None:
     store = store_of(toft_home, wheelhouse)
     begun = time.monotonic()
@@ -118,15 +180,7 @@ def test_two_processes_build_one_environment_once(toft_home: Path, wheelhouse: P
 async def test_cancelled_build_ends_uv_and_everything_it_started(
     toft_home: Path, tmp_path: Path, wheelhouse: Path
 ) -> None:
-    marker = tmp_path / "daemon-of-a-build"
-    project = write_project(tmp_path / "slow", "slow", {"slow.py": ""})
-    (project / "backend.py").write_text(
-        "import subprocess, sys, time\n"
-        f"code = 'import time; time.sleep(300)  # {marker}'\n"
-        "subprocess.Popen([sys.executable, '-c', code], start_new_session=True)\n"
-        f"open({str(marker)!r}, 'w').close()\n"
-        "time.sleep(300)\n"
-    )
+    marker, project = slow_project(tmp_path)
     store = store_of(toft_home, wheelhouse)
     build = asyncio.create_task(store.build(environments.EnvironmentRequest(local_project=project)))
     await eventually_async(marker.exists, 20)

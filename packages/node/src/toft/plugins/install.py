@@ -193,6 +193,7 @@ class Installer:
         progress: environments.Progress,
     ) -> list[manifest.Manifest]:
         fresh: str | None = None
+        await asyncio.to_thread(self._registry.sweep)
         try:
             async with self._store.using(request, progress) as environment:
                 fresh = environment.hash if environment.is_new else None

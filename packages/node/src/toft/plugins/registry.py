@@ -7,6 +7,7 @@ system left.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -210,6 +211,16 @@ class Registry:
             )
         return False
 
+    def sweep(self) -> None:
+        """Remove what an interrupted write or removal left; a plugin that counts is never touched."""
+        with locks.hold(self._lock):
+            durable.sweep(self._root)
+            for directory in _directories(self._root):
+                durable.sweep(directory)
+                with contextlib.suppress(OSError):
+                    # Only an empty one goes: its manifest was never written.
+                    directory.rmdir()
+
     def _path(self, name: str) -> pathlib.Path:
         return self._root / ids.check_name(name, "plugin name") / "manifest.json"
 
@@ -261,6 +272,13 @@ def _trusted(directories: tuple[pathlib.Path, ...], problems: _Problems) -> Iter
                 yield path
             else:
                 problems.append(BadFile(path, "it belongs to another user"))
+
+
+def _directories(root: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return [path for path in sorted(root.iterdir()) if path.is_dir() and not path.is_symlink()]
+    except FileNotFoundError:
+        return []
 
 
 def _listed(directory: pathlib.Path, pattern: str, problems: list[BadFile]) -> list[pathlib.Path]:
