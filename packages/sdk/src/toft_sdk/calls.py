@@ -48,9 +48,9 @@ class WorkerCall(Call):
         self.tree = tree
 
     @property
-    def has_held(self) -> bool:
-        """Whether it left a line unfinished."""
-        return bool(self._held)
+    def has_extras(self) -> bool:
+        """Whether it left a line unfinished, or progress that was not sent."""
+        return self._pending is not None or bool(self._held)
 
     @property
     def held(self) -> dict[str, str]:

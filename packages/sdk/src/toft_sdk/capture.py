@@ -39,6 +39,7 @@ class Capture:
         self._tag = tag
         self._lock = allocate_lock()
         self._partial = dict.fromkeys(fds, b"")
+        self._is_unfinished = False
         self._open: set[int] = set()  # the host holds the beginning of a line
         poller = select.poll()
         for fd in fds:
@@ -59,17 +60,24 @@ class Capture:
 
     def finish(self, number: int) -> None:
         """Send on all that a call printed, an unfinished line as well; a microsecond when that is nothing."""
-        for stream in (sys.stdout, sys.stderr):
-            try:  # noqa: SIM105 - contextlib costs a worker 3 ms
-                stream.flush()
-            except (OSError, ValueError, AttributeError):
-                pass  # the plugin closed or replaced it
+        try:  # noqa: SIM105 - contextlib costs a worker 3 ms
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # the plugin closed or replaced it
+        try:  # noqa: SIM105 - as above
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
         with self._lock:
-            self._drain(number)
+            if self._poll(0):
+                self._drain(number)
+            elif not self._is_unfinished:
+                return
             for fd, rest in self._partial.items():
                 if rest or fd in self._open:
                     self._partial[fd] = b""
                     self._emit(fd, number, [rest])
+            self._is_unfinished = False
 
     def _drain(self, number: int) -> None:
         while True:
@@ -95,6 +103,7 @@ class Capture:
             lines.append(rest[:_MAX_LINE])
             rest = rest[_MAX_LINE:]
         self._partial[fd] = rest
+        self._is_unfinished = True
         if lines:
             self._emit(fd, number, lines)
 

@@ -28,6 +28,7 @@ MAX_TAIL = 256 << 20
 INLINE_BYTES = 64 << 10  # a buffer of this size or more goes through a segment, when there are segments
 _READ_AHEAD = 64 << 10
 _KEEP = 1 << 20
+_NOTHING = bytearray()
 
 PREFIX = Struct("!II")
 
@@ -161,7 +162,7 @@ class FrameBuffer:
         middle = start + 8 + head
         header, tagged = parse(self._data[start + 8 : middle])
         self._start = middle + tail
-        return header, self._data[middle : middle + tail], tagged
+        return header, self._data[middle : middle + tail] if tail else _NOTHING, tagged
 
     @property
     def is_empty(self) -> bool:

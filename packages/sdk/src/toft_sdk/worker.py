@@ -75,8 +75,6 @@ class Worker:
             finally:
                 sentinel.is_busy = True
                 sentinel.read_lock.release()
-            if self._capture is not None:
-                self._capture.take_in()  # what was printed between two calls belongs to neither
 
     def capture(self, fds: list[int]) -> None:
         """Put pipes behind the descriptors 1 and 2.
@@ -178,20 +176,16 @@ class Worker:
     # -- running ---------------------------------------------------------------------------------------------
 
     def _run(self, call: WorkerCall) -> None:
-        number = call.number
         call.seen = monotonic()
-        self._sentinel.running[number] = call
+        self._sentinel.running[call.number] = call
         try:
-            with context.enter(call):
-                if call.reason is not None:
-                    raise call.cancelled_error()
-                if call.is_tagged:
-                    call.tree = decode(call.tree, call.buffers)
-                if call.op == "stream":
-                    self._stream(call)
-                    value = None
-                else:
-                    value = self._perform(call.op, call.tree)
+            if self._threads is None:
+                # Nobody else enters a call here, and threads that the author starts find it too.
+                context.fall_back_to(call)
+                value = self._answer(call)
+            else:
+                with context.enter(call):
+                    value = self._answer(call)
         except BaseException as error:  # noqa: BLE001 - the worker loop: whatever a plugin raises is an answer
             self._finish(call, error, None)
         else:
@@ -200,13 +194,32 @@ class Worker:
         if self._segments is not None:
             self._segments.give_back()
 
+    def _answer(self, call: WorkerCall) -> Any:
+        if call.reason is not None:
+            raise call.cancelled_error()
+        if call.is_tagged:
+            call.tree = decode(call.tree, call.buffers)
+        op, given, hosted = call.op, call.tree, self._hosted
+        if hosted is None:
+            if op != "load":
+                raise FatalError(f"the request {op!r} came before `load`", code="worker.not_loaded")
+            return self._load(given or {})
+        if op == "call":
+            return hosted.call(given["action"], given["arguments"])
+        if op == "stream":
+            return self._stream(call)
+        found = _OPS.get(op)
+        if found is None:
+            raise FatalError(f"this worker does not know the request {op!r}", code="worker.op_unknown")
+        return found(hosted, given or {})
+
     def _finish(self, call: WorkerCall, error: BaseException | None, value: Any) -> None:
         if self._capture is not None:
             self._capture.finish(call.number if self._threads is None else self._sentinel.tag())
-        if call.has_held:
+        if call.has_extras:
             for stream in self._streams:
                 stream.finish(call)
-        call.flush_progress()
+            call.flush_progress()
         call.is_done = True
         call.tree = call.buffers = None
         if self._segments is not None:
@@ -238,19 +251,6 @@ class Worker:
                 inline.append(data.to_bytes() if hasattr(data, "copy_into") else data)
                 places.append(size)
         self.link.send([kind, call.number, tree, places], inline)
-
-    def _perform(self, op: str, arguments: Any) -> Any:
-        hosted = self._hosted
-        if op == "call" and hosted is not None:
-            return hosted.call(arguments["action"], arguments["arguments"])
-        if op == "load":
-            return self._load(arguments or {})
-        if hosted is None:
-            raise FatalError(f"the request {op!r} came before `load`", code="worker.not_loaded")
-        found = _OPS.get(op)
-        if found is None:
-            raise FatalError(f"this worker does not know the request {op!r}", code="worker.op_unknown")
-        return found(hosted, arguments or {})
 
     def _stream(self, call: WorkerCall) -> None:
         chunks = self._hosted.stream(call.tree["action"], call.tree["arguments"])
@@ -301,7 +301,6 @@ class Worker:
 
 
 _OPS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
-    "call": lambda hosted, given: hosted.call(given["action"], given["arguments"]),
     "describe": lambda hosted, given: hosted.describe(),
     "initialize": lambda hosted, given: hosted.initialize(given.get("config")),
     "reconfigure": lambda hosted, given: hosted.reconfigure(given.get("old"), given.get("new")),
