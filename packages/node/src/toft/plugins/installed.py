@@ -43,9 +43,9 @@ class Installed:
         self._trial = trial
         self._conda = conda
 
-    async def list(self, *, drifted: Sequence[str] = ()) -> list[catalog.Entry]:
+    async def list(self) -> list[catalog.Entry]:
         """Return every plugin, by name, with its state."""
-        return await self._catalog.rows(drifted=drifted)
+        return await self._catalog.rows()
 
     async def get(self, name: str) -> Manifest:
         """Return what is known of a plugin.

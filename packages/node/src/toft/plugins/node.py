@@ -58,8 +58,7 @@ class Node:
 
     async def plugins(self) -> list[catalog.Entry]:
         """Return every installed plugin, by name, with the state of what is loaded here."""
-        drifted = [each.plugin for each in self._instances.values() if each.drift is not None]
-        return [self._with_loaded(each) for each in await self.installed.list(drifted=drifted)]
+        return [self._with_loaded(each) for each in await self.installed.list()]
 
     def _with_loaded(self, entry: catalog.Entry) -> catalog.Entry:
         loaded = [each for each in self.instances() if each.plugin == entry.name]
@@ -68,7 +67,8 @@ class Node:
         if own is not None:
             state = str(own.state) if own.is_enabled else catalog.DISABLED
         names = sorted({*entry.instances, *(each.id for each in loaded)})
-        return dataclasses.replace(entry, state=state, instances=tuple(names))
+        drift = entry.drift or any(each.drift is not None for each in loaded)
+        return dataclasses.replace(entry, state=state, drift=drift, instances=tuple(names))
 
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
