@@ -27,6 +27,8 @@ DEVICES = (
     "/dev/loop0",
     "/dev/fuse",
 )
+# Where system services listen; an ordinary user finds the one that is on most machines.
+SERVICE = f"/run/toft-test-{os.getpid()}" if os.access("/run", os.W_OK) else "/run/dbus/system_bus_socket"
 # Gives an ordinary child its descriptors under the numbers that a worker has them.
 AS_CHILD = """
 import os, sys
@@ -71,7 +73,7 @@ def facts(home: Path, mode: str, groups: list[str], keeper: int, neighbour: int)
         "devices": [device for device in DEVICES if os.path.exists(device)],
         "group": "/sys/fs/cgroup/memory/toft-escape",
         "abstract": f"toft-test-{os.getpid()}",
-        "service": "/run/dbus/system_bus_socket",
+        "service": SERVICE,
     }
 
 
@@ -82,9 +84,19 @@ async def run_probe(mode: str, home: Path, groups: list[str]) -> dict[str, Any]:
     environment = {"PATH": "/usr/bin:/bin"}
     keeper = await Keeper.start("auto" if mode == "none" else mode)  # type: ignore[arg-type]
     neighbour = await keeper.spawn(SpawnSpec((PYTHON, "-c", "import time; time.sleep(99)"), environment, "/"))
-    with ours, theirs, socket.socket(socket.AF_UNIX) as abstract, os.fdopen(told, "rb") as results:
+    unix = socket.AF_UNIX
+    with (
+        ours,
+        theirs,
+        socket.socket(unix) as abstract,
+        socket.socket(unix) as service,
+        os.fdopen(told, "rb") as results,
+    ):
         abstract.bind(f"\0toft-test-{os.getpid()}")
         abstract.listen()
+        if os.access("/run", os.W_OK):
+            service.bind(SERVICE)
+            service.listen()
         os.write(give, json.dumps(facts(home, mode, groups, keeper.pid, neighbour.pid)).encode())
         fds = (given, tell, theirs.fileno())
         if mode == "none":
@@ -105,6 +117,8 @@ async def run_probe(mode: str, home: Path, groups: list[str]) -> dict[str, Any]:
         for fd in (given, give, tell):
             os.close(fd)
         said = json.loads(results.read())
+    if os.access("/run", os.W_OK):
+        os.unlink(SERVICE)
     neighbour_lives = neighbour.exit is None
     await keeper.close()
     return {"isolation": keeper.isolation.mode, "neighbour_lives": neighbour_lives, "results": said}

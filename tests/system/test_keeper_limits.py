@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.leaks import leaks_checked
+from tests.namespaces import skip_without
 from tests.system.test_keeper_processes import PYTHON, heard, python
 from tests.waiting import eventually_async
 
@@ -27,7 +28,7 @@ async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
     except UnavailableError as error:
         if error.code != "process.isolation_unavailable":
             raise
-        pytest.skip(f"needs namespaces: {error}")
+        skip_without(str(error))
     yield keeper
     await keeper.close()
     assert groups_of(keeper) == []

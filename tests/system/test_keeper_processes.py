@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.leaks import leaks_checked
+from tests.namespaces import skip_without
 from tests.waiting import eventually_async
 
 from toft.host import process_tree
@@ -44,7 +45,7 @@ async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
     except UnavailableError as error:
         if error.code != "process.isolation_unavailable":
             raise
-        pytest.skip(f"needs namespaces: {error}")
+        skip_without(str(error))
     yield keeper
     await keeper.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.leaks import leaks_checked
+from tests.namespaces import skip_without
 from tests.system.hostile_run import make_home
 
 import toft
@@ -70,7 +71,7 @@ async def tried(place: Path, user: int | None, mode: str, *groups: str) -> dict[
     )
     told, complaint = await program.communicate()
     if b"isolation_unavailable" in complaint or b"does not allow namespaces" in complaint:
-        pytest.skip(f"needs namespaces: {complaint.decode()[-300:]}")
+        skip_without(complaint.decode()[-300:], user)
     assert program.returncode == 0, complaint.decode()
     said: dict[str, Any] = json.loads(told)
     return said
