@@ -98,7 +98,11 @@ class Source:
 def _dtype(np: Any, name: Any) -> Any:
     if type(name) is not str or len(name) > 40:
         raise ValueError("an array has no type")
-    dtype = np.dtype(name)
+    try:
+        dtype = np.dtype(name)
+    except SyntaxError:
+        # numpy reads a text with a comma as a Python expression.
+        raise ValueError(f"an array has the type {ascii(name)}") from None
     if dtype.kind not in _KINDS or dtype.hasobject or dtype.itemsize == 0:
         raise ValueError(f"an array has the type {ascii(name)}")
     return dtype
