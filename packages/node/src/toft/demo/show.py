@@ -31,16 +31,14 @@ class Teller:
         if line is not None:
             line(**facts)
 
-    def begin(self, title: str) -> None:
-        """Print a heading."""
+    def _begin(self, title: str) -> None:
         self._console.print(f"\n[bold]{escape(title)}[/]")
 
     def _print(self, text: str) -> None:
         self._console.print(Padding(text, (0, 0, 0, 2)))
 
-    def _installing(self, plugin: str) -> None:
-        if self._console.is_terminal:
-            self._console.print(f"  [dim]{plugin} ...[/]", end="\r")
+    def _installing(self, plugin: str, requirements: Sequence[str]) -> None:
+        self._print(f"{plugin:<15} [dim]installing {escape(', '.join(requirements))}[/]")
 
     def _installed(self, player: Player) -> None:
         runtime = player.manifest.runtime
@@ -55,13 +53,10 @@ class Teller:
         self._print(f"[yellow]{takes} takes its place[/]")
 
     def _refused(self, plugins: Sequence[str], python: str, reason: str) -> None:
-        self.begin(
+        self._begin(
             f"Could {plugins[0]} and {plugins[1]} share one environment? The resolver, for Python {python}:"
         )
         self._print(f"[red]{escape(reason)}[/]")
-
-    def _working(self) -> None:
-        self.begin("The scan, read without a network")
 
     def _pages(self, count: int, text: str) -> None:
         layer = f"a text layer of {len(text)} characters" if text else "no text layer"
@@ -72,17 +67,15 @@ class Teller:
             self._print(f"[dim]page {page}[/]  {escape(line)}")
 
     def _entities(self, entities: Sequence[Mapping[str, Any]]) -> None:
-        self.begin("Found in it")
+        self._begin("Found in it")
         for each in entities:
             self._print(f"{each['label']:<9} {escape(each['text'])}  [dim]page {each['page']}[/]")
-        self.begin("Asked about it")
 
     def _answer(self, question: str, passage: str, page: int, **_: Any) -> None:
         self._print(escape(question))
         self._print(f"  [green]{escape(passage)}[/]  [dim]page {page}[/]")
 
     def _steps(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        self.begin("What ran where")
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("plugin", no_wrap=True)
         for heading in ("python", "environment"):
