@@ -1,6 +1,7 @@
 """`toft bench runtime`: every figure is there, and none is out of all proportion."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ from toft.bench.targets import TARGETS
 
 # A test machine is busy; this finds what broke, `make bench` finds what got slower.
 SLACK = 4.0
+BUSY = 1.5
 NOT_OF_THE_YARDSTICK = {"zygote_start_ms", "cancel_ms", "force_cancel_ms", "host_rss_mb", "host_kill_gone_s"}
 
 
@@ -34,10 +36,10 @@ def test_nothing_failed_and_every_figure_is_there(result: dict[str, Any]) -> Non
     assert set(result["yardstick"]) == set(TARGETS) - NOT_OF_THE_YARDSTICK
 
 
-@pytest.mark.parametrize(
-    "key", [key for key, target in TARGETS.items() if target.limit and key != "zygote_start_ms"]
-)
+@pytest.mark.parametrize("key", [key for key, target in TARGETS.items() if target.limit])
 def test_no_figure_is_out_of_proportion(key: str, result: dict[str, Any]) -> None:
+    if os.getloadavg()[0] > BUSY * result["machine"]["cores"]:
+        pytest.skip("the machine is too busy to tell a slow program from a waiting one")
     target = TARGETS[key]
     figure = result["toft"][key] * SLACK if target.is_rate else result["toft"][key] / SLACK
     assert target.met(figure, result["yardstick"].get(key)), result["toft"][key]
