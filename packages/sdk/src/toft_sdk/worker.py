@@ -179,13 +179,8 @@ class Worker:
         call.seen = monotonic()
         self._sentinel.running[call.number] = call
         try:
-            if self._threads is None:
-                # Nobody else enters a call here, and threads that the author starts find it too.
-                context.fall_back_to(call)
+            with context.enter(call):
                 value = self._answer(call)
-            else:
-                with context.enter(call):
-                    value = self._answer(call)
         except BaseException as error:  # noqa: BLE001 - the worker loop: whatever a plugin raises is an answer
             self._finish(call, error, None)
         else:
