@@ -53,6 +53,10 @@ class Handle:
     def cancel(self) -> None:
         self.cancelled += 1
 
+    @property
+    def call(self) -> Handle:
+        return self
+
 
 @dataclasses.dataclass
 class Instance:
@@ -83,7 +87,11 @@ class FakeNode:
     handles: list[Handle] = dataclasses.field(default_factory=list)
     closed: int = 0
 
-    def manifest(self, name: str) -> Manifest:
+    @property
+    def installed(self) -> FakeNode:
+        return self
+
+    def get(self, name: str) -> Manifest:
         if name != "ocr":
             raise NotFoundError(
                 f"no plugin is called {name}", code="plugin.not_found", hint="toft plugin list"

@@ -219,3 +219,10 @@ def test_a_plugin_that_refuses_its_input_names_the_fields() -> None:
     assert told.status == 1
     assert told.err.splitlines()[:2] == ["error: not a picture", "  image: neither PNG nor JPEG"]
     assert told.err.splitlines()[-1].startswith("next: ")
+
+
+def test_settings_are_typed_by_the_schema_and_judged_by_the_node() -> None:
+    node = gives("x")
+    run(node, "run", "ocr", "-c", "dpi=0", "-c", "dpii=5")
+    run(node, "run", "ocr", "-c", "dpi=many")
+    assert [config for _, config, _ in node.loads] == [{"dpi": 0, "dpii": 5}, {"dpi": "many"}]

@@ -201,11 +201,14 @@ class Installed:
         role: str | None = None,
         domain: str | None = None,
         platform: str | None = None,
+        takes: Sequence[str] = (),
+        gives: str | None = None,
     ) -> Sequence[Manifest]:
         """Return the plugins that fit, the best first."""
-        return self._thread.run(
-            self._installed.find(task, category=category, role=role, domain=domain, platform=platform)
+        found = self._installed.find(
+            task, category=category, role=role, domain=domain, platform=platform, takes=takes, gives=gives
         )
+        return self._thread.run(found)
 
     def variables(self, name: str) -> Sequence[catalog.Variable]:
         """Return the environment variables a plugin declares, and whether each has a value."""

@@ -85,8 +85,9 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
             session.terminal.fail("cancelled")
             return failures.CANCELLED
         failure = CancelledError("cancelled by the person who asked")
-    except BrokenPipeError:
-        # Whoever read the results has seen enough. The interpreter would complain once more while it exits.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read the results has seen enough; Typer may make a SystemExit of it. The interpreter would
+        # complain once more when it flushes at its end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), session.terminal.out.fileno())
         return failures.BROKEN_PIPE

@@ -50,7 +50,7 @@ def conform(
     """
     session = sessions.of(context)
     with session.node() as node, Live(session.terminal, f"testing {target}") as live:
-        found = [each.to_dict() for each in node.test(target, python=python, on_step=live.step)]
+        found = [each.to_dict() for each in node.installed.test(target, python=python, on_step=live.step)]
     sessions.show_checks(session, found, as_json=as_json)
 
 

@@ -22,7 +22,9 @@ def list_environments(context: typer.Context, as_json: JsonOption = False) -> No
         users: dict[str, list[str]] = {}
         for each in node.plugins():
             users.setdefault(each.environment, []).append(each.name)
-        found = [{**each.to_dict(), "plugins": users.get(each.hash, [])} for each in node.environments()]
+        found = [
+            {**each.to_dict(), "plugins": users.get(each.hash, [])} for each in node.installed.environments()
+        ]
     if as_json:
         session.terminal.json(found)
     elif not found:
@@ -49,7 +51,7 @@ def collect(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     session = sessions.of(context)
     with session.node() as node:
-        removed = [each.to_dict() for each in node.collect_environments()]
+        removed = [each.to_dict() for each in node.installed.collect_environments()]
     freed = sum(each["size_bytes"] for each in removed)
     if as_json:
         session.terminal.json({"removed": [each["hash"] for each in removed], "freed_bytes": freed})
@@ -69,7 +71,7 @@ def setup_runtime(
     """
     session = sessions.of(context)
     with session.node() as node, Live(session.terminal, "setting up micromamba") as live:
-        path = node.setup_conda(force=force, on_step=live.step)
+        path = node.installed.setup_conda(force=force, on_step=live.step)
     if as_json:
         session.terminal.json({"path": str(path)})
     else:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toft.cli import rendering
+from toft.cli import hints, rendering
 from toft.cli.terminal import Terminal, one_line, visible
 from toft.kernel.errors import NodeError
 from toft.secrets.redaction import Redactor
@@ -25,24 +25,13 @@ BROKEN_PIPE = 141
 _SHOWN_LINES = 12
 _FIELDS = ("code", "blame", "category", "message", "details", "hint")
 
-# What a person can do about an error that names no command of its own, by code or by the start of it.
-_HINTS = {
-    "call.cancelled": "Run it again when you want the result.",
-    "call.bad_arguments": "toft plugin show NAME lists the arguments of every action.",
-    "plugin.input": "The plugin did not accept its input; toft plugin show NAME lists what it takes.",
-    "plugin.transient": "The plugin says that the same call may work later.",
-    "plugin.resource": "Free what is named, or give the plugin less to do at once.",
-    "plugin": "toft plugin logs NAME shows what the plugin printed.",
-    "worker": "toft plugin logs NAME shows the last thing the worker printed.",
-}
-
 
 def describe(error: NodeError | PluginError) -> dict[str, Any]:
     """Return the fields a script relies on: code, blame, category, message, details, hint."""
     fields = error.to_dict()
     told: dict[str, Any] = {name: fields.get(name) for name in _FIELDS}
     told["details"] = dict(fields.get("details") or {})
-    told["hint"] = fields.get("hint") or _hint(str(told["code"]), told["details"])
+    told["hint"] = fields.get("hint") or hints.of(str(told["code"]), told["details"])
     if fields.get("retry_after_s") is not None:
         told["retry_after_s"] = fields["retry_after_s"]
     return told
@@ -133,9 +122,3 @@ def _block(name: str, value: str | list[str]) -> Iterator[str]:
 
 def _told(value: Any) -> str:
     return one_line(value if isinstance(value, str) else json.dumps(rendering.to_json(value)))
-
-
-def _hint(code: str, details: Mapping[str, Any]) -> str:
-    hint = _HINTS.get(code) or _HINTS.get(code.partition(".")[0], "")
-    name = details.get("plugin") or details.get("name")
-    return hint.replace("NAME", str(name)) if isinstance(name, str) else hint

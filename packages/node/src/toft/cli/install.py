@@ -11,6 +11,7 @@ from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, PluginArgument, Session, YesOption, argument, option
 from toft.cli.terminal import size
+from toft.kernel.errors import NodeError
 
 SourceArgument = Annotated[
     str | None,
@@ -52,17 +53,24 @@ def add(
     session = sessions.of(context)
     wanted = source or str(session.settings().plugins_file)
     with session.node() as node, _steps(session, f"adding {wanted}") as live:
-        added = node.add(
-            wanted,
-            name=name,
-            python=python,
-            requirements=tuple(requirements or ()),
-            lock=lock,
-            env_file=env_file,
-            force=force,
-            offline=True if offline else None,
-            on_step=live.step,
-        )
+        try:
+            added = node.installed.add(
+                wanted,
+                name=name,
+                python=python,
+                requirements=tuple(requirements or ()) or None,
+                lock=lock,
+                env_file=env_file,
+                force=force,
+                offline=True if offline else None,
+                on_step=live.step,
+            )
+        except NodeError as error:
+            # Of a list, what could be added is installed; say so before what could not.
+            some = error.details.get("added")
+            if some:
+                _tell(session, _entries(node, some), "added", as_json=as_json)
+            raise
         rows = _entries(node, [each.name for each in added])
     _tell(session, rows, "added", as_json=as_json)
 
@@ -87,7 +95,7 @@ def regenerate(context: typer.Context, name: PluginArgument, as_json: JsonOption
     session = sessions.of(context)
     with session.node() as node, _steps(session, f"asking {name}") as live:
         live.step(f"asking {name} what it is")
-        node.regenerate(name)
+        node.installed.regenerate(name)
         rows = _entries(node, [name])
     _tell(session, rows, "regenerated", as_json=as_json)
 
@@ -97,9 +105,6 @@ def remove(
     name: PluginArgument,
     yes: YesOption = False,
     keep_env: Annotated[bool, option("--keep-env", help="Keep its environment.")] = False,
-    keep_data: Annotated[
-        bool, option("--keep-data", help="Keep what it wrote, its logs and its secrets.")
-    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove a plugin and what only it uses.
@@ -108,10 +113,10 @@ def remove(
     """
     session = sessions.of(context)
     with session.node() as node:
-        node.manifest(name)
+        node.installed.get(name)
         if not yes and not as_json and sys.stdin.isatty() and session.terminal.shows_progress:
             typer.confirm(f"Remove plugin {name}?", abort=True, err=True)
-        node.remove(name, keep_environment=keep_env, keep_data=keep_data)
+        node.remove(name, keep_environment=keep_env)
     if as_json:
         session.terminal.json({"removed": name})
     else:
@@ -129,7 +134,7 @@ def estimate(
     """Say what installing would download."""
     session = sessions.of(context)
     with session.node() as node, _steps(session, f"resolving {source}") as live:
-        found = node.size(
+        found = node.installed.size(
             source,
             python=python,
             requirements=tuple(requirements or ()),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from toft.cli import authoring, failures, install, rendering, signatures
+from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli import words as typed
 from toft.cli.session import JsonOption, PluginArgument, Session, argument, option
-from toft.kernel.clock import rfc3339
 from toft.kernel.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Install, look at and configure plugins.")
@@ -44,11 +46,11 @@ def show(context: typer.Context, name: PluginArgument, as_json: JsonOption = Fal
     """Show what a plugin does, takes, gives and needs."""
     session = sessions.of(context)
     with session.node() as node:
-        manifest = node.manifest(name)
+        manifest = node.installed.get(name)
         if as_json:
             session.terminal.json(rendering.to_json(manifest.to_dict()))
             return
-        _show(session, manifest, node.variables(name))
+        _show(session, manifest, [each.to_dict() for each in node.installed.variables(name)])
 
 
 def _show(session: Session, manifest: Any, variables: list[Mapping[str, Any]]) -> None:
@@ -97,7 +99,7 @@ def find(
     """
     session = sessions.of(context)
     with session.node() as node:
-        found = node.find(
+        found = node.installed.find(
             " ".join(task or ()),
             category=category,
             role=role,
@@ -135,7 +137,7 @@ def check(context: typer.Context, name: PluginArgument, as_json: JsonOption = Fa
     """
     session = sessions.of(context)
     with session.node() as node:
-        found = [each.to_dict() for each in node.check(name)]
+        found = [asdict(each) for each in node.installed.check(name)]
     sessions.show_checks(session, found, as_json=as_json)
 
 
@@ -168,7 +170,7 @@ def configure(
             "--schema and --options show; they do not go with a change", code="request.command_line"
         )
     with session.node() as node:
-        manifest = node.manifest(name)
+        manifest = node.installed.get(name)
         if schema:
             session.terminal.json(rendering.to_json(manifest.code.config_schema or {}))
             return
@@ -178,7 +180,7 @@ def configure(
             return
         if words or input_json or reset:
             changes = typed.settings(manifest, words or (), input_json)
-            node.configure(name, changes, instance=instance, reset=reset)
+            node.configure(name, changes, instance=instance, replace=reset)
         config = node.config(name, instance=instance)
     if as_json:
         session.terminal.json(
@@ -232,18 +234,28 @@ def logs(
     Works also when it does not run.
     """
     session = sessions.of(context)
-    redactor = session.redactor()
     with session.node() as node:
-        node.manifest(name)
-        for line in node.logs(name, count, instance=instance, follow=follow):
-            text = redactor.text(line.text)
-            if as_json:
-                session.terminal.json_line(
-                    {"time": rfc3339(line.time), "stream": line.stream, "call": line.call, "text": text}
-                )
-            else:
-                session.terminal.line(f"{rfc3339(line.time)} {line.stream:<6} {line.call or '-':>4} {text}")
-                session.terminal.out.flush()
+        node.installed.get(name)
+        lines = node.logs(name, count, instance=instance)
+    if as_json and not follow:
+        session.terminal.json([_line(each) for each in lines])
+        return
+    path = session.settings().home / "logs" / f"{instance or name}.log"
+    if not lines and not follow:
+        session.terminal.note(f"{instance or name} has printed nothing yet")
+    # A follower ends with Ctrl-C, and needs no node meanwhile.
+    for line in itertools.chain(lines, following.lines(path) if follow else ()):
+        if as_json:
+            session.terminal.json_line(_line(line))
+        else:
+            session.terminal.line(line)
+            session.terminal.out.flush()
+
+
+def _line(text: str) -> dict[str, Any]:
+    """Take a line of a log apart, as `toft.plugins.logs` puts it together."""
+    time, stream, call, said = (*text.split(" ", 3), "", "", "")[:4]
+    return {"time": time, "stream": stream, "call": int(call) if call.isdigit() else None, "text": said}
 
 
 @app.command("validate")

@@ -61,7 +61,7 @@ def run(
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"There is no directory {output.absolute().parent} to write {output.name} to")
     with session.node() as node:
-        manifest = node.manifest(name)
+        manifest = node.installed.get(name)
         settings = words.settings(manifest, config) if config else None
         # Before anything is started: what cannot be called is refused at once.
         bound = words.arguments(_signature(manifest, action), given, input_json)
@@ -109,10 +109,11 @@ class _Call:
     def chunks(self, show: Any) -> None:
         """Pass on each chunk when it comes."""
         with self._live() as live:
-            self._handle = self._loaded.stream_with(self._action, self._given, **self._options(live))
+            chunks = self._loaded.stream_with(self._action, self._given, **self._options(live))
+            self._handle = chunks.call
 
             def all_of_them() -> None:
-                for chunk in self._handle:
+                for chunk in chunks:
                     show(chunk)
 
             self._until_cancelled(all_of_them)

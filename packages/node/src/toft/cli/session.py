@@ -68,7 +68,7 @@ class Session:
         if connect is None:
             from toft import blocking  # noqa: PLC0415 - a third of a second that `toft --help` does not pay
 
-            connect = blocking.connect  # type: ignore[attr-defined,unused-ignore]
+            connect = blocking.connect
         with connect(settings=self.settings(), **options) as node:
             yield node
 

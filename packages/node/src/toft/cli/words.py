@@ -39,5 +39,7 @@ def arguments(schema: Mapping[str, Any] | None, words: Sequence[str], given: str
 
 def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> dict[str, Any]:
     """Return settings typed by the plugin's schema; whether they fit is decided where they are used."""
+    from toft.plugins.arguments import read_cli  # noqa: PLC0415 - as above
+
     schema = manifest.code.config_schema or {}
-    return arguments({"parameters": schema.get("properties", {}), "additional": True}, words, given)
+    return read_cli({"parameters": schema.get("properties", {})}, words, given)

@@ -144,6 +144,27 @@ def parse_cli(
     return bound
 
 
+def read_cli(
+    schema: Mapping[str, Any] | None,
+    words: Sequence[str],
+    input_json: str | None = None,
+    *,
+    directory: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Read values from a command line as `parse_cli` does, but leave it to others whether they fit.
+
+    Raises:
+        toft_sdk.errors.InputError: A word or a file cannot be read at all.
+    """
+    reader = _Reader(schema, directory or pathlib.Path.cwd())
+    values = reader.object(input_json) if input_json is not None else {}
+    for word in words:
+        reader.word(word, values)
+    if reader.fields:
+        raise misfit_error(reader.fields)
+    return values
+
+
 class _Reader:
     """Reads words one by one and keeps what it could not read."""
 
@@ -305,4 +326,4 @@ def _fields(name: str, misfit: checks.Misfit) -> dict[str, str]:
     return {schemas.path_text((name, *path)): message for path, message in misfit.problems}
 
 
-__all__ = ["Binder", "misfit_error", "parse_cli"]
+__all__ = ["Binder", "misfit_error", "parse_cli", "read_cli"]

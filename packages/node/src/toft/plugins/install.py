@@ -125,10 +125,22 @@ class Installer:
     async def trying(
         self, wish: Wish, progress: environments.Progress = environments.silent
     ) -> AsyncIterator[tuple[environments.Environment, list[plugin_classes.PluginClass]]]:
-        """Build the environment of a source and find its plugin classes, without installing anything."""
+        """Find the plugin classes of a source in its environment, without installing anything.
+
+        A bare word is an installed plugin, whose own environment is used; no index is asked for it.
+        """
         source = Source.parse(wish.source)
+        if source.kind == "requirement" and ids.is_name(wish.source):
+            found = await asyncio.to_thread(self._registry.get, wish.source)
+            with self._store.hold(found.runtime.environment) as held:
+                yield held, [plugin_classes.PluginClass(found.code.module, found.code.class_name, found.name)]
+            return
         async with self._store.using(self._request(wish, source), progress) as environment:
             yield environment, await asyncio.to_thread(self._classes, environment, source)
+        if environment.is_new:
+            # An author tries a hundred states of his project; nobody would ask for their environments again.
+            with contextlib.suppress(errors.ConflictError):
+                await asyncio.to_thread(self._store.remove, environment.hash, unless=self._is_named)
 
     async def regenerate(self, name: str) -> manifest.Manifest:
         """Ask the code again what it is and rewrite that part of the manifest; the environment stays."""

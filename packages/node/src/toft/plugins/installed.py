@@ -63,10 +63,19 @@ class Installed:
         role: str | None = None,
         domain: str | None = None,
         platform: str | None = None,
+        takes: Sequence[str] = (),
+        gives: str | None = None,
     ) -> Sequence[Manifest]:
         """Return the plugins that fit, the best first; nothing is imported for it."""
         return await asyncio.to_thread(
-            lambda: self._registry.find(task, category=category, role=role, domain=domain, platform=platform)
+            self._registry.find,
+            task,
+            category=category,
+            role=role,
+            domain=domain,
+            platform=platform,
+            takes=takes,
+            gives=gives,
         )
 
     async def variables(self, name: str) -> Sequence[catalog.Variable]:
@@ -115,8 +124,16 @@ class Installed:
         return await self._installer.size(asked, on_step or provisioning.silent)
 
     async def check(self, name: str) -> Sequence[wishes.Finding]:
-        """Look whether a plugin can still run."""
-        return await self._installer.check(name)
+        """Look whether a plugin can still run: environment, import, drift, variables."""
+        findings = list(await self._installer.check(name))
+        variables = await self._catalog.variables(name)
+        missing = [each for each in variables if each.required and not each.satisfied]
+        if not missing:
+            return [*findings, wishes.Finding("variables", True, f"{len(variables)} declared, none missing")]
+        evidence = f"missing: {', '.join(each.name for each in missing)}"
+        secret = next((each.name for each in missing if each.secret), None)
+        hint = f"toft secret set {name} {secret}" if secret else f"give it in the `env` of {name}'s options"
+        return [*findings, wishes.Finding("variables", False, evidence, hint)]
 
     async def test(
         self, source: str, *, python: str | None = None, on_step: provisioning.Progress | None = None

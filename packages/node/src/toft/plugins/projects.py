@@ -127,7 +127,22 @@ def copy_project(source: Path, target: Path) -> None:
             or os.path.isfile(os.path.join(directory, name, "pyvenv.cfg"))
         ]
 
-    shutil.copytree(source, target, symlinks=True, ignore=ignored)
+    refused: list[OSError] = []
+
+    def copied(path: str, copy: str) -> str:
+        try:
+            return shutil.copy2(path, copy)
+        except OSError as error:
+            refused.append(error)
+            raise
+
+    try:
+        shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=copied)
+    except shutil.Error:
+        # It gathers texts; a full disk has to stay the error number that it is.
+        if refused:
+            raise refused[0] from None
+        raise
 
 
 def distributions(prefix: Path) -> Iterator[Distribution]:

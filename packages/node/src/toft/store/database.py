@@ -177,4 +177,9 @@ def _translate(error: sqlite3.DatabaseError, path: Path) -> errors.NodeError:
         )
     if isinstance(error, sqlite3.IntegrityError):
         return errors.ConflictError(f"{path}: {error}", code="store.conflict", details=details)
-    return errors.IntegrityError(f"{path}: {error}", code="store.damaged", details=details)
+    return errors.IntegrityError(
+        f"{path}: {error}",
+        code="store.damaged",
+        details=details,
+        hint="move it away: plugins stay installed, and what instances were configured with is lost",
+    )

@@ -1,0 +1,65 @@
+"""What to do about an error that does not say so itself: by its code, else by the room it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ANYTHING = "toft doctor looks at the machine and says what is wrong."
+
+BY_CODE: Mapping[str, str] = {
+    "bench": "The other figures still count.",
+    "call": "toft plugin show NAME lists the actions and what they take.",
+    "call.cancelled": "Run it again when you want the result.",
+    "call.timeout": "Give it more time with --timeout, or less to do at once.",
+    "command": "Run it again; toft --verbose shows each step.",
+    "config": "toft plugin config NAME shows the settings and what they may be.",
+    "conflict": "toft plugin list shows what is there.",
+    "environment": "toft doctor looks at the machine; toft --verbose shows each step.",
+    "environment.build_failed": "Read the build's last lines; another --python may have a ready wheel.",
+    "environment.busy": "Try again in a moment.",
+    "environment.disk_full": "Free some space; toft env gc removes environments that nothing uses.",
+    "environment.download": "Check the network, or name directories of wheels in the setting `wheelhouses`.",
+    "environment.hash_mismatch": "Fetch it again; when it stays, the package has changed: lock anew.",
+    "environment.no_interpreter": "Install such a Python, or name its directory in `interpreters`.",
+    "environment.offline_missing": "Run it once online, or put the wheels into a directory of `wheelhouses`.",
+    "environment.unsatisfiable": "Loosen one of the requirements that are named, or choose another --python.",
+    "instance": "toft plugin logs NAME shows the last thing it printed.",
+    "instance.busy": "Wait for its calls to end, or load another instance.",
+    "instance.disabled": "toft plugin enable NAME",
+    "integrity": "toft doctor looks at the home and says what is wrong.",
+    "manifest": "toft plugin validate FILE names every problem.",
+    "name": "Choose a name of a-z, 0-9, - and _, such as my-plugin.",
+    "node": ANYTHING,
+    "not_found": "toft plugin list shows what is there.",
+    "plugin": "toft plugin logs NAME shows what the plugin printed.",
+    "plugin.input": "The plugin did not accept its input; toft plugin show NAME lists what it takes.",
+    "plugin.resource": "Free what is named, or give the plugin less to do at once.",
+    "plugin.transient": "The plugin says that the same call may work later.",
+    "plugins_yaml": "toft plugin validate FILE names every problem.",
+    "process": "toft doctor looks at the machine and says what is wrong.",
+    "refused": "toft doctor says what this machine allows.",
+    "request": "toft --help",
+    "result": "A plugin may return numbers, text, bytes, dates, lists, dictionaries and arrays.",
+    "secret": "toft secret --help",
+    "settings": "Mend the file or the variable that is named; TOFT_SETTINGS says which file is read.",
+    "source": "Give a directory with a pyproject.toml, a wheel, or a requirement such as name==1.2.",
+    "store": "toft doctor looks at the home and says what is wrong.",
+    "store.locked": "Wait for the other toft to end.",
+    "unavailable": "Try again in a moment.",
+    "value": "Send numbers, text, bytes, dates, lists, dictionaries or arrays.",
+    "wire": "toft plugin logs NAME shows what the plugin printed.",
+    "worker": "toft plugin logs NAME shows the last thing the worker printed.",
+}
+
+
+def find(code: str) -> str | None:
+    """Return the next step for a code, or None where only `ANYTHING` is left."""
+    return BY_CODE.get(code) or BY_CODE.get(code.partition(".")[0])
+
+
+def of(code: str, details: Mapping[str, Any]) -> str:
+    """Return the next step for an error; NAME becomes the plugin that the details name."""
+    hint = find(code) or ANYTHING
+    name = details.get("plugin") or details.get("instance") or details.get("name")
+    return hint.replace("NAME", name) if isinstance(name, str) and name else hint
