@@ -131,16 +131,22 @@ class Forked:
 
 def _find(parent: int, local_pid: int) -> int:
     """Return the node's pid of a worker's child; 0 when there is none."""
-    for stat in process_tree.children().get(parent, ()):
-        try:
-            with open(f"/proc/{stat.pid}/status") as file:
-                # The pids of one process, from our namespace down to its own.
-                pids = next(line.split()[1:] for line in file if line.startswith("NSpid:"))
-        except (OSError, StopIteration):
-            continue
-        if int(pids[-1]) == local_pid:
-            return stat.pid
+    # The newest first: it was forked a moment ago, and the kernel counts upwards.
+    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
+        stat = process_tree.read(pid)
+        if stat is not None and stat.parent == parent and _local_pid(pid) == local_pid:
+            return pid
     return 0
+
+
+def _local_pid(pid: int) -> int:
+    """Return the pid of a process in its own namespace; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            # The pids of one process, from our namespace down to its own.
+            return next(int(line.split()[-1]) for line in file if line.startswith("NSpid:"))
+    except (OSError, StopIteration):
+        return 0
 
 
 def _sweep(root: int, worker: int, dead: int) -> None:

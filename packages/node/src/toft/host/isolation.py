@@ -1,72 +1,89 @@
-"""What separates plugins on this machine, found out by doing it; `toft doctor` shows it."""
+"""What separates plugins on this machine, found out by doing it; `toft doctor` shows it.
+
+Each function returns one entry: check, ok, evidence, next. Something weaker than it could be, but not wrong,
+is ok and says in `next` what would make it stronger.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from toft.host import gpus, landlock, limits
 from toft.host.keeper import Isolation, Keeper
-from toft.kernel.errors import NodeError
 
 _ENABLE_NAMESPACES = (
     "Run the node as root, or allow user namespaces: sysctl user.max_user_namespaces above 0, and on Ubuntu "
     "kernel.apparmor_restrict_unprivileged_userns=0. In a container give it CAP_SYS_ADMIN and an unmasked "
     "/proc (podman: --cap-add SYS_ADMIN --security-opt unmask=ALL)."
 )
-_ENABLE_LANDLOCK = "Boot a kernel from 6.12 on with landlock in its lsm= list."
+_ENABLE_LANDLOCK = "A kernel from 6.12 on, with landlock in its lsm= list, closes that too."
 _ENABLE_GROUPS = (
-    "Run the node as root, or as a systemd service with Delegate=yes, so that it may make control groups."
+    "Run the node as root, or as a systemd service with Delegate=yes: then limits hold for whole trees."
 )
 
 
 async def isolation_report() -> list[dict[str, Any]]:
-    """Return what isolates workers here, each as check, ok, evidence and what to do next."""
-    try:
-        keeper = await Keeper.start()
-    except NodeError as error:
-        return [_check("keeper", False, error.message, error.hint or "toft doctor")]
-    await keeper.close()
-    mechanisms = await asyncio.to_thread(limits.probe)
-    reading = await asyncio.to_thread(_read_gpus)
+    """Return every entry."""
     return [
-        _check("keeper", True, "starts, and ends what it started", ""),
-        _namespaces(keeper.isolation),
-        _landlock(keeper.isolation),
-        _limit("memory limit", mechanisms["memory"]),
-        _limit("process limit", mechanisms["pids"]),
-        _gpus(reading),
+        await separation(),
+        await signals_and_sockets(),
+        await limit_mechanisms(),
+        await graphics(),
     ]
 
 
-def _namespaces(found: Isolation) -> dict[str, Any]:
+async def separation(wanted: Literal["auto", "namespaces", "plain"] = "auto") -> dict[str, Any]:
+    """Return whether workers get namespaces; plain is no fault where it was asked for.
+
+    Raises:
+        NodeError: The keeper cannot be started.
+    """
+    keeper = await Keeper.start(wanted)
+    await keeper.close()
+    found = keeper.isolation
     if found.mode == "namespaces":
-        evidence = "each worker has its own processes, mounts, IPC and devices, and no capability"
-        return _check("namespaces", True, evidence, "")
-    kept = "Landlock holds back writes, hidden files, signals and traces"
-    without = kept if found.landlock >= landlock.COMPLETE else "file modes alone protect files"
-    return _check("namespaces", False, f"not here: {found.reason}; {without}", _ENABLE_NAMESPACES)
+        evidence = "namespaces: a worker has its own processes, mounts, IPC and devices, and no capability"
+        return _entry("isolation", True, evidence, "")
+    chosen = wanted == "plain"
+    evidence = f"plain ({'as asked for' if chosen else found.reason}): {_what_is_left(found)}"
+    return _entry("isolation", chosen, evidence, "" if chosen else _ENABLE_NAMESPACES)
 
 
-def _landlock(found: Isolation) -> dict[str, Any]:
-    if found.landlock >= landlock.COMPLETE:
-        evidence = f"version {found.landlock}: no signal, trace or abstract socket leaves a worker"
-        return _check("landlock", True, evidence, "")
-    told = (
-        f"version {found.landlock}, {landlock.COMPLETE} is needed" if found.landlock else "not in this kernel"
+async def signals_and_sockets() -> dict[str, Any]:
+    """Return how far Landlock goes here."""
+    found = await asyncio.to_thread(landlock.version)
+    if found >= landlock.COMPLETE:
+        evidence = f"version {found}: no signal, trace or abstract socket leaves a worker"
+        return _entry("landlock", True, evidence, "")
+    told = f"version {found}, and {landlock.COMPLETE} is complete" if found else "not in this kernel"
+    return _entry(
+        "landlock", True, f"{told}: abstract sockets of this machine are open to workers", _ENABLE_LANDLOCK
     )
-    return _check("landlock", False, told, _ENABLE_LANDLOCK)
 
 
-def _limit(name: str, mechanism: str) -> dict[str, Any]:
-    if mechanism != "rlimit":
-        return _check(name, True, f"{mechanism}: holds for all processes of a worker together", "")
-    return _check(name, False, "rlimit only: holds for each process alone", _ENABLE_GROUPS)
+async def limit_mechanisms() -> dict[str, Any]:
+    """Return what would hold a limit of memory and of processes."""
+    found = await asyncio.to_thread(limits.probe)
+    evidence = ", ".join(f"{name} by {mechanism}" for name, mechanism in found.items())
+    if "rlimit" in found.values():
+        return _entry("limits", True, f"{evidence} (for each process alone)", _ENABLE_GROUPS)
+    return _entry("limits", True, f"{evidence} (for all processes of a worker together)", "")
 
 
-def _gpus(reading: gpus.GpuReading) -> dict[str, Any]:
+async def graphics() -> dict[str, Any]:
+    """Return the GPUs, or why there are none; having none is no fault."""
+    reading = await asyncio.to_thread(_read_gpus)
     names = ", ".join(f"{gpu.index}: {gpu.name}" for gpu in reading.gpus)
-    return _check("gpu", True, names or f"none ({reading.reason})", "")
+    return _entry("gpu", True, names or f"none ({reading.reason})", "")
+
+
+def _what_is_left(found: Isolation) -> str:
+    if found.landlock >= landlock.COMPLETE:
+        return "Landlock holds back writes, hidden files, signals and traces; names of files can be listed"
+    if found.landlock:
+        return "Landlock holds back writes and hidden files; other processes can be signalled"
+    return "trees are ended whole, but a plugin can read and write what this user can"
 
 
 def _read_gpus() -> gpus.GpuReading:
@@ -77,5 +94,5 @@ def _read_gpus() -> gpus.GpuReading:
         reader.close()
 
 
-def _check(name: str, ok: bool, evidence: str, following: str) -> dict[str, Any]:
+def _entry(name: str, ok: bool, evidence: str, following: str) -> dict[str, Any]:
     return {"check": name, "ok": ok, "evidence": evidence, "next": following}

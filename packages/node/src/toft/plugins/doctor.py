@@ -21,8 +21,7 @@ import psutil
 import uv
 from packaging.version import Version
 
-from toft.host import commands
-from toft.host.keeper import Keeper
+from toft.host import commands, isolation
 from toft.kernel.errors import NodeError
 from toft.kernel.settings import Settings
 from toft.plugins.environments import Environment, Environments
@@ -112,16 +111,19 @@ async def _interpreters(patient: Patient) -> Check:
 
 
 async def _isolation(patient: Patient) -> Check:
-    chosen = patient.settings.isolation == "plain"
-    keeper = await Keeper.start("plain" if chosen else "auto")
-    found = keeper.isolation
-    await keeper.close()
-    if found.mode == "namespaces":
-        return Check("isolation", True, "namespaces: a plugin has its own processes and data, no more")
-    why = "chosen in the settings" if chosen else found.reason
-    evidence = f"plain: process trees are ended whole, but a plugin can read what you can read ({why})"
-    hint = "Allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1"
-    return Check("isolation", chosen, evidence, "" if chosen else hint)
+    return Check(**await isolation.separation("plain" if patient.settings.isolation == "plain" else "auto"))
+
+
+async def _landlock(patient: Patient) -> Check:
+    return Check(**await isolation.signals_and_sockets())
+
+
+async def _limits(patient: Patient) -> Check:
+    return Check(**await isolation.limit_mechanisms())
+
+
+async def _gpu(patient: Patient) -> Check:
+    return Check(**await isolation.graphics())
 
 
 async def _memory(patient: Patient) -> Check:
@@ -238,6 +240,9 @@ _CHECKS: Mapping[str, Callable[[Patient], Awaitable[Check]]] = {
     "uv": _uv,
     "interpreters": _interpreters,
     "isolation": _isolation,
+    "landlock": _landlock,
+    "limits": _limits,
+    "gpu": _gpu,
     "memory": _memory,
     "disk": _disk,
     "home": _home,
