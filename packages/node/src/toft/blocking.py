@@ -20,10 +20,10 @@ from toft.plugins import calls, catalog, chunks, drift, provisioning, states, wi
 from toft.plugins import installed as installed_plugins
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
+from toft.plugins.conformance import Finding
 from toft.plugins.environments import Environment
 from toft.plugins.loop_thread import LoopThread, Outcome
 from toft.plugins.manifest import Manifest
-from toft_sdk.conformance import Finding
 
 _CHUNKS_AT_ONCE = 256
 

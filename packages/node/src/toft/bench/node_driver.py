@@ -21,7 +21,7 @@ from typing import Any
 import toft
 from toft.bench import lines
 from toft.host import process_tree
-from toft_sdk.errors import CancelledError
+from toft.plugins.plugin_errors import CancelledError
 
 HERE = Path(__file__).parent
 ECHO, BLOCKS = "bench-echo", "bench-blocks"

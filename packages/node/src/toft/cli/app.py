@@ -16,7 +16,7 @@ from toft.cli import doctor, environment, failures, plugin, secret, trials
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
-from toft_sdk.errors import CancelledError, PluginError
+from toft.plugins.plugin_errors import CancelledError, PluginError
 
 # Typer does not give its own root of usage errors a public name.
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]

@@ -13,8 +13,8 @@ from typing import Any
 from toft.cli import hints, rendering
 from toft.cli.terminal import Terminal, one_line, visible
 from toft.kernel.errors import NodeError
+from toft.plugins.plugin_errors import PluginError
 from toft.secrets.redaction import Redactor
-from toft_sdk.errors import PluginError
 
 OK = 0
 FAILED = 1

@@ -16,8 +16,8 @@ from toft.cli.session import JsonOption, Session, argument, option
 from toft.cli.terminal import Terminal, seconds, size
 from toft.kernel.clock import SYSTEM
 from toft.kernel.errors import NodeError, UsageError
+from toft.plugins.plugin_errors import PluginError
 from toft.store import durable
-from toft_sdk.errors import PluginError
 
 _CANCEL_WAIT_S = 10.0
 """Longer than any grace a node gives a cancelled call; after it the node is closed over the call's head."""

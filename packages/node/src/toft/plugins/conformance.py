@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from toft.kernel import errors
 from toft.plugins.connection import Connection
 from toft_sdk import testing
-from toft_sdk.conformance import Finding
+from toft_sdk.conformance import Finding as Finding
 from toft_sdk.errors import PluginError
 
 T = TypeVar("T")
