@@ -36,6 +36,7 @@ fix: setup
 	$(BIN)/ruff check --quiet --fix --output-format concise . || true
 	$(BIN)/ruff format --quiet .
 	$(BIN)/python tools/decision_index.py
+	$(BIN)/python tools/docs_index.py
 	test ! -f tools/generate_docs.py || $(BIN)/python tools/generate_docs.py
 
 lock: setup

@@ -30,7 +30,7 @@ def test_examples_run(page: Path, tmp_path: Path, toft_home: Path) -> None:
     run_examples([example for example in pages.examples(page) if "system" not in example.words], tmp_path)
 
 
-@pytest.mark.parametrize("tool", ["check_sizes.py", "check_text.py", "decision_index.py"])
+@pytest.mark.parametrize("tool", ["check_sizes.py", "check_text.py", "decision_index.py", "docs_index.py"])
 def test_repository_check_passes(tool: str) -> None:
     command = [sys.executable, str(pages.ROOT / "tools" / tool), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
