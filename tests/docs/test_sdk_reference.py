@@ -5,6 +5,7 @@ import re
 from tests.docs import pages
 
 import toft_sdk
+import toft_sdk.testing
 from toft_sdk.options import OPTION_KEYWORDS
 from toft_sdk.plugin import Plugin
 
@@ -32,3 +33,7 @@ def test_exports_are_sorted_and_real() -> None:
     assert toft_sdk.__all__ == sorted(toft_sdk.__all__)
     assert [name for name in toft_sdk.__all__ if not hasattr(toft_sdk, name)] == []
     assert sorted(toft_sdk._HOMES) == toft_sdk.__all__
+
+
+def test_the_testing_module_is_on_the_page() -> None:
+    assert sorted(set(toft_sdk.testing.__all__) - documented()) == []
