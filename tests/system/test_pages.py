@@ -1,0 +1,14 @@
+"""What pages show of a running node does run: examples with the word `system`, after those before them."""
+
+from pathlib import Path
+
+import pytest
+from tests.docs import pages
+from tests.docs.run_example import run_examples
+
+PAGES = [path for path in pages.list_pages() if any("system" in each.words for each in pages.examples(path))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(pages.ROOT)))
+def test_examples_of_a_running_node_run(page: Path, tmp_path: Path) -> None:
+    run_examples(pages.examples(page), tmp_path)
