@@ -193,7 +193,8 @@ if "--dry-run" in flags:
 for file, one in chosen.values():
     with tarfile.open(fileobj=io.BytesIO(bz2.decompress((root / "noarch" / file).read_bytes()))) as archive:
         members = [each for each in archive.getmembers() if not each.name.startswith("info/")]
-        archive.extractall(prefix, members, filter=lambda member, path: member)
+        archive.extraction_filter = lambda member, path: member
+        archive.extractall(prefix, members)
     record = dict(one, url=channels[0] + "/noarch/" + file)
     (prefix / "conda-meta" / (file + ".json")).write_text(json.dumps(record))
 """
