@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from toft.kernel.version import VERSION as __version__
 
+# Not from typing: `toft --version` would pay 10 ms for it.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toft.blocking import connect
     from toft.wiring import open_node
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "connect", "open_node"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # `toft --version` must not pay for the node, a third of a second.
     if name == "connect":
         from toft.blocking import connect  # noqa: PLC0415

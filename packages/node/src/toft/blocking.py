@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toft import wiring
 from toft.kernel import settings as node_settings
@@ -20,10 +20,12 @@ from toft.plugins import calls, catalog, chunks, drift, provisioning, states, wi
 from toft.plugins import installed as installed_plugins
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
-from toft.plugins.conformance import Finding
 from toft.plugins.environments import Environment
 from toft.plugins.loop_thread import LoopThread, Outcome
 from toft.plugins.manifest import Manifest
+
+if TYPE_CHECKING:
+    from toft.plugins.conformance import Finding
 
 _CHUNKS_AT_ONCE = 256
 

@@ -8,20 +8,68 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
-
-import structlog
+from typing import Any, TextIO
 
 _ROOT = logging.getLogger("toft")
 _ROOT.addHandler(logging.NullHandler())
 
 
-def get_logger(room: str) -> structlog.stdlib.BoundLogger:
+class Logger:
+    """The logger of a room; a line is put together only when somebody will see it.
+
+    Args:
+        target: Where in the `logging` tree it writes.
+    """
+
+    def __init__(self, target: logging.Logger) -> None:
+        self._target = target
+        self._bound: Any = None
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Tell what helps to find a mistake in the node."""
+        self._log(logging.DEBUG, "debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Tell what happened as it should."""
+        self._log(logging.INFO, "info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Tell what somebody should look at."""
+        self._log(logging.WARNING, "warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Tell what failed."""
+        self._log(logging.ERROR, "error", event, fields)
+
+    def _log(self, level: int, name: str, event: str, fields: dict[str, Any]) -> None:
+        if not self._target.isEnabledFor(level) or not _is_heard(self._target):
+            return
+        if self._bound is None:
+            self._bound = _bind(self._target)
+        getattr(self._bound, name)(event, **fields)
+
+
+def get_logger(room: str) -> Logger:
     """Return the logger of a room, such as `plugins.supervisor`."""
-    bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(f"toft.{room}"),
+    return Logger(logging.getLogger(f"toft.{room}"))
+
+
+def _is_heard(target: logging.Logger) -> bool:
+    """Say whether any handler but the one that throws everything away will see an event."""
+    logger: logging.Logger | None = target
+    while logger is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _bind(target: logging.Logger) -> Any:
+    import structlog  # noqa: PLC0415 - it brings rich, a fifth of the start of a node that logs nothing
+
+    return structlog.wrap_logger(
+        target,
         processors=[
-            structlog.stdlib.filter_by_level,
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"], sort_keys=True),
@@ -29,7 +77,6 @@ def get_logger(room: str) -> structlog.stdlib.BoundLogger:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    return bound
 
 
 def show(level: str = "INFO", stream: TextIO | None = None) -> logging.Handler:

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
 from toft.host import commands
 from toft.kernel import errors
 from toft.plugins import environment_errors, uv_errors
@@ -198,6 +196,8 @@ class PixiTool:
 
     async def solve(self, wanted: EnvironmentFile, work: Path, *, offline: bool) -> Solution:
         """Import the file into a project below `work` and lock it."""
+        import yaml  # noqa: PLC0415 - 25 ms that a node which reads no YAML does not pay
+
         project = work / "pixi"
         await asyncio.to_thread(project.mkdir, exist_ok=True)
         source = {"name": "environment", "channels": [*wanted.channels], "dependencies": [*wanted.specs]}

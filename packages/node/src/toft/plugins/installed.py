@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toft.kernel import ids
 from toft.plugins import catalog, install, micromamba, provisioning, registry, trial, wishes
 from toft.plugins.environments import Environment, Environments
 from toft.plugins.manifest import Manifest
-from toft_sdk.conformance import Finding
+
+if TYPE_CHECKING:
+    from toft_sdk.conformance import Finding
 
 
 class Installed:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
 from toft.kernel.errors import UsageError
@@ -273,6 +272,8 @@ def _notes(data: Mapping[str, Any], plugins: tuple[Listed, ...]) -> Iterator[str
 
 
 def _load(path: pathlib.Path) -> Any:
+    import yaml  # noqa: PLC0415 - 25 ms that a node which reads no YAML does not pay
+
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)

@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toft.plugins import conformance, environments, install, logs, orders, provisioning, wishes, worker
+from toft.plugins import environments, install, logs, orders, provisioning, wishes, worker
 from toft.plugins.connection import Connection
-from toft_sdk.conformance import Finding
+
+if TYPE_CHECKING:
+    from toft_sdk.conformance import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,8 @@ class Trial:
             python: A version, a range or a path.
             on_step: Told each step.
         """
+        from toft.plugins import conformance  # noqa: PLC0415 - the kit costs 50 ms, and only authors need it
+
         told = on_step or provisioning.silent
         found: list[Finding] = []
         wish = wishes.Wish(source=source, python=python)
