@@ -308,3 +308,60 @@ async def test_a_zygote_that_dies_is_replaced(home: Path) -> None:
         await eventually_async(lambda: plugin.state is states.State.RESTARTING)
         assert await plugin.call("echo", value=1) == 1
         assert (await plugin.stats())["pid"] != worker
+
+
+async def test_a_load_that_is_given_up_leaves_nothing(home: Path) -> None:
+    async with nodes.running(home) as node:
+        slow = asyncio.ensure_future(
+            node.load("misbehaving", {"at_initialize": "progress", "seconds": 60}, instance="slow")
+        )
+        await eventually_async(lambda: (home / "data" / "misbehaving").exists())
+        await asyncio.sleep(0.2)
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        assert node.instances() == []
+        assert not (home / "data" / "misbehaving").exists()
+    # The leak check sees what the worker left.
+
+
+async def test_closing_the_node_ends_loads_and_calls_in_time(home: Path) -> None:
+    began = time.monotonic()
+    async with nodes.running(home, cleanup_s=0.3) as node:
+        plugin = await node.load("misbehaving")
+        stuck = plugin.start("hang", where="c")
+        await asyncio.sleep(0.05)
+    with pytest.raises(faults.DownError):
+        await stuck
+    assert time.monotonic() - began < 10
+
+
+async def test_a_keeper_that_is_killed_takes_the_workers_and_they_come_back(home: Path) -> None:
+    async with nodes.running(home) as node:
+        plugin = await node.load("misbehaving")
+        call = plugin.start("work", seconds=60)
+        await eventually_async(lambda: call.progress is not None)
+        old = (await plugin.stats())["pid"]
+        keeper = process_tree.read(old)
+        while keeper is not None and keeper.parent != os.getpid():
+            keeper = process_tree.read(keeper.parent)
+        assert keeper is not None
+        os.kill(keeper.pid, signal.SIGKILL)
+        with pytest.raises(faults.WorkerLostError):
+            await call
+        assert await plugin.call_with("echo", {"value": 1}, timeout_s=20) == 1
+        assert not is_alive(old)
+
+
+async def test_a_listener_that_raises_does_not_hurt_the_worker(home: Path) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+
+    def listener(share: float, text: str) -> None:
+        raise ValueError("a listener's own mistake")
+
+    async with nodes.running(home) as node:
+        plugin = await node.load("misbehaving")
+        assert await plugin.call_with("work", {"seconds": 0.1}, on_progress=listener) >= 0.1
+        assert (await plugin.stats())["restarts"] == 0
+    assert "a listener's own mistake" in str(complaints[0]["exception"])

@@ -453,6 +453,7 @@ async def test_progress_and_usage_reach_the_handle() -> None:
         call = ocr.begin("execute", {})
         call.listen(lambda share, text: told.append((share, text)))
         call.note_progress(0.5, "half")
+        await asyncio.sleep(0)
         call.note_usage({"tokens": 3})
         call.note_usage({"tokens": 4, "pages": 1})
         stable.made[0].answer(call, None)

@@ -187,13 +187,14 @@ class Call:
         """Take a line it printed or logged."""
         self.seen_at = self._loop.time()
         if self._on_log is not None:
-            self._on_log(line)
+            self._loop.call_soon(self._on_log, line)
 
     def note_progress(self, fraction: float, message: str) -> None:
         """Take what the plugin reported."""
         self.progress, self.message, self.seen_at = fraction, message, self._loop.time()
         if self._on_progress is not None:
-            self._on_progress(fraction, message)
+            # Not from here: what a listener raises would look like a fault of the worker's frame.
+            self._loop.call_soon(self._on_progress, fraction, message)
 
     def note_usage(self, units: Mapping[str, float]) -> None:
         """Add what the plugin reported."""

@@ -161,6 +161,7 @@ def sandbox(
     may_write = [
         str(place.data_directory(plugin)),
         *filter(os.path.isdir, _SCRATCH),
+        *_scratch_of(place),
         *map(os.path.abspath, writable),
     ]
     if is_own_place(place):
@@ -171,6 +172,15 @@ def sandbox(
         writable=tuple(dict.fromkeys(may_write)),
         network=network,
     )
+
+
+def _scratch_of(place: Place) -> list[str]:
+    """Return the node's own TMPDIR, which its workers are told too, unless it is far too much."""
+    path = place.environ.get("TMPDIR")
+    if not path or not os.path.isdir(path):
+        return []
+    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(place.home))
+    return [str(real)] if real != Path("/") and real != home and home not in real.parents else []
 
 
 def is_own_place(place: Place) -> bool:

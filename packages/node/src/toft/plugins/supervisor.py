@@ -7,6 +7,7 @@ to the worker on the spot and ends in a callback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -21,6 +22,7 @@ from toft.plugins.frames import LogLine
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.supervisor")
+_WAIT_FOR_CALLS_S = 30.0
 C = TypeVar("C", bound=calls.Call)
 _TAKES_CALLS = frozenset({states.State.READY, states.State.RESTARTING, states.State.STARTING})
 
@@ -267,12 +269,13 @@ class Supervisor:
 
         Raises:
             PluginError: The plugin refused; it still has the old configuration.
+            BusyError: A call ran on and on; nothing changed.
         """
         async with self._exclusive:
             worker = await self.workers.wait_ready()
             self.gate.close()
             try:
-                await self._idle()
+                await self._idle_or_busy()
                 await self.request("reconfigure", {"old": dict(self.config), "new": dict(config)})
                 self.workers.config = config
             finally:
@@ -304,14 +307,20 @@ class Supervisor:
             # The switch is the node's; a plugin that fails to hear of it is still switched.
             _log.warning("hook_failed", instance=self.name, op=op, error=str(error))
 
-    async def respawn(self, reason: str) -> None:
-        """Replace the worker between calls and return when the new one is ready; settings stay."""
+    async def respawn(self, reason: str, *, wait_s: float = _WAIT_FOR_CALLS_S) -> None:
+        """Replace the worker between calls and return when the new one is ready; settings stay.
+
+        Args:
+            reason: For the log, and for the calls that are still running then.
+            wait_s: Seconds to wait for running calls; afterwards they end with `worker.replaced`.
+        """
         async with self._exclusive:
             if self.state is states.State.CRASH_LOOP:
                 self.workers.revive()
             worker = await self.workers.wait_ready()
             self.gate.close()
-            await self._idle()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle(), wait_s)
             if worker is self.workers.worker:
                 await self._clean_up(worker)
                 await self.workers.spare.drop()
@@ -338,6 +347,16 @@ class Supervisor:
             await worker.request("cleanup", timeout_s=self.policy.cleanup_s)
         except (errors.NodeError, plugin_errors.PluginError, TimeoutError) as error:
             _log.info("cleanup_failed", instance=self.name, error=str(error))
+
+    async def _idle_or_busy(self) -> None:
+        try:
+            await asyncio.wait_for(self._idle(), _WAIT_FOR_CALLS_S)
+        except TimeoutError:
+            raise faults.BusyError(
+                f"{self.gate.running} calls of instance {self.name} still run",
+                details={"running": self.gate.running},
+                hint="wait for them, or cancel them",
+            ) from None
 
     async def _idle(self) -> None:
         if self.gate.running:
