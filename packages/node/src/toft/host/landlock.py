@@ -85,8 +85,8 @@ def restrict_files(plan: sandbox.Plan) -> None:
             ruleset.allow(path, writes | _READS, "the writable directory")
     for path in plan["read_only"]:
         ruleset.allow(path, _READS, "the read-only directory")
-    for path in (*sandbox.device_paths(), "/dev/pts"):
-        ruleset.allow(path, writes | _READS, "the device")
+    for path in (*sandbox.device_paths(), "/dev/ptmx", "/dev/pts"):
+        ruleset.allow_if_there(path, writes | _READS)
     os.close(_apply(ruleset))
 
 
