@@ -151,3 +151,12 @@ async def _spawn_again(keeper: Keeper) -> Process | None:
         return await keeper.spawn(python(""))
     except UnavailableError:
         return None
+
+
+async def test_a_plugin_goes_first_when_the_machine_runs_out_of_memory(keeper: Keeper) -> None:
+    read, write = os.pipe()
+    code = "import os; os.write(3, open('/proc/self/oom_score_adj', 'rb').read())"
+    await (await start(keeper, code, Limits(), "none", (write,))).wait()
+    os.close(write)
+    assert int(await heard(read, 10)) >= 500
+    os.close(read)

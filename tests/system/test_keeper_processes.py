@@ -1,7 +1,9 @@
 """Start, watch and end real processes, the same promises with and without namespaces."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -202,6 +204,37 @@ async def test_a_lost_keeper_ends_every_wait_and_is_started_again(keeper: Keeper
     os.close(read)
     again = await keeper.spawn(python("import os; os._exit(6)"))
     assert await again.wait() == Exit(code=6)
+
+
+async def test_a_keeper_without_room_refuses_and_keeps_what_it_has(keeper: Keeper) -> None:
+    first = await keeper.spawn(python("import time; time.sleep(99)"))
+    open_now = len(await asyncio.to_thread(os.listdir, f"/proc/{keeper.pid}/fd"))
+    for room in range(40):  # at every place where a descriptor is needed
+        resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (open_now + room, 4096))
+        with contextlib.suppress(NodeError):
+            process = await keeper.spawn(python("import time; time.sleep(99)", fds=(0, 0)))
+            await process.end()
+            break
+    else:
+        pytest.fail("forty descriptors are not enough for a process")
+    assert room > 0
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (1024, 4096))
+    assert first.exit is None
+    assert await (await keeper.spawn(python("import os; os._exit(3)"))).wait() == Exit(code=3)
+
+
+async def test_a_host_without_room_refuses_too(keeper: Keeper) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 1, limits[1]))
+    try:
+        with pytest.raises(NodeError) as caught:
+            await keeper.spawn(python("", fds=(0,) * 200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.code == "process.spawn_failed"
+    assert await (await keeper.spawn(python("import os; os._exit(3)"))).wait() == Exit(code=3)
 
 
 HOST = """

@@ -218,23 +218,23 @@ class _Link:
     def spawn(self, spec: SpawnSpec) -> asyncio.Future[Process]:
         self._number += 1
         answer: asyncio.Future[Process] = self._loop.create_future()
-        self._asked[self._number] = answer
         order = {
             "argv": spec.argv,
             "env": dict(spec.env),
             "cwd": spec.cwd,
             "streams": [spec.stdout is not None, spec.stderr is not None],
+            "fds": len(spec.fds),
             "sandbox": None if spec.sandbox is None else asdict(spec.sandbox),
             "memory_bytes": spec.limits.memory_bytes,
             "processes": spec.limits.processes,
         }
-        # In a file of its own, because an environment may be larger than a packet; duplicated, because the
-        # caller may close its descriptors before a full socket takes them.
-        body = os.memfd_create("toft-spawn")
-        os.set_blocking(body, False)
-        os.write(body, json.dumps(order).encode())
         given = [fd for fd in (spec.stdout, spec.stderr, *spec.fds) if fd is not None]
-        self._outbox.append((json.dumps({"id": self._number}).encode(), [body, *map(os.dup, given)]))
+        try:
+            fds = _hold(json.dumps(order).encode(), given)
+        except OSError as error:
+            raise _spawn_failed({"step": "hold the descriptors to pass", "errno": error.errno}) from error
+        self._asked[self._number] = answer
+        self._outbox.append((json.dumps({"id": self._number}).encode(), fds))
         self._flush()
         return answer
 
@@ -397,7 +397,12 @@ class Keeper:
 
 async def _open(settings: _Settings) -> tuple[_Link, Isolation]:
     wanted = settings.isolation
-    link = _Link.open(wanted, with_control_groups=settings.with_control_groups)
+    try:
+        link = _Link.open(wanted, with_control_groups=settings.with_control_groups)
+    except OSError as error:
+        raise UnavailableError(
+            f"the keeper process cannot be started: {error}", code="process.keeper_lost"
+        ) from error
     try:
         found = await asyncio.wait_for(asyncio.shield(link.ready), _START_TIMEOUT_S)
     except TimeoutError as error:
@@ -413,6 +418,25 @@ async def _open(settings: _Settings) -> tuple[_Link, Isolation]:
             hint="toft doctor",
         )
     return link, found
+
+
+def _hold(order: bytes, given: list[int]) -> list[int]:
+    """Return descriptors to send, the first of a file with the order.
+
+    In a file, because an environment may be larger than a packet; duplicates, because the caller may close
+    its descriptors before a full socket takes them.
+    """
+    held: list[int] = []
+    try:
+        held.append(os.memfd_create("toft-spawn"))
+        os.set_blocking(held[0], False)
+        os.write(held[0], order)
+        held.extend(map(os.dup, given))
+    except OSError:
+        for fd in held:
+            os.close(fd)
+        raise
+    return held
 
 
 def _spawn_failed(message: Mapping[str, Any]) -> NodeError:

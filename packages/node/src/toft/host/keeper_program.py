@@ -107,30 +107,28 @@ class _Keeper:
                 signal.pidfd_send_signal(started.root_pidfd, signal.SIGKILL)
 
     def _spawn(self, number: int, fds: list[int]) -> None:
-        with open(fds[0], "rb", closefd=False) as file:
-            file.seek(0)
-            order = json.loads(file.read())
-        rest = iter(fds[1:])
-        streams = tuple(next(rest) if given else None for given in order["streams"])
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        group = None
+        group, ours, theirs = None, None, None
         try:
+            order, streams, rest = _read_order(fds)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             processes = order["processes"]
             if processes is not None and self._with_namespaces:
                 processes += 1  # the first process of the namespace is counted as well
             group = self._groups.make(number, order["memory_bytes"], processes)
-            child = launch.Child(order, (streams[0], streams[1]), list(rest), theirs, self._pidfd, group)
+            child = launch.Child(order, streams, rest, theirs, self._pidfd, group)
             started = self._fork(number, child, ours)
         except (namespaces.SetupError, OSError) as error:
-            ours.close()
+            if ours is not None:
+                ours.close()
             if group is not None:
                 self._groups.remove(group)
-            step = getattr(error, "step", f"set limits or fork ({error})")
+            step = getattr(error, "step", f"prepare to fork ({error})")
             reason = getattr(error, "number", None) or getattr(error, "errno", None) or errno.EAGAIN
             self._send({"op": "failed", "id": number, "step": step, "errno": reason})
             return
         finally:
-            theirs.close()
+            if theirs is not None:
+                theirs.close()
         self._started[started.root] = started
         self._watch(ours.fileno(), lambda: self._on_setup(started))
 
@@ -297,6 +295,23 @@ class _Keeper:
         with contextlib.suppress(BlockingIOError):
             while os.read(fd, 512):
                 pass
+
+
+def _read_order(fds: list[int]) -> tuple[launch.Order, tuple[int | None, int | None], list[int]]:
+    """Return the order, the output streams and the descriptors to pass.
+
+    Raises:
+        SetupError: Some did not arrive: the kernel drops those for which this process has no room.
+    """
+    if fds:
+        with open(fds[0], "rb", closefd=False) as file:
+            file.seek(0)
+            order: launch.Order = json.loads(file.read())
+        if len(fds) == 1 + sum(order["streams"]) + order["fds"]:
+            rest = iter(fds[1:])
+            stdout, stderr = (next(rest) if given else None for given in order["streams"])
+            return order, (stdout, stderr), list(rest)
+    raise namespaces.SetupError("pass the descriptors", errno.EMFILE)
 
 
 def run(fd: int, isolation: str, *, with_control_groups: bool) -> NoReturn:

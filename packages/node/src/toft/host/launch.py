@@ -28,13 +28,12 @@ if TYPE_CHECKING:  # `typing` costs every keeper 0.7 MB
         env: Mapping[str, str]
         cwd: str
         streams: Sequence[bool]
+        fds: int
         sandbox: sandbox.Plan | None
         memory_bytes: int | None
         processes: int | None
 
 
-# Descriptors are first moved up here, so that putting one in its place cannot close another.
-_PARKED_FROM = 512
 _DEFAULT_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -83,6 +82,7 @@ class Child:
             self._die_with_keeper()
             namespaces.set_name("toft-init")
             self.group.join()
+            limits.offer_to_oom_killer()
             self._isolate()
             worker = os.fork()
             if worker == 0:
@@ -109,6 +109,7 @@ class Child:
         with self._reporting():
             self._die_with_keeper()
             self.group.join()
+            limits.offer_to_oom_killer()
             namespaces.adopt_orphans()
             namespaces.forbid_new_privileges()
             namespaces.drop_capabilities()
@@ -162,8 +163,9 @@ class Child:
     def _place_descriptors(self) -> None:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         wanted = [null, *(null if fd is None else fd for fd in self.streams), *self.fds]
-        parked = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _PARKED_FROM) for fd in wanted]
-        setup = fcntl.fcntl(self.setup, fcntl.F_DUPFD_CLOEXEC, _PARKED_FROM)
+        # First moved up beyond all places, so that putting one in its place cannot close another.
+        parked = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(wanted)) for fd in wanted]
+        setup = fcntl.fcntl(self.setup, fcntl.F_DUPFD_CLOEXEC, len(wanted))
         for target, fd in enumerate(parked):
             os.dup2(fd, target, inheritable=True)
         self.setup.detach()

@@ -22,6 +22,8 @@ _V1_FILES = {
     "events": "memory.oom_control",
 }
 _V2_FILES = {"limit": "memory.max", "peak": "memory.peak", "events": "memory.events"}
+# Out of 1000; as if it used half of the machine's memory in addition.
+_OOM_SCORE = 500
 _CONTROLLERS = ("memory", "pids")
 
 
@@ -184,6 +186,13 @@ class Groups:
 
     def _remove_ended(self) -> None:
         self._unremoved = [group for group in self._unremoved if not group.remove()]
+
+
+def offer_to_oom_killer() -> None:
+    """When the whole machine runs out of memory, a plugin goes before the node and everything else."""
+    path = "/proc/self/oom_score_adj"
+    with contextlib.suppress(OSError):
+        _write(path, str(max(_OOM_SCORE, int(_read(path)))))
 
 
 def probe() -> dict[str, str]:
