@@ -6,10 +6,14 @@ import asyncio
 
 import pytest
 from tests.interpreters import VERSIONS, interpreter
+from tests.leaks import leaks_checked
 from tests.waiting import eventually_async
 from tests.workers import worker
 
 from toft_sdk.errors import CancelledError, FatalError, InputError, PluginError
+
+__all__ = ["leaks_checked"]
+pytestmark = pytest.mark.usefixtures("leaks_checked")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

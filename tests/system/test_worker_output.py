@@ -6,10 +6,14 @@ import asyncio
 from collections import Counter
 
 import pytest
+from tests.leaks import leaks_checked
 from tests.waiting import eventually_async
 from tests.workers import worker
 
 from toft.plugins.errors import WorkerLostError
+
+__all__ = ["leaks_checked"]
+pytestmark = pytest.mark.usefixtures("leaks_checked")
 
 
 async def test_lines_of_calls_sent_back_to_back_carry_their_own_call() -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.leaks import leaks_checked
 from tests.waiting import eventually_async
 from tests.workers import Running, worker
 
 from toft.plugins.errors import WorkerLostError
 from toft.plugins.segments import SegmentPool
 from toft_sdk.errors import ResourceError
+
+__all__ = ["leaks_checked"]
+pytestmark = pytest.mark.usefixtures("leaks_checked")
 
 MB = 1 << 20
 

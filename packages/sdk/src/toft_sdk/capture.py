@@ -40,6 +40,7 @@ class Capture:
         self._lock = allocate_lock()
         self._partial = dict.fromkeys(fds, b"")
         self._is_unfinished = False
+        self._flush: Callable[[], object] | None = None
         self._open: set[int] = set()  # the host holds the beginning of a line
         poller = select.poll()
         for fd in fds:
@@ -68,6 +69,8 @@ class Capture:
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             pass
+        if "ctypes" in sys.modules:
+            self._flush_libc()
         with self._lock:
             if self._poll(0):
                 self._drain(number)
@@ -78,6 +81,21 @@ class Capture:
                     self._partial[fd] = b""
                     self._emit(fd, number, [rest])
             self._is_unfinished = False
+
+    def _flush_libc(self) -> None:
+        """Write out what C code left in libc's buffer of stdout; only where somebody loaded ctypes anyway."""
+        if self._flush is None:
+            import ctypes  # noqa: PLC0415 - loaded already
+
+            try:
+                library = ctypes.CDLL(None)
+                # Not all streams: that would wait for a thread that reads from one.
+                stdout = ctypes.c_void_p.in_dll(library, "stdout")
+                flush = library.fflush
+                self._flush = lambda: flush(stdout)
+            except (OSError, ValueError, AttributeError):
+                self._flush = lambda: None
+        self._flush()
 
     def _drain(self, number: int) -> None:
         while True:

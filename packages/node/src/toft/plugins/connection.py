@@ -288,10 +288,11 @@ class Connection:
         # C code that prints while it holds the interpreter lock waits for somebody to empty the pipe.
         return await self._pings.ask(stacks, while_silent=self._output.drain)
 
-    def _on_line(self, stream: str, text: str) -> None:
+    def _on_line(self, stream: str, text: str, goes_on: bool) -> None:
         # Taken from the pipe by the host, a line belongs to the only call there is, if any.
         numbers = list(self._pending)
-        self._lines.add(stream, numbers[0] if len(numbers) == 1 else 0, text)
+        take = self._lines.hold if goes_on else self._lines.add
+        take(stream, numbers[0] if len(numbers) == 1 else 0, text)
 
     def close(self) -> None:
         """Close the socket; what waits for an answer ends with `WorkerLostError`, and the worker exits."""

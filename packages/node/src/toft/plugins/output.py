@@ -25,13 +25,16 @@ _MAX_STREAMS = 8
 
 
 class Output:
-    """Two pipes; `emit` gets every line the host takes from them, with the name of its stream."""
+    """Two pipes.
 
-    def __init__(self, emit: Callable[[str, str], None]) -> None:
+    Args:
+        emit: Called with the stream, the text, and whether the line goes on, for all the host takes.
+    """
+
+    def __init__(self, emit: Callable[[str, str, bool], None]) -> None:
         self._emit = emit
         self._reading: list[int] = []
         self._writing: list[int] = []
-        self._partial = [b"", b""]
         self._loop: asyncio.AbstractEventLoop | None = None
         for _ in range(2):
             reading, writing = os.pipe()
@@ -57,12 +60,8 @@ class Output:
             os.close(fd)
         self._writing = []
 
-    def drain(self, *, last: bool = False) -> int:
-        """Take what is in the pipes now; return the number of bytes.
-
-        Args:
-            last: Nobody writes any more, so an unfinished line is a line.
-        """
+    def drain(self) -> int:
+        """Take what is in the pipes now; return the number of bytes."""
         total = 0
         for index, fd in enumerate(self._reading):
             while total < _MAX_DRAIN:
@@ -71,23 +70,18 @@ class Output:
                 except BlockingIOError:
                     break
                 if not data:
+                    if self._loop is not None:
+                        self._loop.remove_reader(fd)  # every writing end of this one is closed
                     break
                 total += len(data)
                 self._split(index, data)
-            if last and self._partial[index]:
-                rest, self._partial[index] = self._partial[index], b""
-                self._lines(index, [rest])
         return total
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take everything from now on, for a worker that does not read the pipes itself."""
         self._loop = loop
         for fd in self._reading:
-            loop.add_reader(fd, self._on_readable)
-
-    def _on_readable(self) -> None:
-        if not self.drain():
-            self._stop()  # end of file: every writing end is closed
+            loop.add_reader(fd, self.drain)
 
     def _stop(self) -> None:
         loop, self._loop = self._loop, None
@@ -99,25 +93,21 @@ class Output:
         """Take what is left and close everything."""
         self._stop()
         if self._reading:
-            self.drain(last=True)
+            self.drain()
             self.close_writing()
             for fd in self._reading:
                 os.close(fd)
             self._reading = []
 
     def _split(self, index: int, data: bytes) -> None:
-        *lines, rest = (self._partial[index] + data).split(b"\n")
-        if len(rest) > _MAX_LINE:
-            lines.append(rest)
-            rest = b""
-        self._partial[index] = rest
-        self._lines(index, lines)
-
-    def _lines(self, index: int, lines: list[bytes]) -> None:
+        stream = "stderr" if index else "stdout"
+        *lines, rest = data.split(b"\n")
         for line in lines:
             for at in range(0, max(1, len(line)), _MAX_LINE):
-                text = line[at : at + _MAX_LINE].decode("utf-8", "backslashreplace")
-                self._emit("stderr" if index else "stdout", text)
+                self._emit(stream, line[at : at + _MAX_LINE].decode("utf-8", "backslashreplace"), False)
+        for at in range(0, len(rest), _MAX_LINE):
+            # Not kept here: the worker may be the one who reads the end of it.
+            self._emit(stream, rest[at : at + _MAX_LINE].decode("utf-8", "backslashreplace"), True)
 
 
 class Lines:
@@ -141,7 +131,7 @@ class Lines:
             if not rest:
                 self.add(stream, call, str(text), now)
             elif len(rest) == 1:
-                self._hold(str(stream), call, str(text))
+                self.hold(str(stream), call, str(text))
             else:
                 self._emit(LogLine(now, str(stream), call, str(text), str(rest[0]), dict(rest[1])))
 
@@ -156,7 +146,8 @@ class Lines:
                     self._emit(LogLine(self._clock.now(), stream, held[0], held[1]))
         self._emit(LogLine(self._clock.now() if now is None else now, str(stream), call, text))
 
-    def _hold(self, stream: str, call: int, text: str) -> None:
+    def hold(self, stream: str, call: int, text: str) -> None:
+        """Take the beginning of a line, or more of it."""
         held_call, held = self._open.pop(stream, (call, ""))
         if held_call != call or len(held) + len(text) > _MAX_LINE:
             if held:
