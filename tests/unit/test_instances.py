@@ -1,9 +1,10 @@
 import dataclasses
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,8 @@ class Said:
     stream: str = "stdout"
     call: int = 0
     time: float = 0.0
+    level: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def test_a_log_line_says_when_from_where_and_in_which_call(tmp_path: Path) -> None:
@@ -84,6 +87,14 @@ async def test_a_log_line_says_when_from_where_and_in_which_call(tmp_path: Path)
     assert await book.tail(50) == expected
     assert await book.tail(1) == expected[1:]
     await writer.close()
+
+
+async def test_a_structured_line_shows_its_level_and_fields(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(tmp_path / "ocr.log", writer)
+    book.add(Said("page_read", "log", 3, level="info", fields={"page": 2, "words": 17}))
+    await writer.close()
+    assert book.recent() == ["1970-01-01T00:00:00.000Z log 3 info page_read page=2 words=17"]
 
 
 async def test_a_log_is_bounded_by_rotation_and_its_tail_spans_files(tmp_path: Path) -> None:
@@ -119,19 +130,29 @@ async def test_secrets_are_taken_out_before_anything_is_kept(tmp_path: Path) -> 
     assert "hunter2" not in (tmp_path / "x.log").read_text()
 
 
+async def test_no_line_of_many_is_lost_or_out_of_order(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(tmp_path / "x.log", writer)
+    for number in range(12_000):
+        book.add(Said(f"line {number}"))
+    await writer.close()
+    lines = logs.read_tail(tmp_path / "x.log", 20_000)
+    assert [int(line.rsplit(" ", 1)[1]) for line in lines] == list(range(12_000))
+
+
 async def test_a_flood_is_counted_instead_of_kept(tmp_path: Path) -> None:
     class Stuck(logs.LogWriter):
-        def put(self, target: logs.Sink, text: str) -> None:
-            held.append(text)
+        def put(self, target: logs.Sink, line: logs.Line | None) -> None:
+            if line is not None:
+                held.append(line)
 
-    held: list[str] = []
+    held: list[logs.Line] = []
     writer = Stuck()
-    book = logs.InstanceLog(tmp_path / "x.log", writer)
+    book = logs.InstanceLog(tmp_path / "x.log", writer, max_bytes=10_000_000)
     for _ in range(1000):
         book.add(Said("x" * 16_000))
-    assert sum(map(len, held)) < 5_000_000
-    book.write("".join(held))
-    held.clear()
-    book.add(Said("after"))
+    assert sum(len(line.text) for line in held) < 5_000_000
+    kept = len(held)
+    book.write(held)
     await writer.close()
-    assert "lines dropped" in held[0]
+    assert logs.read_tail(tmp_path / "x.log", 1)[0].endswith(f"node - {1000 - kept} lines dropped")

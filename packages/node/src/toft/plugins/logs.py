@@ -11,9 +11,9 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from toft.kernel import clock as clocks
 from toft.kernel import log
@@ -22,9 +22,10 @@ _log = log.get_logger("plugins.logs")
 _REMEMBERED_LINES = 200
 _LONGEST_LINE = 16_384
 _PENDING_BYTES = 4_000_000
+_OVERHEAD = 64
 _BATCH = 5000
 # Escape sequences of a plugin must not reach the terminal of whoever reads its log.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code != 9}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code not in (9, 10)}
 
 
 class Line(Protocol):
@@ -47,15 +48,25 @@ class Line(Protocol):
 
     @property
     def text(self) -> str:
-        """The line itself."""
+        """The line itself, or the event word of a structured one."""
+        ...
+
+    @property
+    def level(self) -> str:
+        """Of a structured line; empty for a printed one."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """Of a structured line."""
         ...
 
 
 class Sink(Protocol):
-    """Where the writer's thread puts text."""
+    """Where the writer's thread puts lines."""
 
-    def write(self, text: str) -> None:
-        """Take text; may block."""
+    def write(self, lines: list[Line]) -> None:
+        """Take lines; may block."""
         ...
 
 
@@ -63,20 +74,19 @@ class LogWriter:
     """The thread that writes; one per node."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Sink, str] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Sink, Line | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="toft-logs", daemon=True)
         self._thread.start()
 
-    def put(self, target: Sink, text: str) -> None:
-        """Hand over text; returns at once."""
-        self._queue.put((target, text))
+    def put(self, target: Sink, line: Line | None) -> None:
+        """Hand over a line; returns at once."""
+        self._queue.put((target, line))
 
     async def flush(self) -> None:
         """Return when everything handed over so far is in the files."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        marker = _Marker(lambda: loop.call_soon_threadsafe(done.set))
-        self._queue.put((marker, ""))
+        self._queue.put((_Marker(lambda: loop.call_soon_threadsafe(done.set)), None))
         await done.wait()
 
     async def close(self) -> None:
@@ -87,18 +97,19 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             item = self._queue.get()
-            if item is None:
-                return
-            batch: dict[Sink, list[str]] = {item[0]: [item[1]]}
-            following: tuple[Sink, str] | None = item
-            for _ in range(min(self._queue.qsize(), _BATCH)):
-                following = self._queue.get()
-                if following is None:
+            batch: dict[Sink, list[Line]] = {}
+            taken = 0
+            while item is not None:
+                lines = batch.setdefault(item[0], [])
+                if item[1] is not None:
+                    lines.append(item[1])
+                taken += 1
+                if taken == _BATCH or self._queue.empty():
                     break
-                batch.setdefault(following[0], []).append(following[1])
-            for target, texts in batch.items():
-                target.write("".join(texts))
-            if following is None:
+                item = self._queue.get()
+            for target, lines in batch.items():
+                target.write(lines)
+            if item is None:
                 return
 
 
@@ -127,7 +138,7 @@ class InstanceLog:
         self._max_bytes = max_bytes
         self._files = files
         self._redact = redact
-        self._recent: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._recent: deque[Line] = deque(maxlen=_REMEMBERED_LINES)
         self._pending = 0
         self._dropped = 0
         self._guard = threading.Lock()
@@ -135,33 +146,50 @@ class InstanceLog:
 
     def add(self, line: Line) -> None:
         """Take one line; returns at once."""
-        text = self._redact(line.text[:_LONGEST_LINE]).translate(_CONTROLS)
-        entry = f"{clocks.rfc3339(line.time)} {line.stream} {line.call or '-'} {text}\n"
         self.lines += 1
-        self._recent.append(entry[:-1])
+        self._recent.append(line)
         if self._pending > _PENDING_BYTES:
             self._dropped += 1
             return
-        if self._dropped:
-            entry = f"{clocks.rfc3339(line.time)} node - {self._dropped} lines dropped\n{entry}"
-            self._dropped = 0
         with self._guard:
-            self._pending += len(entry)
-        self._writer.put(self, entry)
+            self._pending += len(line.text) + _OVERHEAD
+        self._writer.put(self, line)
 
     def recent(self, count: int = 20) -> list[str]:
         """Return the last lines of this run, from memory."""
-        return list(self._recent)[-count:] if count > 0 else []
+        lines = list(self._recent)[-count:] if count > 0 else []
+        return self._format(lines).splitlines()
+
+    def _format(self, lines: Iterable[Line]) -> str:
+        """Return lines as they are shown; in one go, because a flood comes in thousands."""
+        shown: list[str] = []
+        stamped, stamp = -1.0, ""
+        for line in lines:
+            if line.time != stamped:
+                stamped, stamp = line.time, clocks.rfc3339(line.time)
+            text = line.text[:_LONGEST_LINE]
+            if line.level:
+                text = " ".join(
+                    (line.level, text, *(f"{name}={value}" for name, value in line.fields.items()))
+                )
+            if "\n" in text:
+                text = text.replace("\n", "\\x0a")
+            shown.append(f"{stamp} {line.stream} {line.call or '-'} {text}\n")
+        return self._redact("".join(shown)).translate(_CONTROLS)
 
     async def tail(self, count: int = 50) -> list[str]:
         """Return the last lines, earlier runs included, from the files."""
         await self._writer.flush()
         return await asyncio.to_thread(read_tail, self.path, count, self._files)
 
-    def write(self, text: str) -> None:
+    def write(self, lines: list[Line]) -> None:
         """Append to the file; runs in the writer's thread."""
         with self._guard:
-            self._pending -= len(text)
+            self._pending -= sum(len(line.text) + _OVERHEAD for line in lines)
+            dropped, self._dropped = self._dropped, 0
+        text = self._format(lines)
+        if dropped:
+            text += f"{clocks.rfc3339(lines[-1].time)} node - {dropped} lines dropped\n"
         data = text.encode("utf-8", "replace")
         try:
             self._rotate(len(data))
@@ -198,7 +226,7 @@ class _Marker:
     def __init__(self, reached: Callable[[], object]) -> None:
         self._reached = reached
 
-    def write(self, text: str) -> None:
+    def write(self, lines: list[Line]) -> None:
         self._reached()
 
 
