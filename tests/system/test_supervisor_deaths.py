@@ -365,3 +365,18 @@ async def test_a_listener_that_raises_does_not_hurt_the_worker(home: Path) -> No
         assert await plugin.call_with("work", {"seconds": 0.1}, on_progress=listener) >= 0.1
         assert (await plugin.stats())["restarts"] == 0
     assert "a listener's own mistake" in str(complaints[0]["exception"])
+
+
+@pytest.mark.parametrize("where", ["python", "c"])
+async def test_a_silent_call_is_ended_where_the_instance_asks_for_that(home: Path, where: str) -> None:
+    async with nodes.running(home) as node, await node.load("misbehaving", call_stall_s=0.6) as plugin:
+        busy = plugin.start("work", seconds=2)
+        with pytest.raises(faults.WorkerLostError) as caught:
+            await plugin.call("hang", where=where)
+        assert caught.value.code == "worker.stalled"
+        assert "hang" in str(caught.value.details["stacks"])
+        # One that reports progress is not silent, but shares the worker that had to go.
+        with pytest.raises(faults.WorkerLostError) as other:
+            await busy
+        assert other.value.code == "worker.replaced"
+        assert await plugin.call("echo", value=1) == 1

@@ -73,6 +73,12 @@ class Instance:
         self._loaded_at = parts.clock.monotonic()
         self._measured = (Usage(), self._loaded_at)
 
+    async def __aenter__(self) -> Instance:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.unload()
+
     # Calling
 
     async def call(self, action: str | None = None, /, **arguments: Any) -> Any:

@@ -33,6 +33,8 @@ _LAST_WORDS_S = 0.5
 _LINGER_S = 1.0
 _PING_S = 1.0
 _LINES_IN_ERROR = 20
+# Where the threads of a worker itself wait.
+_WAITING_IN = ("worker", "link", "sentinel", "threads", "capture")
 
 
 class Output(Protocol):
@@ -272,8 +274,8 @@ class Worker:
     async def stalled(self, op: str, silent_s: float) -> faults.WorkerLostError:
         """Say where it is stuck."""
         beat = await self._beat()
-        stack = [list(lines) for name, lines in beat.stacks if name == "main"] if beat else []
-        where = f" at {stack[0][0]}" if stack and stack[0] else ""
+        stack = _busy_stack(beat) if beat else []
+        where = f" at {stack[0]}" if stack else ""
         return faults.WorkerLostError(
             f"{op} of {self._instance} showed no sign of progress for {silent_s:.1f} s{where}",
             code="worker.stalled",
@@ -282,7 +284,7 @@ class Worker:
                 "pid": self.pid,
                 "doing": op,
                 "silent_s": round(silent_s, 3),
-                "stack": stack[0] if stack else [],
+                "stack": stack,
                 "stacks": {name: list(lines) for name, lines in beat.stacks} if beat else {},
                 "last_lines": self._output.recent(_LINES_IN_ERROR),
             },
@@ -400,3 +402,11 @@ class Worker:
         return deaths.classify(
             exit_, instance=self._instance, pid=self.pid, doing=", ".join(doing), lines=lines
         )
+
+
+def _busy_stack(beat: Beat) -> list[str]:
+    """Return the stack of the thread that is inside the plugin, the innermost frame first."""
+    for _, frames in beat.stacks:
+        if frames and not any(f"/toft_sdk/{name}.py:" in frames[0] for name in _WAITING_IN):
+            return list(frames)
+    return []
