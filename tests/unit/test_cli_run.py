@@ -226,3 +226,9 @@ def test_settings_are_typed_by_the_schema_and_judged_by_the_node() -> None:
     run(node, "run", "ocr", "-c", "dpi=0", "-c", "dpii=5")
     run(node, "run", "ocr", "-c", "dpi=many")
     assert [config for _, config, _ in node.loads] == [{"dpi": 0, "dpii": 5}, {"dpi": "many"}]
+
+
+def test_the_next_command_names_the_plugin_it_is_about() -> None:
+    assert "toft plugin show ocr lists" in run(gives("x"), "run", "ocr.page", "txt=a").err
+    error = json.loads(run(gives("x"), "run", "ocr", "txt=a", "--json").err)["error"]
+    assert "NAME" not in error["hint"]

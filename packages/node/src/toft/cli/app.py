@@ -93,7 +93,9 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
         return failures.BROKEN_PIPE
     except OSError as error:
         failure = failures.from_os_error(error)
-    return failures.tell(session.terminal, failure, as_json=as_json, redactor=session.redactor())
+    return failures.tell(
+        session.terminal, failure, as_json=as_json, redactor=session.redactor(), subject=session.subject
+    )
 
 
 def _dispatch(arguments: list[str], session: Session) -> int:

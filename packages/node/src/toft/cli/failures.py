@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toft.cli import hints, rendering
@@ -26,12 +26,12 @@ _SHOWN_LINES = 12
 _FIELDS = ("code", "blame", "category", "message", "details", "hint")
 
 
-def describe(error: NodeError | PluginError) -> dict[str, Any]:
+def describe(error: NodeError | PluginError, subject: str | None = None) -> dict[str, Any]:
     """Return the fields a script relies on: code, blame, category, message, details, hint."""
     fields = error.to_dict()
     told: dict[str, Any] = {name: fields.get(name) for name in _FIELDS}
     told["details"] = dict(fields.get("details") or {})
-    told["hint"] = fields.get("hint") or hints.of(str(told["code"]), told["details"])
+    told["hint"] = fields.get("hint") or hints.of(str(told["code"]), told["details"], subject)
     if fields.get("retry_after_s") is not None:
         told["retry_after_s"] = fields["retry_after_s"]
     return told
@@ -65,11 +65,24 @@ def from_os_error(error: OSError) -> NodeError:
 
 
 def tell(
-    terminal: Terminal, error: NodeError | PluginError, *, as_json: bool, redactor: Redactor | None = None
+    terminal: Terminal,
+    error: NodeError | PluginError,
+    *,
+    as_json: bool,
+    redactor: Redactor | None = None,
+    subject: str | None = None,
 ) -> int:
-    """Write a failure on stderr, without any secret in it, and return the exit status."""
+    """Write a failure on stderr, without any secret in it, and return the exit status.
+
+    Args:
+        terminal: Where.
+        error: What failed.
+        as_json: As one object for a script.
+        redactor: Takes the secrets out.
+        subject: The plugin that the command was about.
+    """
     redactor = redactor or Redactor()
-    fields = redactor.value(describe(error))
+    fields = redactor.value(describe(error, subject))
     if as_json:
         told: dict[str, Any] = {"error": fields}
         if terminal.warnings:
@@ -96,6 +109,8 @@ def evidence(fields: Mapping[str, Any], trace: str = "") -> Iterator[str]:
     for name, value in details.items():
         if name == "fields" or value in (None, "", [], {}):
             continue
+        if isinstance(value, (list, tuple)) and _is_said(value, message):
+            continue
         if isinstance(value, Mapping):
             blocks.append((name, [f"{key}: {_told(item)}" for key, item in value.items()]))
         elif isinstance(value, (list, tuple)) or (isinstance(value, str) and "\n" in value):
@@ -118,6 +133,15 @@ def _block(name: str, value: str | list[str]) -> Iterator[str]:
         yield f"  ... {len(lines) - _SHOWN_LINES} lines above"
     for line in lines[-_SHOWN_LINES:]:
         yield f"  {visible(line)}"
+
+
+def _is_said(items: Sequence[Any], message: str) -> bool:
+    """Say whether a message has all of a list in it already."""
+    return all(
+        str(each) in message
+        for item in items
+        for each in (item.values() if isinstance(item, Mapping) else [item])
+    )
 
 
 def _told(value: Any) -> str:

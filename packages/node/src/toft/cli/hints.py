@@ -58,8 +58,8 @@ def find(code: str) -> str | None:
     return BY_CODE.get(code) or BY_CODE.get(code.partition(".")[0])
 
 
-def of(code: str, details: Mapping[str, Any]) -> str:
-    """Return the next step for an error; NAME becomes the plugin that the details name."""
+def of(code: str, details: Mapping[str, Any], subject: str | None = None) -> str:
+    """Return the next step for an error; NAME becomes the plugin that the details or the command name."""
     hint = find(code) or ANYTHING
-    name = details.get("plugin") or details.get("instance") or details.get("name")
+    name = details.get("plugin") or details.get("instance") or details.get("name") or subject
     return hint.replace("NAME", name) if isinstance(name, str) and name else hint

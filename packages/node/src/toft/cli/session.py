@@ -33,6 +33,8 @@ JsonOption = Annotated[bool, option("--json", help="Print one JSON value on stdo
 PluginArgument = Annotated[str, argument("NAME", "The plugin's name.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 
+_NAMES = ("target", "plugin", "name")
+
 Connect = Callable[..., AbstractContextManager[Any]]
 
 
@@ -55,6 +57,7 @@ class Session:
         self.environ = environ
         self.home: Path | None = None
         self.offline: bool | None = None
+        self.subject: str | None = None
         self._connect = connect
 
     def settings(self) -> node_settings.Settings:
@@ -91,6 +94,9 @@ def of(context: typer.Context) -> Session:
     session = context.find_object(Session)
     if session is None:
         raise TypeError("this command was started without a session")
+    # What goes wrong later is then told with the plugin's name in the next command.
+    named = next((context.params[each] for each in _NAMES if context.params.get(each)), None)
+    session.subject = named.partition(".")[0] if isinstance(named, str) else None
     return session
 
 

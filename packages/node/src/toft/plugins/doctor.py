@@ -227,7 +227,9 @@ async def _leftovers(patient: Patient) -> Check:
 
 
 async def _conda(patient: Patient) -> Check:
-    tools = [name for name in _CONDA_TOOLS if shutil.which(name, path=patient.environ.get("PATH", ""))]
+    prefix = patient.settings.conda_prefix or patient.home / "conda"
+    places = os.pathsep.join((str(prefix / "bin"), patient.environ.get("PATH", "")))
+    tools = [name for name in _CONDA_TOOLS if shutil.which(name, path=places)]
     if importlib.util.find_spec("rattler") is not None:
         tools.insert(0, "py-rattler")
     evidence = ", ".join(tools) or "none; only plugins with an environment.yml need it"
