@@ -14,12 +14,14 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from toft.host import process_tree
+from toft.host.processes import Exit, Limits, Process, Sandbox, SpawnSpec
 from toft.kernel.errors import NodeError, UnavailableError
+
+__all__ = ["Exit", "Isolation", "Keeper", "Limits", "Mode", "Process", "Sandbox", "SpawnSpec"]
 
 _PROGRAM = str(Path(__file__).with_name("keeper_main.py"))
 _START_TIMEOUT_S = 10.0
@@ -42,143 +44,6 @@ class Isolation:
     mode: Mode
     reason: str = ""
     landlock: int = 0
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """What a worker sees of the file system and the network; everything not named is read-only.
-
-    Attributes:
-        hidden: Directories that show as empty.
-        read_only: Shown again inside a hidden directory, read-only.
-        writable: Directories (or devices) the worker may write.
-        network: False gives an empty network of its own.
-    """
-
-    hidden: tuple[str, ...] = ()
-    read_only: tuple[str, ...] = ()
-    writable: tuple[str, ...] = ()
-    network: bool = True
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a worker and everything it starts may use together; None is no limit."""
-
-    memory_bytes: int | None = None
-    processes: int | None = None
-
-
-@dataclass(frozen=True)
-class SpawnSpec:
-    """A process to start.
-
-    Attributes:
-        argv: Absolute path of the program, and its arguments.
-        env: The whole environment.
-        cwd: Directory it starts in, as seen inside the sandbox.
-        fds: Descriptors that become 3, 4, ... in it; the caller keeps and closes its own copies. Never one of
-            a directory: the whole file system could be reached through it.
-        stdout: Descriptor for its output; None is /dev/null.
-        stderr: Descriptor for its errors; None is /dev/null.
-        sandbox: None leaves the file system as it is.
-        limits: Memory and number of processes.
-    """
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str
-    fds: tuple[int, ...] = ()
-    stdout: int | None = None
-    stderr: int | None = None
-    sandbox: Sandbox | None = None
-    limits: Limits = Limits()
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a process ended; exactly one of `code` and `signal` is set, neither when the keeper was lost.
-
-    Attributes:
-        code: Exit code.
-        signal: Number of the signal that killed it.
-        out_of_memory: True only with evidence.
-        evidence: What the claim rests on.
-    """
-
-    code: int | None = None
-    signal: int | None = None
-    out_of_memory: bool = False
-    evidence: dict[str, Any] = field(default_factory=dict)
-
-
-class Process:
-    """A process that was started, with everything it has started since.
-
-    Attributes:
-        pid: The process itself, in the node's PID namespace.
-        started: When, in seconds since boot; with the pid it names the process for good.
-        root: What everything it starts descends from: the first process of its namespace, or itself.
-        limits: What enforces `memory` and `pids`: `cgroup v1`, `cgroup v2` or (each process alone) `rlimit`.
-    """
-
-    def __init__(self, message: Mapping[str, Any], pidfd: int, root_pidfd: int) -> None:
-        self.pid: int = message["pid"]
-        self.started: float = message["started"]
-        self.limits: dict[str, str] = message["limits"]
-        self.root: int = message["root"]
-        self._was_killed = False
-        self._pidfd = pidfd
-        self._root_pidfd = root_pidfd
-        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended; None while it runs."""
-        return self._exit.result() if self._exit.done() else None
-
-    async def wait(self) -> Exit:
-        """Return how it ended, once it and all it started are gone.
-
-        Cancellation: Safe, and any number may wait.
-        """
-        return await asyncio.shield(self._exit)
-
-    def send_signal(self, number: int) -> None:
-        """Signal the process alone; nothing happens when it has ended."""
-        self._signal(self._pidfd, number)
-
-    async def end(self, grace_s: float = 0.0) -> Exit:
-        """End the process and everything it has started.
-
-        Args:
-            grace_s: Seconds between asking (SIGTERM) and killing the tree; 0 kills at once.
-        """
-        if grace_s > 0 and not self._exit.done():
-            self.send_signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self.wait(), grace_s)
-        self._was_killed = self._was_killed or not self._exit.done()
-        self._signal(self._root_pidfd, signal.SIGKILL)
-        return await self.wait()
-
-    def tree(self) -> list[int]:
-        """Return the live pids, the process itself first. Reads /proc: call it in a thread from a loop."""
-        found = [stat.pid for stat in process_tree.descendants(self.root)]
-        if self.root == self.pid and self.exit is None:
-            found.insert(0, self.pid)
-        return found
-
-    def _signal(self, pidfd: int, number: int) -> None:
-        if not self._exit.done():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, number)
-
-    def _finish(self, exit_: Exit) -> None:
-        if not self._exit.done():
-            self._exit.set_result(exit_)
-            os.close(self._pidfd)
-            os.close(self._root_pidfd)
 
 
 class _Link:
@@ -288,7 +153,7 @@ class _Link:
             self.processes[message["id"]] = process
             answer = self._asked.pop(message["id"])
             if answer.cancelled():
-                process._signal(fds[1], signal.SIGKILL)
+                process.kill()
             else:
                 answer.set_result(process)
         elif op == "failed":
@@ -297,7 +162,7 @@ class _Link:
                 answer.set_exception(_spawn_failed(message))
         elif op == "exited":
             process = self.processes.pop(message["id"])
-            process._finish(_exit_of(message, ended_by_us=process._was_killed))
+            process.finish(_exit_of(message, ended_by_us=process.was_killed))
 
     def _on_keeper_gone(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -316,8 +181,8 @@ class _Link:
                 os.close(fd)
         for process in self.processes.values():
             # The kernel kills a process whose keeper died; how it would have ended nobody knows.
-            process._signal(process._root_pidfd, signal.SIGKILL)
-            process._finish(Exit(evidence={"keeper": "lost"}))
+            process.kill()
+            process.finish(Exit(evidence={"keeper": "lost"}))
         self._asked.clear()
         self._outbox.clear()
         self.processes.clear()

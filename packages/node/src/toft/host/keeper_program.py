@@ -103,8 +103,7 @@ class _Keeper:
             if fd == self._host.fileno() or self._handlers[fd] == self._close:
                 self._unwatch(fd)
         for started in self._started.values():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(started.root_pidfd, signal.SIGKILL)
+            _kill(started)
 
     def _spawn(self, number: int, fds: list[int]) -> None:
         group, ours, theirs = None, None, None
@@ -137,7 +136,11 @@ class _Keeper:
             pid = os.fork()
             if pid == 0:
                 child.become_worker()
-            return _Started(number, pid, os.pidfd_open(pid), ours, -1, child.group)
+            try:
+                return _Started(number, pid, os.pidfd_open(pid), ours, -1, child.group)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                raise
         plan = child.order["sandbox"]
         flags = _SANDBOX
         if plan is not None and not plan["network"]:
@@ -163,7 +166,10 @@ class _Keeper:
         if fds:
             started.worker_pidfd = fds[0]
         elif data:
-            started.failure = json.loads(data)
+            # Without a step it was the pidfd, for which this process had no room: then nobody could end it.
+            lost = {"step": "take the process's handle", "errno": errno.EMFILE}
+            started.failure = json.loads(data) or lost
+            _kill(started)
         else:
             self._finish_setup(started)
 
@@ -295,6 +301,11 @@ class _Keeper:
         with contextlib.suppress(BlockingIOError):
             while os.read(fd, 512):
                 pass
+
+
+def _kill(started: _Started) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(started.root_pidfd, signal.SIGKILL)
 
 
 def _read_order(fds: list[int]) -> tuple[launch.Order, tuple[int | None, int | None], list[int]]:
