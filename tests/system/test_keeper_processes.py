@@ -159,6 +159,30 @@ async def test_kill_takes_the_whole_tree(keeper: Keeper) -> None:
     os.close(read)
 
 
+CHAINS = """
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        break
+else:
+    os.write(3, b".")
+    time.sleep(99)
+while True:  # each link lives for a fraction of a millisecond
+    if os.fork() != 0:
+        os._exit(0)
+    {}
+"""
+
+
+@pytest.mark.parametrize("step", ["pass", "os.setsid()"], ids=["one session", "ever new sessions"])
+async def test_chains_of_forks_are_caught(keeper: Keeper, step: str) -> None:
+    process, read = await start_with_pipe(keeper, CHAINS.format(step), 1)
+    assert await asyncio.wait_for(process.end(), 20) == Exit(signal=signal.SIGKILL)
+    assert await heard(read, 1) == b""
+    assert process_tree.descendants(keeper.pid) == []
+    os.close(read)
+
+
 async def test_daemons_end_with_the_worker_that_started_them(keeper: Keeper) -> None:
     process, read = await start_with_pipe(keeper, DAEMONS + "\nos._exit(5)", 3)
     assert await process.wait() == Exit(code=5)
