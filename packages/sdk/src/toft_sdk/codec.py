@@ -64,19 +64,30 @@ class Record(dict):  # type: ignore[type-arg]
 
 
 def _is_plain_list(values: list[Any], depth: int) -> bool:
+    if depth > MAX_DEPTH:
+        return False
     kinds = set(map(type, values))
     if len(kinds) == 1:
         kind = kinds.pop()
+        if kind is str:
+            return max(map(len, values)) < BIG_TEXT
         if kind is float:
             return min(values) >= -_MAX_FLOAT and max(values) <= _MAX_FLOAT and not _has_nan(values)
         if kind is int:
             return bool(min(values) >= -MAX_INT and max(values) <= MAX_INT)
-        if kind is str:
-            return max(map(len, values)) < BIG_TEXT
         if kind in _CONSTANTS:
             return True
-    for value in values:  # noqa: SIM110 - a generator inside all() takes twice as long
-        if not is_plain(value, depth):
+        if kind is dict:
+            return all([_is_plain_dict(value, depth + 1) for value in values])
+    for value in values:
+        kind = type(value)
+        if kind is dict:
+            plain = _is_plain_dict(value, depth + 1)
+        elif kind is list:
+            plain = not value or _is_plain_list(value, depth + 1)
+        else:
+            plain = is_plain(value)
+        if not plain:
             return False
     return True
 
@@ -86,13 +97,13 @@ def _has_nan(values: list[float]) -> bool:
     return total - total != 0.0 and any(value != value for value in values)
 
 
-def is_plain(value: Any, depth: int = 0) -> bool:
+def is_plain(value: Any) -> bool:
     """Say whether a value is JSON already, exactly."""
     kind = type(value)
     if kind is dict:
-        return depth < MAX_DEPTH and _is_plain_dict(value, depth + 1)
+        return _is_plain_dict(value, 1)
     if kind is list:
-        return depth < MAX_DEPTH and (not value or _is_plain_list(value, depth + 1))
+        return not value or _is_plain_list(value, 1)
     if kind is str:
         return len(value) < BIG_TEXT
     if kind is int:
@@ -103,18 +114,26 @@ def is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _is_plain_dict(value: dict[Any, Any], depth: int) -> bool:
-    # The leaves are looked at here: a call for each would take as long as all the rest.
+    # This runs for every message: a call for each leaf would take as long as all the rest.
+    if TAG in value or depth > MAX_DEPTH:
+        return False
     for key, item in value.items():
-        if type(key) is not str or key == TAG:
+        if type(key) is not str:
             return False
         kind = type(item)
         if kind is str:
-            if len(item) >= BIG_TEXT:
-                return False
+            plain = len(item) < BIG_TEXT
         elif kind is int:
-            if not -MAX_INT <= item <= MAX_INT:
-                return False
-        elif item is not None and kind is not bool and not is_plain(item, depth):
+            plain = -MAX_INT <= item <= MAX_INT
+        elif kind is dict:
+            plain = not item or _is_plain_dict(item, depth + 1)
+        elif kind is list:
+            plain = not item or _is_plain_list(item, depth + 1)
+        elif kind is float:
+            plain = -_MAX_FLOAT <= item <= _MAX_FLOAT
+        else:
+            plain = item is None or kind is bool
+        if not plain:
             return False
     return True
 

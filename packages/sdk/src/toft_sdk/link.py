@@ -8,7 +8,7 @@ import sys
 from _thread import allocate_lock
 
 from toft_sdk.codec import dumps
-from toft_sdk.wire import PREFIX, FrameBuffer, pack
+from toft_sdk.wire import MAX_HEADER, PREFIX, FrameBuffer, pack
 
 try:  # `socket` costs 8 ms at each start of a worker; its C half is all that is needed here.
     import _socket as sockets
@@ -17,7 +17,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Sequence
+    from typing import Any, Callable, Sequence
 
 _FDS_ROOM = sockets.CMSG_SPACE(4 * 16)
 
@@ -47,6 +47,7 @@ class Link:
     def __init__(self, fd: int) -> None:
         self._socket = sockets.socket(fileno=above(fd))
         self._socket.setblocking(True)
+        self._sendall: Callable[[bytes], None] = self._socket.sendall
         self._frames = FrameBuffer()
         self._write_lock = allocate_lock()
         self.fds: list[int] = []
@@ -57,19 +58,19 @@ class Link:
         return self._socket.fileno()
 
     def send(self, header: list[Any], inline: Sequence[Any] = ()) -> None:
-        """Send one frame; waits while the host does not read."""
-        if inline:
+        """Send one frame; waits while the host does not read.
+
+        Raises:
+            EncodeError: It is larger than a frame may be.
+        """
+        text = dumps(header).encode("ascii")
+        if inline or len(text) > MAX_HEADER:  # noqa: SIM108 - reads better in two lines
             data = pack(header, inline)
         else:
-            text = dumps(header).encode("ascii")
             data = PREFIX.pack(len(text), 0) + text
-        self.send_bytes(data)
-
-    def send_bytes(self, data: bytes) -> None:
-        """Send frames that are packed already."""
         with self._write_lock:
             try:  # noqa: SIM105 - contextlib costs a worker 3 ms
-                self._socket.sendall(data)
+                self._sendall(data)
             except ConnectionError:
                 pass  # the host is gone; whoever reads finds out and ends the process
 
@@ -80,7 +81,7 @@ class Link:
         self._is_detached = True
         self._write_lock = allocate_lock()
         os.close(self._socket.detach())
-        self.send_bytes = lambda data: None  # type: ignore[method-assign]
+        self._sendall = lambda data: None
         return True
 
     def receive(self) -> bool:

@@ -16,6 +16,7 @@ from toft_sdk import __version__, context
 from toft_sdk.answers import described, stacks, unencodable
 from toft_sdk.calls import WorkerCall
 from toft_sdk.capture import Capture, TaggedStream
+from toft_sdk.codec import is_plain
 from toft_sdk.errors import FatalError
 from toft_sdk.link import Link, above
 from toft_sdk.sentinel import Sentinel
@@ -221,7 +222,10 @@ class Worker:
             self._segments.give_back()  # before the answer, so that the next call finds its segment warm
         if error is None:
             try:
-                self._send_value("result", call, value)
+                if is_plain(value):
+                    self.link.send(["result", call.number, value])
+                else:
+                    self._send_value("result", call, value)
             except EncodeError as refused:
                 error = unencodable(refused)
             except BaseException as failed:  # noqa: BLE001 - the worker loop: a value may do anything when it is read
