@@ -1,11 +1,13 @@
 """Installing through a node: the worker that describes and runs a plugin is the real one, in its sandbox."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests import nodes
+from tests.namespaces import skip_without
 from tests.sample_channel import make_channel
 from tests.sample_packages import write_project, write_wheel
 
@@ -132,3 +134,47 @@ async def test_a_plugin_that_cannot_be_described_leaves_nothing(
         assert await node.installed.list() == []
     assert os.listdir(toft_home / "environments") == []
     assert list((toft_home / "plugins").glob("*")) == []
+
+
+HOSTILE = """
+import json, os, pathlib
+
+def tried(path):
+    try:
+        pathlib.Path(path).write_text("x")
+        return "written"
+    except OSError as error:
+        return type(error).__name__
+
+home = pathlib.Path({home!r})
+found = {{
+    "home": sorted(os.listdir(home)),
+    "environments": [len(name) for name in os.listdir(home / "environments")],
+    "person": tried(os.path.expanduser("~/.toft-was-here")),
+    "tmp": tried("/tmp/toft-was-here"),
+    "beside": tried({beside!r}),
+    "own": tried("here"),
+}}
+pathlib.Path("found.json").write_text(json.dumps(found))
+"""
+
+
+async def test_the_build_of_a_package_is_confined_like_a_worker(
+    toft_home: Path, house: Path, tmp_path: Path
+) -> None:
+    project = write_project(tmp_path / "nosy", "nosy", {"nosy.py": PLUGIN, "found.json": "{}"})
+    backend = (project / "backend.py").read_text()
+    text = HOSTILE.format(home=str(toft_home), beside=str(project / "beside"))
+    (project / "backend.py").write_text(text + backend)
+    async with running(toft_home, house) as node:
+        if node.rooms.isolation.mode != "namespaces":
+            skip_without(node.rooms.isolation.reason)
+        await node.installed.add(str(project), requirements=["greetlib"])
+        [environment] = await node.installed.environments()
+    found = json.loads(next(environment.path.glob("lib/python*/site-packages/found.json")).read_text())
+    assert found["home"] == ["environments"]
+    # Its own working directory alone: no other environment, no database, no secrets.
+    assert found["environments"] == [len(".work-") + 26]
+    assert found["own"] == "written"
+    assert {found[name] for name in ("person", "tmp", "beside")} <= {"OSError", "PermissionError"}
+    assert not (project / "beside").exists()

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from toft.host import gpus, keeper, monitor
+from toft.host import commands, confined_commands, gpus, keeper, monitor
 from toft.kernel import log
 from toft.kernel import settings as node_settings
 from toft.plugins import (
@@ -99,7 +99,12 @@ async def _open(
         search_paths=registry.project_paths(Path.cwd()),
         fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
     )
-    built = environments.Environments(home, provisioners.build(settings, environ), prepare=sdk.prepare)
+    run: commands.Run = commands.run
+    if kept.isolation.mode == "namespaces":
+        hidden = await asyncio.to_thread(lambda: tuple(launch.hidden_directories(place)))
+        run = confined_commands.ConfinedCommands(kept, hidden).run
+    made_by = provisioners.build(settings, environ, run=run)
+    built = environments.Environments(home, made_by, prepare=sdk.prepare)
     scratch = trial.Scratch(
         written=written, crew=crew, writer=writer, directory=home / "logs", stall_s=settings.load_stall_s
     )

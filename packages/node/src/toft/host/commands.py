@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from toft.kernel import errors
 
@@ -36,6 +37,24 @@ class Completed:
     stderr: str
 
 
+class Run(Protocol):
+    """How a command is run; `run` is one way, `confined_commands.py` another."""
+
+    async def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        timeout_s: float,
+        on_line: Callable[[str], None] | None = None,
+        keep_fds: Sequence[int] = (),
+        writable: Sequence[Path] = (),
+    ) -> Completed:
+        """Run a command and wait for it; see `run`."""
+        ...
+
+
 class CommandTimeoutError(errors.UnavailableError):
     """A command took longer than it was given; it was ended with everything it had started."""
 
@@ -50,6 +69,7 @@ async def run(
     timeout_s: float,
     on_line: Callable[[str], None] | None = None,
     keep_fds: Sequence[int] = (),
+    writable: Sequence[Path] = (),
 ) -> Completed:
     """Run a command and wait for it.
 
@@ -60,6 +80,7 @@ async def run(
         timeout_s: Seconds after which it is ended.
         on_line: Called with each line it writes to stderr, as it comes.
         keep_fds: Open files that it and its children keep open until they end, such as a lock.
+        writable: The only directories it may write, where it can be confined; nothing confines it here.
 
     Raises:
         CommandTimeoutError: It was ended; `details` carry the last lines.
@@ -86,15 +107,12 @@ async def run(
         ) from error
     finally:
         os.close(lifeline)
-    stdout, stderr = _Tail(None), _Tail(on_line)
+    stdout, stderr = Tail(), Tail(on_line)
     try:
         async with asyncio.timeout(timeout_s):
             await asyncio.gather(stdout.read(process.stdout), stderr.read(process.stderr), process.wait())
     except TimeoutError:
-        raise CommandTimeoutError(
-            f"{Path(argv[0]).name} was ended after {timeout_s:g} s",
-            details={"argv": list(argv), "last_lines": stderr.text()[-2000:]},
-        ) from None
+        raise timed_out(argv, timeout_s, stderr.text()) from None
     finally:
         os.close(held)
         # Closing the lifeline ends the tree; shielded, because nothing may outlive a cancelled caller.
@@ -113,15 +131,24 @@ async def _reaped(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-class _Tail:
+def timed_out(argv: Sequence[str], timeout_s: float, said: str) -> CommandTimeoutError:
+    """Return the error for a command that took too long."""
+    return CommandTimeoutError(
+        f"{Path(argv[0]).name} was ended after {timeout_s:g} s",
+        details={"argv": list(argv), "last_lines": said[-2000:]},
+    )
+
+
+class Tail:
     """The end of a stream, and its lines as they come."""
 
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
         self._kept = bytearray()
         self._line = bytearray()
         self._on_line = on_line
 
     async def read(self, stream: asyncio.StreamReader | None) -> None:
+        """Take everything a stream gives until it ends."""
         assert stream is not None
         while data := await stream.read(_LINE_BYTES):
             self._kept += data
@@ -136,4 +163,5 @@ class _Tail:
         self._line = bytearray(rest[-_LINE_BYTES:])
 
     def text(self) -> str:
+        """Return the last megabyte."""
         return self._kept.decode(errors="replace")

@@ -55,6 +55,7 @@ class CondaProvisioner:
         uv: Installs the `pip:` section, and the plugin itself.
         options: Settings.
         environ: What the tools may see, scrubbed.
+        run: Runs what a channel brought, such as its Python: confined, where the machine allows it.
     """
 
     kind = "conda"
@@ -65,7 +66,9 @@ class CondaProvisioner:
         options: CondaOptions | None = None,
         *,
         environ: Mapping[str, str] | None = None,
+        run: commands.Run = commands.run,
     ) -> None:
+        self._run = run
         self._uv = uv
         self._options = options or CondaOptions()
         self._environ = os.environ if environ is None else environ
@@ -152,7 +155,7 @@ class CondaProvisioner:
 
     async def _interpreter(self, root: Path, *, in_place: bool = False) -> interpreters.Interpreter:
         path = str(root / "bin" / "python")
-        found = await interpreters.probe(path, self._environ)
+        found = await interpreters.probe(path, self._environ, run=self._run, writable=(root,))
         if found is None:
             raise environment_errors.NoInterpreterError(
                 "the environment.yml brings no Python that runs here", details={"path": path}
@@ -170,12 +173,13 @@ class CondaProvisioner:
         # The environment is read-only to workers, so what is not compiled now is compiled at every start.
         short = ".".join(interpreter.version.split(".")[:2])
         library = root / "lib" / f"python{short}"
-        await commands.run(
+        await self._run(
             (python, "-I", "-m", "compileall", "-q", "-j", "0", str(library)),
-            env=scrubbed(self._environ),
+            env={**scrubbed(self._environ), "TMPDIR": str(work)},
             cwd=work,
             timeout_s=_COMPILE_S,
             keep_fds=keep_fds,
+            writable=(work, root),
         )
 
 

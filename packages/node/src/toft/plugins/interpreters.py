@@ -213,11 +213,21 @@ class Interpreters:
         return list(found.values())
 
 
-async def probe(path: str, environ: Mapping[str, str]) -> Interpreter | None:
+async def probe(
+    path: str,
+    environ: Mapping[str, str],
+    *,
+    run: commands.Run = commands.run,
+    writable: Sequence[Path] = (),
+) -> Interpreter | None:
     """Ask an executable what Python it is; None when it is none, or does not answer."""
     try:
-        answer = await commands.run(
-            (path, "-I", "-S", "-c", _PROBE), env=scrubbed(environ), cwd=Path("/"), timeout_s=20
+        answer = await run(
+            (path, "-I", "-S", "-c", _PROBE),
+            env=scrubbed(environ),
+            cwd=Path("/"),
+            timeout_s=20,
+            writable=writable,
         )
         fields = json.loads(answer.stdout) if answer.code == 0 else None
         if not isinstance(fields, dict):

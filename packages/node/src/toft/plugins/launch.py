@@ -167,7 +167,7 @@ def sandbox(
     if is_own_place(place):
         may_write.append(str(place.cwd))
     return keeper.Sandbox(
-        hidden=tuple(_hidden(place)),
+        hidden=tuple(hidden_directories(place)),
         read_only=tuple(dict.fromkeys(str(path) for path in shown if path.exists())),
         writable=tuple(dict.fromkeys(may_write)),
         network=network,
@@ -194,7 +194,8 @@ def is_own_place(place: Place) -> bool:
     return cwd.is_dir() and not holds_too_much and home not in cwd.parents
 
 
-def _hidden(place: Place) -> Iterator[str]:
+def hidden_directories(place: Place) -> Iterator[str]:
+    """Yield what nobody else's code sees: the node's home, and where a person keeps keys."""
     if place.home.is_dir():
         yield str(place.home)
     user_home = place.environ.get("HOME")

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from toft.host import commands
 from toft.kernel.settings import Settings
 from toft.plugins import conda_environments, interpreters, micromamba, uv_environments
 from toft.plugins.provisioning import Provisioner
 
 
-def build(settings: Settings, environ: Mapping[str, str]) -> list[Provisioner]:
-    """Return the provisioners in the order they are asked."""
+def build(
+    settings: Settings, environ: Mapping[str, str], *, run: commands.Run = commands.run
+) -> list[Provisioner]:
+    """Return the provisioners in the order they are asked.
+
+    Args:
+        settings: The node's.
+        environ: What tools may see, scrubbed.
+        run: Runs what may be foreign code: build backends, what a channel brought.
+    """
     uv = uv_environments.UvProvisioner(
         interpreters.Interpreters(settings.interpreters, environ=environ),
         uv_environments.UvOptions(
@@ -20,6 +29,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> list[Provisioner]:
             allow_downloads=settings.python_downloads,
         ),
         environ=environ,
+        run=run,
     )
     conda = conda_environments.CondaProvisioner(
         uv,
@@ -27,6 +37,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> list[Provisioner]:
             tool=settings.conda_tool, prefix=_conda_prefix(settings), offline=settings.offline
         ),
         environ=environ,
+        run=run,
     )
     return [uv, conda]
 

@@ -1,6 +1,8 @@
 """The copy of the SDK that workers run: under its own hash, placed in one step, compiled per interpreter.
 
-Workers never see the node's own installation: it may be editable, and belongs to another Python.
+Workers never see the node's own installation: it may be editable, and belongs to another Python. All plugins
+of one Python version share the compiled files, so no plugin's own Python makes them: what starts in an
+environment runs that environment's code, and an interpreter from a channel is as foreign as the plugin.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import toft_sdk
 from toft.host import commands
 from toft.kernel import errors, ids
+from toft.plugins import interpreters
 from toft.plugins.tool_environment import scrubbed
 from toft.store import durable
 
@@ -27,12 +31,20 @@ class SdkCopy:
         home: `TOFT_HOME`.
         source: The package to copy; the installed `toft_sdk` by default.
         environ: What the compiling interpreter may see, scrubbed.
+        found: The Pythons of this machine.
     """
 
     def __init__(
-        self, home: Path, *, source: Path | None = None, environ: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        *,
+        source: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        found: interpreters.Interpreters | None = None,
     ) -> None:
+        self._home = home
         self._root = home / "sdk"
+        self._interpreters = found or interpreters.Interpreters(environ=environ)
         self._source = source or Path(str(toft_sdk.__file__)).parent
         self._environ = os.environ if environ is None else environ
         self._placed: Path | None = None
@@ -53,6 +65,9 @@ class SdkCopy:
     async def prepare(self, python: str, cache_tag: str) -> str:
         """Make sure that an interpreter finds the SDK compiled; costs a few `stat` calls when it is.
 
+        Where no Python of this machine makes files of its kind, its workers compile what they need at each
+        start, which is slower and nothing worse.
+
         Args:
             python: The interpreter of an environment.
             cache_tag: Its tag in the names of compiled files.
@@ -67,9 +82,22 @@ class SdkCopy:
             # One at a time: loads that start side by side would all compile the same files.
             async with self._compiling:
                 if python not in self._ready and not await asyncio.to_thread(self._is_compiled, cache_tag):
-                    await self._compile(python)
+                    trusted = await self._trusted(python, cache_tag)
+                    if trusted is not None:
+                        await self._compile(trusted)
             self._ready.add(python)
         return self.boot_path()
+
+    async def _trusted(self, python: str, cache_tag: str) -> str | None:
+        """Return an interpreter of the machine, not of an environment, whose files the given one loads."""
+        if sys.implementation.cache_tag == cache_tag:
+            return sys.executable
+        # A virtual environment links to the interpreter it was made with.
+        base, top = await asyncio.to_thread(lambda: (os.path.realpath(python), os.path.realpath(self._home)))
+        if not base.startswith(top + os.sep):
+            return base
+        found = await self._interpreters.everything()
+        return next((one.path for one in found if one.cache_tag == cache_tag), None)
 
     def _is_compiled(self, cache_tag: str) -> bool:
         package = self.directory / "toft_sdk"

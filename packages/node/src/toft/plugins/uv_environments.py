@@ -76,7 +76,14 @@ class Locked:
 
 
 class UvProvisioner:
-    """Makes environments with uv."""
+    """Makes environments with uv.
+
+    Args:
+        found: The Pythons of this machine.
+        options: Settings.
+        environ: What uv may see, scrubbed.
+        run: Runs uv, and with it the build code of packages: confined, where the machine allows it.
+    """
 
     kind = "uv"
 
@@ -86,7 +93,10 @@ class UvProvisioner:
         options: UvOptions | None = None,
         *,
         environ: Mapping[str, str] | None = None,
+        run: commands.Run = commands.run,
     ) -> None:
+        self._run = run
+        self._cache: Path | None = None
         self._interpreters = found
         self._options = options or UvOptions()
         self._environ = os.environ if environ is None else environ
@@ -322,7 +332,10 @@ class UvProvisioner:
     ) -> commands.Completed:
         downloads = "automatic" if self._options.allow_downloads else "never"
         env = {
+            # Before what the person set: a build may write neither the machine's /tmp nor cargo's home.
+            "CARGO_HOME": str(work / "cargo"),
             **scrubbed(self._environ),
+            "TMPDIR": str(work),
             "UV_PYTHON_DOWNLOADS": downloads,
             "UV_NO_PROGRESS": "1",
             "UV_COLOR": "never",
@@ -330,13 +343,18 @@ class UvProvisioner:
             **(extra_env or {}),
         }
         executable = self._options.executable or uv.find_uv_bin()
-        result = await commands.run(
+        if self._cache is None:
+            told = await commands.run((executable, "cache", "dir"), env=env, cwd=work, timeout_s=60)
+            self._cache = Path(told.stdout.strip() or work / "uv-cache")
+            await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True)
+        result = await self._run(
             (executable, *arguments),
             env=env,
             cwd=work,
             timeout_s=self._options.timeout_s,
             on_line=on_line,
             keep_fds=keep_fds,
+            writable=tuple({work, disk, self._cache}),
         )
         if result.code != 0:
             raise uv_errors.explain(result, step, disk)
