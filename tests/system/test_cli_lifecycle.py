@@ -134,6 +134,23 @@ def test_a_wrong_configuration_is_refused_with_everything_that_is_wrong(counter:
     assert counter("plugin", "config", "counter", "--json").value["config"] == {"step": 1, "unit": "page"}
 
 
+def test_options_are_kept_checked_and_used(counter: CommandLine) -> None:
+    shown = counter("plugin", "options", "counter", "--json").value["options"]
+    assert (shown["concurrency"], shown["network"], shown["env"]) == (None, True, {})
+    changed = counter(
+        "plugin", "options", "counter", "memory_bytes=500000000", "network=false", "--json"
+    ).value
+    assert (changed["options"]["memory_bytes"], changed["options"]["network"]) == (500_000_000, False)
+    assert counter("run", "counter", "--json").value["result"]["total"] == 3
+    error = counter("plugin", "options", "counter", "memory_bytes=lots", "netwrok=no", "--json").error
+    assert set(error["details"]["fields"]) == {"memory_bytes", "netwrok"}
+    assert "network" in error["details"]["fields"]["netwrok"]
+    assert counter("plugin", "options", "counter", "--json").value == changed
+    error = counter("plugin", "options", "counter", "--env", "COUNTER_KEY=open", "--json").error
+    assert error["code"] == "instance.secret_in_env"
+    assert counter("plugin", "options", "counter", "--reset", "--json").value["options"] == shown
+
+
 def test_a_disabled_plugin_refuses_calls_until_it_is_enabled(counter: CommandLine) -> None:
     assert counter("plugin", "disable", "counter", "--json").value["enabled"] is False
     assert counter("plugin", "list", "--json").value[0]["state"] == "disabled"

@@ -21,6 +21,7 @@ from toft.plugins import installed as installed_plugins
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
 from toft.plugins.environments import Environment
+from toft.plugins.instances import InstanceOptions
 from toft.plugins.loop_thread import LoopThread, Outcome
 from toft.plugins.manifest import Manifest
 
@@ -162,6 +163,17 @@ class Node:
     def set_enabled(self, plugin: str, enabled: bool, *, instance: str | None = None) -> None:
         """Switch an instance on or off, and remember it."""
         self._thread.run(self._node.set_enabled(plugin, enabled, instance=instance))
+
+    def set_options(
+        self,
+        plugin: str,
+        changes: Mapping[str, Any],
+        *,
+        instance: str | None = None,
+        replace: bool = False,
+    ) -> InstanceOptions:
+        """Change how an instance is run from its next load on, and remember it."""
+        return self._thread.run(self._node.set_options(plugin, changes, instance=instance, replace=replace))
 
     def logs(self, plugin: str, count: int = 50, *, instance: str | None = None) -> list[str]:
         """Return the last lines of an instance's log, loaded or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -193,6 +194,43 @@ def configure(
     else:
         rows = [signatures.setting(each, properties.get(each, {}), value) for each, value in config.items()]
         session.terminal.table(["setting", "type", "value", "what it is"], rows)
+
+
+@app.command("options")
+def set_options(
+    context: typer.Context,
+    name: PluginArgument,
+    words: Annotated[
+        list[str] | None, argument("KEY=VALUE", "What to set; without any, shows what is set.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        option("--env", metavar="NAME=VALUE", help="A variable the plugin declares; repeatable."),
+    ] = None,
+    reset: Annotated[bool, option("--reset", help="Go back to the defaults first.")] = False,
+    instance: InstanceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or change how an instance is run.
+
+    concurrency, queue_limit, memory_bytes, processes, spare, zygote, network, writable, env, cancel_grace_s,
+    load_stall_s, call_stall_s, is_monitor. What is set is kept, and holds from the next load on.
+    """
+    session = sessions.of(context)
+    typed.check([*(words or ()), *(env or ())], f"toft plugin options {name} shows the options")
+    with session.node() as node:
+        changes = typed.options(words or ())
+        if env:
+            kept = {} if reset else node.set_options(name, {}, instance=instance).env
+            changes["env"] = {**kept, **changes.get("env", {}), **dict(each.split("=", 1) for each in env)}
+        options = node.set_options(name, changes, instance=instance, replace=reset)
+    found = rendering.to_json(options)
+    if as_json:
+        session.terminal.json({"plugin": name, "instance": instance or name, "options": found})
+    else:
+        session.terminal.table(
+            ["option", "value"], [[each, json.dumps(value)] for each, value in found.items()]
+        )
 
 
 @app.command("enable")

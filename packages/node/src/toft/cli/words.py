@@ -43,3 +43,11 @@ def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> d
 
     schema = manifest.code.config_schema or {}
     return read_cli({"parameters": schema.get("properties", {})}, words, given)
+
+
+def options(words: Sequence[str]) -> dict[str, Any]:
+    """Return options of an instance, typed; whether they fit is decided where they are used."""
+    from toft.plugins.arguments import read_cli  # noqa: PLC0415 - as above
+    from toft.plugins.instances import OPTIONS_SCHEMA  # noqa: PLC0415 - as above
+
+    return read_cli({"parameters": OPTIONS_SCHEMA["properties"]}, words)

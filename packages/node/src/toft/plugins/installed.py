@@ -134,7 +134,11 @@ class Installed:
             return [*findings, wishes.Finding("variables", True, f"{len(variables)} declared, none missing")]
         evidence = f"missing: {', '.join(each.name for each in missing)}"
         secret = next((each.name for each in missing if each.secret), None)
-        hint = f"toft secret set {name} {secret}" if secret else f"give it in the `env` of {name}'s options"
+        hint = (
+            f"toft secret set {name} {secret}"
+            if secret
+            else f"toft plugin options {name} --env {missing[0].name}=VALUE"
+        )
         return [*findings, wishes.Finding("variables", False, evidence, hint)]
 
     async def test(

@@ -87,6 +87,30 @@ class InstanceOptions:
         return values
 
 
+_COUNT = {"type": ["integer", "null"], "minimum": 0}
+_SECONDS = {"type": ["number", "null"], "minimum": 0}
+OPTIONS_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "concurrency": _COUNT,
+        "queue_limit": _COUNT,
+        "memory_bytes": {"type": ["integer", "null"], "minimum": 1_000_000},
+        "processes": {"type": ["integer", "null"], "minimum": 1},
+        "spare": {"type": "boolean"},
+        "zygote": {"type": "boolean"},
+        "network": {"type": "boolean"},
+        "writable": {"type": "array", "items": {"type": "string", "pattern": "^/"}},
+        "env": {"type": "object", "additionalProperties": {"type": "string"}},
+        "cancel_grace_s": _SECONDS,
+        "load_stall_s": _SECONDS,
+        "call_stall_s": _SECONDS,
+        "is_monitor": {"type": "boolean"},
+    },
+}
+"""What `InstanceOptions` accepts, for whoever takes options from a person."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstanceRecord:
     """One row."""

@@ -15,9 +15,10 @@ from typing import Any
 from toft.host.keeper import Isolation
 from toft.host.monitor import Monitor
 from toft.kernel import errors, ids, log, settings
-from toft.plugins import catalog, installed, loading, logs, provisioning
+from toft.plugins import catalog, installed, launch, loading, logs, provisioning
+from toft.plugins import config as configurations
 from toft.plugins import instance as handles
-from toft.plugins.instances import InstanceRecord, Instances
+from toft.plugins.instances import OPTIONS_SCHEMA, InstanceOptions, InstanceRecord, Instances
 from toft.plugins.manifest import Manifest
 from toft.secrets.redaction import Redactor
 from toft.secrets.store import SecretStore
@@ -267,6 +268,37 @@ class Node:
         record = await self._record(plugin, instance)
         await self.rooms.records.put(dataclasses.replace(record, enabled=enabled))
 
+    async def set_options(
+        self,
+        plugin: str,
+        changes: Mapping[str, Any],
+        *,
+        instance: str | None = None,
+        replace: bool = False,
+    ) -> InstanceOptions:
+        """Change how an instance is run from its next load on, and remember it.
+
+        Args:
+            plugin: The plugin.
+            changes: Options as `InstanceOptions` names them; none to look only.
+            instance: Which instance; the plugin's own when None.
+            replace: Forget all other options, so that they have their defaults again.
+
+        Returns:
+            All options.
+
+        Raises:
+            InputError: They do not fit; nothing changed.
+        """
+        known = await self.installed.get(plugin)
+        record = await self._record(plugin, instance)
+        values = {**({} if replace else record.options.to_dict()), **changes}
+        options = InstanceOptions.from_dict(configurations.validate(OPTIONS_SCHEMA, values))
+        launch.declared_values(known.code.worker_env, known.install.env_vars, options.env)
+        if options != record.options:
+            await self.rooms.records.put(dataclasses.replace(record, options=options))
+        return options
+
     async def logs(self, plugin: str, count: int = 50, *, instance: str | None = None) -> list[str]:
         """Return the last lines of an instance's log, loaded or not."""
         loaded = self._instances.get(instance or plugin)
@@ -290,6 +322,11 @@ class Node:
     async def _record(self, plugin: str, instance: str | None) -> InstanceRecord:
         name = ids.check_name(instance or plugin, "instance name")
         found = await self.rooms.records.find(name)
+        if found is not None and found.plugin != plugin:
+            raise errors.ConflictError(
+                f"instance {name} belongs to plugin {found.plugin}, not to {plugin}",
+                code="instance.other_plugin",
+            )
         return found or InstanceRecord(name=name, plugin=plugin)
 
     async def system(self, what: str = "status") -> Any:
