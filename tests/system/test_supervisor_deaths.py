@@ -109,6 +109,13 @@ async def test_an_initialize_that_dies_is_told(home: Path, how: str, code: str) 
         assert caught.value.details["doing"] == "initialize"
 
 
+async def test_a_load_that_fails_tells_what_was_printed_before(home: Path) -> None:
+    async with nodes.running(home) as node:
+        with pytest.raises(FatalError) as caught:
+            await node.load("misbehaving", {"at_initialize": "raise"}, env={AT_IMPORT: "fds"})
+        assert any("noise at import" in line for line in caught.value.details["last_lines"])
+
+
 async def test_an_initialize_that_raises_leaves_nothing(home: Path) -> None:
     async with nodes.running(home) as node:
         with pytest.raises(FatalError, match="told to raise"):

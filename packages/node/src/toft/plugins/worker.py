@@ -178,6 +178,7 @@ class Worker:
         self._stall_s = stall_s
         self._clock = clock
         self._signs: stall.Signs | None = None
+        self._lines = 0
         self._ending: Exception | None = None
         self._broken: WireError | None = None
         self._connection_gone = asyncio.Event()
@@ -263,6 +264,10 @@ class Worker:
             return await stall.watch(asked, signs, self._stall_s)
         except stall.StalledError as stalled:
             raise await self.stalled(op, stalled.silent_s) from stalled
+        except plugin_errors.PluginError as error:
+            if lines := self._last_lines():
+                error.details.setdefault("last_lines", lines)
+            raise
         finally:
             self._doing[op] -= 1
             self._signs = None
@@ -286,7 +291,7 @@ class Worker:
                 "silent_s": round(silent_s, 3),
                 "stack": stack,
                 "stacks": {name: list(lines) for name, lines in beat.stacks} if beat else {},
-                "last_lines": self._output.recent(_LINES_IN_ERROR),
+                "last_lines": self._last_lines(),
             },
             hint=f"toft plugin logs {self._instance}",
         )
@@ -314,8 +319,13 @@ class Worker:
         """Take a line the worker sent or printed."""
         if self._signs is not None:
             self._signs.spoke()
+        self._lines += 1
         self._output.add(line)
         self.on_line(line)
+
+    def _last_lines(self) -> list[str]:
+        """Return what this worker said last, nothing of those before it."""
+        return self._output.recent(min(self._lines, _LINES_IN_ERROR))
 
     # The end
 
@@ -390,7 +400,7 @@ class Worker:
             self._on_lost(self, error)
 
     def _explain(self, exit_: keeper.Exit) -> faults.WorkerLostError:
-        lines = self._output.recent(_LINES_IN_ERROR)
+        lines = self._last_lines()
         if self._broken is not None:
             return faults.WorkerLostError(
                 f"the worker of {self._instance} was ended: {self._broken.message}",
