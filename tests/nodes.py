@@ -8,7 +8,7 @@ from typing import Any
 
 from toft import open_node
 from toft.kernel import settings
-from toft.plugins import manifest, registry
+from toft.plugins.manifests import manifest, registry
 from toft.plugins.node import Node
 from toft_sdk import introspect
 

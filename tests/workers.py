@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import toft_sdk
-from toft.plugins.connection import Connection
 from toft.plugins.errors import WireError
-from toft.plugins.frames import LogLine, Welcome
-from toft.plugins.segments import SegmentPool
+from toft.plugins.wire.connection import Connection
+from toft.plugins.wire.frames import LogLine, Welcome
+from toft.plugins.wire.segments import SegmentPool
 
 BOOT = str(Path(toft_sdk.__file__).with_name("boot.py"))
 PROBES = str(Path(__file__).with_name("fixtures"))

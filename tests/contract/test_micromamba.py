@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toft.kernel import errors
-from toft.plugins import environment_errors, micromamba
+from toft.plugins.environments import environment_errors, micromamba
 
 PROGRAM = b"#!/bin/sh\necho 2.0.0\n"
 

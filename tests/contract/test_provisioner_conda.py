@@ -15,7 +15,7 @@ from tests.sample_channel import make_channel, write_micromamba
 from tests.sample_packages import write_project, write_wheel
 
 from toft.kernel import errors
-from toft.plugins import (
+from toft.plugins.environments import (
     conda_environments,
     conda_files,
     conda_tools,

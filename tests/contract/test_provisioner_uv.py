@@ -14,7 +14,7 @@ import pytest
 from tests.sample_packages import write_project, write_wheel
 
 from toft.kernel import errors
-from toft.plugins import environment_errors, environments, interpreters, uv_environments
+from toft.plugins.environments import environment_errors, environments, interpreters, uv_environments
 
 Request = environments.EnvironmentRequest
 OWN = os.path.realpath(sys.executable)
@@ -253,7 +253,7 @@ async def test_works_without_any_network(toft_home: Path, wheelhouse: Path) -> N
         pytest.skip("needs unshare: no network namespace may be made here")
     code = (
         "import asyncio, pathlib, sys\n"
-        "from toft.plugins import environments as e, interpreters as i, uv_environments as u\n"
+        "from toft.plugins.environments import environments as e, interpreters as i, uv_environments as u\n"
         "o = u.UvOptions(offline=True, wheelhouses=(pathlib.Path(sys.argv[2]),))\n"
         "s = e.Environments(pathlib.Path(sys.argv[1]), [u.UvProvisioner(i.Interpreters(), o)])\n"
         "print(asyncio.run(s.build(e.EnvironmentRequest(requirements=('other',)))).packages)\n"

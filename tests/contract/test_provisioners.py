@@ -10,7 +10,7 @@ import pytest
 from tests.sample_channel import make_channel, write_micromamba
 from tests.sample_packages import write_project, write_wheel
 
-from toft.plugins import (
+from toft.plugins.environments import (
     conda_environments,
     environment_errors,
     environments,

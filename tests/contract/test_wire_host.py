@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.waiting import eventually_async
 
-from toft.plugins.connection import Connection
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
-from toft.plugins.frames import Hello, LogLine, Welcome
-from toft.plugins.segments import SegmentPool
+from toft.plugins.wire.connection import Connection
+from toft.plugins.wire.frames import Hello, LogLine, Welcome
+from toft.plugins.wire.segments import SegmentPool
 from toft_sdk import wire
 from toft_sdk.errors import CancelledError, InputError
 

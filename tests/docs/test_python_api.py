@@ -7,7 +7,8 @@ import pytest
 
 import toft
 from toft import blocking
-from toft.plugins import calls, chunks, installed, instance, node
+from toft.plugins import installed, instance, node
+from toft.plugins.supervision import calls, chunks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "python-api.md").read_text(encoding="utf-8")
 # What one door needs and the other does not: plumbing between the parts, and what asyncio has a protocol for.

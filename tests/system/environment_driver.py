@@ -12,7 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
-from toft.plugins import environments, install, interpreters, registry, sdk, uv_environments
+from toft.plugins import install
+from toft.plugins.environments import environments, interpreters, sdk, uv_environments
+from toft.plugins.manifests import registry
 from toft.store import durable
 
 

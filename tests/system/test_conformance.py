@@ -9,7 +9,7 @@ from tests.interpreters import interpreter
 from tests.workers import worker
 
 from toft.plugins import conformance
-from toft.plugins.connection import Connection
+from toft.plugins.wire.connection import Connection
 
 GOOD = '''
 from toft_sdk import Plugin

@@ -14,7 +14,8 @@ from tests.sample_packages import write_project, write_wheel
 from tests.waiting import eventually, eventually_async
 
 from toft.kernel import errors
-from toft.plugins import environment_errors, environments, interpreters, registry, uv_environments
+from toft.plugins.environments import environment_errors, environments, interpreters, uv_environments
+from toft.plugins.manifests import registry
 
 BIG = "X = '" + "x" * 4_000_000 + "'\n"
 DRIVER = str(Path(__file__).with_name("environment_driver.py"))
@@ -198,7 +199,7 @@ def test_collection_spares_what_another_process_holds(toft_home: Path, wheelhous
     start(toft_home, wheelhouse).communicate(timeout=60)
     [environment] = store.list()
     code = (
-        "import sys, pathlib; from toft.plugins import environments as e\n"
+        "import sys, pathlib; from toft.plugins.environments import environments as e\n"
         "with e.Environments(pathlib.Path(sys.argv[1]), []).hold(sys.argv[2]):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

@@ -15,15 +15,9 @@ from tests.sample_packages import write_project, write_wheel
 
 import toft_sdk
 from toft.kernel import errors
-from toft.plugins import (
-    environment_errors,
-    environments,
-    install,
-    interpreters,
-    registry,
-    sdk,
-    uv_environments,
-)
+from toft.plugins import install
+from toft.plugins.environments import environment_errors, environments, interpreters, sdk, uv_environments
+from toft.plugins.manifests import registry
 
 PLUGIN = '''
     """Says hello."""

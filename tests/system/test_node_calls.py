@@ -13,7 +13,7 @@ from tests.waiting import eventually_async as eventually
 
 from toft.kernel import errors as node_errors
 from toft.plugins import errors as faults
-from toft.plugins import states
+from toft.plugins.supervision import states
 from toft_sdk.errors import (
     CancelledError,
     FatalError,

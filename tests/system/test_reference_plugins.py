@@ -18,8 +18,10 @@ from tests.workers import Running, worker
 import toft
 from toft.host import process_tree
 from toft.kernel import errors
-from toft.plugins import arguments, config, environments, install, interpreters, manifest, registry, sdk
-from toft.plugins import uv_environments as uv
+from toft.plugins import install
+from toft.plugins.environments import environments, interpreters, sdk
+from toft.plugins.environments import uv_environments as uv
+from toft.plugins.manifests import arguments, config, manifest, registry
 from toft_sdk import errors as plugin_errors
 
 LIST = """

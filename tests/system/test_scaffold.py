@@ -14,7 +14,7 @@ from tests.workers import worker
 import toft
 import toft_sdk
 from toft.plugins import conformance, scaffold
-from toft.plugins.connection import Connection
+from toft.plugins.wire.connection import Connection
 
 SDK = str(Path(toft_sdk.__file__).parent.parent)
 

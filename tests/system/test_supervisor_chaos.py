@@ -14,7 +14,7 @@ from tests import nodes
 from tests.leaks import leaks_checked
 
 from toft.kernel import errors
-from toft.plugins import states
+from toft.plugins.supervision import states
 from toft_sdk.errors import PluginError
 
 __all__ = ["leaks_checked"]

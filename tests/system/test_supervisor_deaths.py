@@ -16,7 +16,7 @@ from tests.waiting import eventually, eventually_async
 
 from toft.host import process_tree
 from toft.plugins import errors as faults
-from toft.plugins import states
+from toft.plugins.supervision import states
 from toft_sdk.errors import CancelledError, FatalError, PluginError
 
 __all__ = ["leaks_checked"]

@@ -13,7 +13,7 @@ from tests.waiting import eventually_async
 from tests.workers import Running, worker
 
 from toft.plugins.errors import WorkerLostError
-from toft.plugins.segments import SegmentPool
+from toft.plugins.wire.segments import SegmentPool
 from toft_sdk.errors import ResourceError
 
 __all__ = ["leaks_checked"]

@@ -18,11 +18,11 @@ from tests.workers import PROBES, Running, interpreter_argv
 
 from toft.host.forked import Forked
 from toft.host.keeper import Keeper, SpawnSpec
-from toft.plugins.connection import Connection
 from toft.plugins.errors import WorkerLostError
-from toft.plugins.frames import LogLine, Welcome
-from toft.plugins.segments import SegmentPool
-from toft.plugins.zygote import Zygote
+from toft.plugins.supervision.zygote import Zygote
+from toft.plugins.wire.connection import Connection
+from toft.plugins.wire.frames import LogLine, Welcome
+from toft.plugins.wire.segments import SegmentPool
 from toft_sdk.errors import PluginError
 
 __all__ = ["keeper", "leaks_checked"]

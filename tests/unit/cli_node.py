@@ -14,7 +14,7 @@ from toft.cli.session import Session
 from toft.cli.terminal import Terminal
 from toft.kernel.errors import NotFoundError
 from toft.plugins import catalog
-from toft.plugins.manifest import Code, Install, Manifest, Runtime
+from toft.plugins.manifests.manifest import Code, Install, Manifest, Runtime
 from toft_sdk.errors import CancelledError
 
 SIGNATURE = {

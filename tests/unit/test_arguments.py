@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toft.plugins import schemas
-from toft.plugins.arguments import Binder, parse_cli
+from toft.plugins.manifests import schemas
+from toft.plugins.manifests.arguments import Binder, parse_cli
 from toft_sdk import errors, schema
 
 SCHEMA = {

@@ -13,10 +13,10 @@ import pytest_asyncio
 
 from toft.kernel.errors import NotFoundError
 from toft.plugins import catalog
-from toft.plugins.environments import Environments
+from toft.plugins.environments.environments import Environments
 from toft.plugins.instances import InstanceOptions, InstanceRecord, Instances
-from toft.plugins.manifest import Code, Install, Manifest, Runtime
-from toft.plugins.registry import Registry
+from toft.plugins.manifests.manifest import Code, Install, Manifest, Runtime
+from toft.plugins.manifests.registry import Registry
 from toft.secrets.file_store import FileSecretStore
 from toft.store.database import Database
 

@@ -1,6 +1,6 @@
 import pytest
 
-from toft.plugins import config, schemas
+from toft.plugins.manifests import config, schemas
 from toft_sdk import errors
 
 SCHEMA = {

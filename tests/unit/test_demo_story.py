@@ -11,7 +11,7 @@ from rich.console import Console
 
 from toft.demo import cast, refusal, run, show
 from toft.kernel import errors
-from toft.plugins import environment_errors
+from toft.plugins.environments import environment_errors
 
 LINES = ["The bearing costs 249.50 EUR."]
 

@@ -6,13 +6,13 @@ import pytest
 
 from toft.host.commands import Completed
 from toft.kernel import errors
-from toft.plugins import checkouts, environment_errors, lock_texts, plugin_classes, uv_errors
-from toft.plugins.interpreters import Wanted
-from toft.plugins.projects import Distribution
-from toft.plugins.provisioning import Resolution
-from toft.plugins.sources import Source
-from toft.plugins.tool_environment import scrubbed
-from toft.plugins.wishes import Wish
+from toft.plugins.environments import checkouts, environment_errors, lock_texts, plugin_classes, uv_errors
+from toft.plugins.environments.interpreters import Wanted
+from toft.plugins.environments.projects import Distribution
+from toft.plugins.environments.provisioning import Resolution
+from toft.plugins.environments.sources import Source
+from toft.plugins.environments.tool_environment import scrubbed
+from toft.plugins.environments.wishes import Wish
 
 
 def project(directory: Path, name: str = "hello") -> Path:

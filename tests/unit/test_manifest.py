@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toft.plugins import manifest, manifest_checks
+from toft.plugins.manifests import manifest, manifest_checks
 
 NESTED = {
     "format_version": "2.0",

@@ -1,6 +1,6 @@
 import pytest
 
-from toft.plugins import plugins_yaml
+from toft.plugins.manifests import plugins_yaml
 
 GOOD = """
 plugins:

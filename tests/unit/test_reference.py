@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from toft.plugins import arguments, config, manifest
+from toft.plugins.manifests import arguments, config, manifest
 from toft_sdk import context, errors, hosting
 
 FIXTURE = pathlib.Path(__file__).parents[1] / "fixtures" / "reference_like"

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from toft.kernel import errors
-from toft.plugins import drift, manifest, manifest_checks, registry, taxonomy
+from toft.plugins.manifests import drift, manifest, manifest_checks, registry, taxonomy
 from toft.store import durable
 
 

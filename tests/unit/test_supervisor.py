@@ -10,8 +10,8 @@ from tests.waiting import eventually_async as eventually
 
 from toft.host.usage import Usage
 from toft.kernel import errors
-from toft.plugins import calls, restart, states, supervisor
 from toft.plugins import errors as faults
+from toft.plugins.supervision import calls, restart, states, supervisor
 from toft_sdk.errors import CancelledError, FatalError, InputError
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from toft.kernel import clock, errors
 from toft.plugins import errors as faults
-from toft.plugins import gate, restart, states
+from toft.plugins.supervision import gate, restart, states
 
 
 def make_gate(cap: int | None = 1, limit: int = 2) -> tuple[gate.Gate[str], list[str]]:

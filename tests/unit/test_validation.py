@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toft.kernel.errors import UsageError
-from toft.plugins import validation
+from toft.plugins.manifests import validation
 
 GOOD = "plugins:\n  - name: ocr\n    env_name: ocr\n    package: ocr==1\n    python_version: '3.11'\n"
 

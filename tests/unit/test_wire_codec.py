@@ -290,7 +290,7 @@ def test_a_dataclass_that_is_not_imported_here_is_a_record_and_goes_back_as_it_c
 
 
 @pytest.mark.parametrize(
-    "name", ["os:system", "toft.plugins.frames:Welcome", "subprocess:Popen", "builtins:object", "x", ":"]
+    "name", ["os:system", "toft.plugins.wire.frames:Welcome", "subprocess:Popen", "builtins:object", "x", ":"]
 )
 def test_a_peer_cannot_have_a_class_built_that_is_no_dataclass_of_its_own(name: str) -> None:
     assert type(wire.decode({"$": "dataclass", "c": name, "v": [["module", "x"]]})) is wire.Record

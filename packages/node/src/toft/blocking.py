@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from toft import wiring
 from toft.kernel import settings as node_settings
-from toft.plugins import calls, catalog, chunks, drift, provisioning, states, wishes
+from toft.plugins import catalog
 from toft.plugins import installed as installed_plugins
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
-from toft.plugins.environments import Environment
+from toft.plugins.environments import provisioning, wishes
+from toft.plugins.environments.environments import Environment
 from toft.plugins.instances import InstanceOptions
 from toft.plugins.loop_thread import LoopThread, Outcome
-from toft.plugins.manifest import Manifest
+from toft.plugins.manifests import drift
+from toft.plugins.manifests.manifest import Manifest
+from toft.plugins.supervision import calls, chunks, states
 
 if TYPE_CHECKING:
     from toft.plugins.conformance import Finding
@@ -455,7 +458,7 @@ class Instance:
 
 
 class Call:
-    """A handle on one execution; see `toft.plugins.calls.Call`."""
+    """A handle on one execution; see `toft.plugins.supervision.calls.Call`."""
 
     def __init__(self, thread: LoopThread, call: calls.Call) -> None:
         self._thread = thread

@@ -13,24 +13,12 @@ from typing import Any
 from toft.host import commands, confined_commands, gpus, keeper, monitor
 from toft.kernel import log
 from toft.kernel import settings as node_settings
-from toft.plugins import (
-    catalog,
-    environments,
-    install,
-    installed,
-    instances,
-    launch,
-    loading,
-    logs,
-    node,
-    orders,
-    provisioners,
-    registry,
-    segments,
-    trial,
-    worker,
-)
-from toft.plugins.sdk import SdkCopy
+from toft.plugins import catalog, install, installed, instances, loading, logs, node, trial
+from toft.plugins.environments import environments, provisioners
+from toft.plugins.environments.sdk import SdkCopy
+from toft.plugins.manifests import registry
+from toft.plugins.supervision import launch, orders, worker
+from toft.plugins.wire import segments
 from toft.secrets.file_store import FileSecretStore
 from toft.secrets.redaction import Redactor
 from toft.store import database, durable

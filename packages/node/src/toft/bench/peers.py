@@ -13,7 +13,7 @@ import uv
 
 from toft.host import commands
 from toft.kernel import errors
-from toft.plugins import interpreters
+from toft.plugins.environments import interpreters
 
 # Name to the Pythons it runs on, and what to install.
 PEERS = {

@@ -306,7 +306,7 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Say everything that is wrong with a file."""
-    from toft.plugins import validation  # noqa: PLC0415 - YAML and schemas, which `toft --help` does not pay
+    from toft.plugins.manifests import validation  # noqa: PLC0415 - YAML and schemas, which `toft --help` does not pay
 
     session = sessions.of(context)
     problems = validation.problems(path, form)

@@ -32,14 +32,14 @@ def arguments(schema: Mapping[str, Any] | None, words: Sequence[str], given: str
     Raises:
         InputError: With everything that does not fit.
     """
-    from toft.plugins.arguments import parse_cli  # noqa: PLC0415 - schemas, which `toft --help` does not pay
+    from toft.plugins.manifests.arguments import parse_cli  # noqa: PLC0415 - schemas, which `toft --help` does not pay
 
     return parse_cli(schema, words, sys.stdin.read() if given == "-" else given)
 
 
 def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> dict[str, Any]:
     """Return settings typed by the plugin's schema; whether they fit is decided where they are used."""
-    from toft.plugins.arguments import read_cli  # noqa: PLC0415 - as above
+    from toft.plugins.manifests.arguments import read_cli  # noqa: PLC0415 - as above
 
     schema = manifest.code.config_schema or {}
     return read_cli({"parameters": schema.get("properties", {})}, words, given)
@@ -47,7 +47,7 @@ def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> d
 
 def options(words: Sequence[str]) -> dict[str, Any]:
     """Return options of an instance, typed; whether they fit is decided where they are used."""
-    from toft.plugins.arguments import read_cli  # noqa: PLC0415 - as above
     from toft.plugins.instances import OPTIONS_SCHEMA  # noqa: PLC0415 - as above
+    from toft.plugins.manifests.arguments import read_cli  # noqa: PLC0415 - as above
 
     return read_cli({"parameters": OPTIONS_SCHEMA["properties"]}, words)

@@ -16,8 +16,8 @@ from packaging.version import Version
 from toft import blocking
 from toft.demo import cast, refusal
 from toft.kernel import errors
-from toft.plugins import environment_errors
-from toft.plugins.manifest import Manifest
+from toft.plugins.environments import environment_errors
+from toft.plugins.manifests.manifest import Manifest
 
 _AT_ONCE = 2
 Tell = Callable[[str, Mapping[str, Any]], None]

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from toft.plugins.environments import Environments
+from toft.plugins.environments.environments import Environments
 from toft.plugins.instances import InstanceRecord, Instances
-from toft.plugins.manifest import Manifest, schema_hash
-from toft.plugins.registry import Registry
+from toft.plugins.manifests.manifest import Manifest, schema_hash
+from toft.plugins.manifests.registry import Registry
 from toft.secrets.store import SecretStore
 
 READY = "ready"

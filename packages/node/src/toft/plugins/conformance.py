@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from toft.kernel import errors
-from toft.plugins.connection import Connection
+from toft.plugins.wire.connection import Connection
 from toft_sdk import testing
 from toft_sdk.conformance import Finding as Finding
 from toft_sdk.errors import PluginError

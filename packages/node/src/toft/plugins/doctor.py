@@ -24,10 +24,10 @@ from packaging.version import Version
 from toft.host import commands, isolation
 from toft.kernel.errors import NodeError
 from toft.kernel.settings import Settings
-from toft.plugins.environments import Environment, Environments
-from toft.plugins.interpreters import OLDEST, Interpreters
-from toft.plugins.registry import Registry
-from toft.plugins.tool_environment import scrubbed
+from toft.plugins.environments.environments import Environment, Environments
+from toft.plugins.environments.interpreters import OLDEST, Interpreters
+from toft.plugins.environments.tool_environment import scrubbed
+from toft.plugins.manifests.registry import Registry
 from toft.secrets.file_store import FileSecretStore
 from toft.store.database import Database
 

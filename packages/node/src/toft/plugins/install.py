@@ -17,10 +17,11 @@ import toft_sdk.errors
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.kernel.version import VERSION
-from toft.plugins import environment_errors, environments, manifest, plugin_classes, plugins_yaml, projects
-from toft.plugins.registry import Registry
-from toft.plugins.sources import Source
-from toft.plugins.wishes import Finding, Wish
+from toft.plugins.environments import environment_errors, environments, plugin_classes, projects
+from toft.plugins.environments.sources import Source
+from toft.plugins.environments.wishes import Finding, Wish
+from toft.plugins.manifests import manifest, plugins_yaml
+from toft.plugins.manifests.registry import Registry
 
 Describe = Callable[[environments.Environment, str, str | None], Awaitable[Mapping[str, Any]]]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toft.kernel import ids
-from toft.plugins import catalog, install, micromamba, provisioning, registry, trial, wishes
-from toft.plugins.environments import Environment, Environments
-from toft.plugins.manifest import Manifest
+from toft.plugins import catalog, install, trial
+from toft.plugins.environments import micromamba, provisioning, wishes
+from toft.plugins.environments.environments import Environment, Environments
+from toft.plugins.manifests import registry
+from toft.plugins.manifests.manifest import Manifest
 
 if TYPE_CHECKING:
     from toft_sdk.conformance import Finding
@@ -98,7 +100,7 @@ class Installed:
             source: What to install.
             force: Replace a plugin of the same name from elsewhere.
             on_step: Told each step.
-            wish: The other fields of `toft.plugins.wishes.Wish`.
+            wish: The other fields of `toft.plugins.environments.wishes.Wish`.
         """
         return await self._installer.add(
             _wish(source, wish), force=force, progress=on_step or provisioning.silent

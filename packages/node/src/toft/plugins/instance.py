@@ -11,8 +11,10 @@ from typing import Any
 from toft.host.usage import Usage, cpu_percent
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
-from toft.plugins import calls, chunks, drift, instances, logs, states, supervisor
-from toft.plugins.manifest import Manifest
+from toft.plugins import instances, logs
+from toft.plugins.manifests import drift
+from toft.plugins.manifests.manifest import Manifest
+from toft.plugins.supervision import calls, chunks, states, supervisor
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.instance")

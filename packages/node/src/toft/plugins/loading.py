@@ -13,23 +13,15 @@ from typing import Any, TypeVar
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, settings
-from toft.plugins import (
-    arguments,
-    config,
-    environments,
-    instances,
-    logs,
-    nursery,
-    orders,
-    restart,
-    supervisor,
-    worker,
-)
 from toft.plugins import instance as handles
-from toft.plugins.frames import LogLine
-from toft.plugins.manifest import Manifest
-from toft.plugins.redacted import ErrorRedactor
-from toft.plugins.registry import Registry
+from toft.plugins import instances, logs
+from toft.plugins.environments import environments
+from toft.plugins.manifests import arguments, config
+from toft.plugins.manifests.manifest import Manifest
+from toft.plugins.manifests.registry import Registry
+from toft.plugins.supervision import nursery, orders, restart, supervisor, worker
+from toft.plugins.supervision.redacted import ErrorRedactor
+from toft.plugins.wire.frames import LogLine
 from toft.secrets.redaction import Redactor
 from toft_sdk import errors as plugin_errors
 

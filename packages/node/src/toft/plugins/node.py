@@ -15,11 +15,13 @@ from typing import Any
 from toft.host.keeper import Isolation
 from toft.host.monitor import Monitor
 from toft.kernel import errors, ids, log, settings
-from toft.plugins import catalog, installed, launch, loading, logs, provisioning
-from toft.plugins import config as configurations
+from toft.plugins import catalog, installed, loading, logs
 from toft.plugins import instance as handles
+from toft.plugins.environments import provisioning
 from toft.plugins.instances import OPTIONS_SCHEMA, InstanceOptions, InstanceRecord, Instances
-from toft.plugins.manifest import Manifest
+from toft.plugins.manifests import config as configurations
+from toft.plugins.manifests.manifest import Manifest
+from toft.plugins.supervision import launch
 from toft.secrets.redaction import Redactor
 from toft.secrets.store import SecretStore
 from toft_sdk import errors as plugin_errors

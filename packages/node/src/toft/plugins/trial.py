@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toft.plugins import environments, install, logs, orders, provisioning, wishes, worker
-from toft.plugins.connection import Connection
+from toft.plugins import install, logs
+from toft.plugins.environments import environments, provisioning, wishes
+from toft.plugins.supervision import orders, worker
+from toft.plugins.wire.connection import Connection
 
 if TYPE_CHECKING:
     from toft_sdk.conformance import Finding

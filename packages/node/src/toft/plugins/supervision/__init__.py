@@ -1,0 +1,1 @@
+"""Workers kept alive: starting, calling, cancelling, dying, replacing."""

@@ -1,0 +1,205 @@
+"""What is started for an instance: its manifest, its options and the place it runs in, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from toft.host import keeper
+from toft.kernel import errors, log
+from toft.plugins import instances
+from toft.plugins.manifests.manifest import Manifest
+from toft.plugins.supervision import launch
+from toft.secrets.store import DEFAULT_SCOPE, SecretStore
+from toft.store import durable
+
+_log = log.get_logger("plugins.orders")
+PrepareSdk = Callable[[str, str], Awaitable[str]]
+
+
+class Interpreter(Protocol):
+    """What is known of the interpreter a plugin runs in."""
+
+    @property
+    def path(self) -> Path:
+        """The environment's directory."""
+        ...
+
+    @property
+    def python(self) -> str:
+        """The executable."""
+        ...
+
+    @property
+    def cache_tag(self) -> str:
+        """Its tag in the names of compiled files; empty when not known."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignEnvironment:
+    """An environment that toft did not make: all that is known is its interpreter."""
+
+    path: Path
+    python: str
+    cache_tag: str = ""
+
+    @classmethod
+    def of(cls, python: str, version: str = "") -> ForeignEnvironment:
+        """Take the directory above `bin` as its prefix.
+
+        Args:
+            python: The executable.
+            version: Its version, when somebody wrote it down.
+
+        Raises:
+            NotFoundError: There is no such interpreter.
+        """
+        if not Path(python).is_file():
+            raise errors.NotFoundError(
+                f"the interpreter {python} is not there",
+                code="environment.no_interpreter",
+                blame="environment",
+                details={"python": python},
+                hint="toft plugin refresh NAME, or install the plugin again",
+            )
+        numbers = version.split(".")
+        tag = f"cpython-{numbers[0]}{numbers[1]}" if len(numbers) > 1 else ""
+        return cls(path=Path(python).parent.parent, python=python, cache_tag=tag)
+
+
+class Orders:
+    """Writes what workers are started with.
+
+    Args:
+        place: Where the node is.
+        prepare_sdk: Makes the SDK ready for an interpreter and returns the program to start.
+        secrets: Where secrets are, resolved at each start.
+        learn: Told every secret that is handed out, so that it can be taken out of what is shown.
+    """
+
+    def __init__(
+        self,
+        place: launch.Place,
+        prepare_sdk: PrepareSdk,
+        secrets: SecretStore,
+        *,
+        learn: Callable[[Sequence[tuple[str, str]]], object],
+    ) -> None:
+        self._place = place
+        self._prepare_sdk = prepare_sdk
+        self._secrets = secrets
+        self._learn = learn
+
+    @property
+    def place(self) -> launch.Place:
+        """Return where the node is."""
+        return self._place
+
+    async def for_instance(
+        self,
+        name: str,
+        manifest: Manifest,
+        interpreter: Interpreter,
+        options: instances.InstanceOptions,
+    ) -> launch.Launch:
+        """Write the order for a worker of an instance."""
+        boot = await self._prepare_sdk(interpreter.python, interpreter.cache_tag)
+        secrets = await asyncio.to_thread(self._secret_values, manifest)
+        self._learn(list(secrets.items()))
+        specs = manifest.code.worker_env
+        declared = launch.declared_values(specs, manifest.install.env_vars, options.env)
+        missing = launch.missing_variables(specs, {**declared, **secrets})
+        if missing:
+            _log.warning("required_variables_missing", instance=name, names=missing)
+        return await asyncio.to_thread(
+            self._write, name, manifest, interpreter, options, boot=boot, declared=declared, secrets=secrets
+        )
+
+    def _write(
+        self,
+        name: str,
+        manifest: Manifest,
+        interpreter: Interpreter,
+        options: instances.InstanceOptions,
+        *,
+        boot: str,
+        declared: Mapping[str, str],
+        secrets: Mapping[str, str],
+    ) -> launch.Launch:
+        place, plugin, python = self._place, manifest.name, interpreter.python
+        data = place.data_directory(plugin)
+        durable.make_directory(data, 0o700)
+        sandbox = launch.sandbox(
+            place, plugin, python, interpreter.path, writable=options.writable, network=options.network
+        )
+        own_place = launch.is_own_place(place)
+        return launch.Launch(
+            instance=name,
+            argv=(python, "-I", boot, "3"),
+            env=launch.environment_variables(place, plugin, python, declared),
+            cwd=str(place.cwd if own_place else data),
+            sandbox=sandbox,
+            limits=keeper.Limits(memory_bytes=options.memory_bytes, processes=options.processes),
+            module=manifest.code.module,
+            class_name=manifest.code.class_name,
+            secrets=secrets,
+            defaults=manifest.runtime.config_defaults if manifest.runtime.hosting == "toft" else None,
+        )
+
+    async def for_scratch(
+        self,
+        interpreter: Interpreter,
+        module: str,
+        class_name: str | None,
+        scratch: Path,
+        *,
+        network: bool,
+    ) -> launch.Launch:
+        """Write the order for a worker of no instance: it gets a directory that goes away."""
+        boot = await self._prepare_sdk(interpreter.python, interpreter.cache_tag)
+        shown = launch.sandbox(self._place, "none", interpreter.python, interpreter.path, network=network)
+        variables = launch.environment_variables(self._place, "none", interpreter.python, {})
+        own = {"HOME": str(scratch), "TOFT_DATA_DIR": str(scratch), "TMPDIR": str(scratch)}
+        return launch.Launch(
+            instance=f"{module} on trial",
+            argv=(interpreter.python, "-I", boot, "3"),
+            env={**variables, **own},
+            cwd=str(scratch),
+            sandbox=dataclasses.replace(shown, writable=(str(scratch),)),
+            limits=keeper.Limits(),
+            module=module,
+            class_name=class_name,
+        )
+
+    def _secret_values(self, manifest: Manifest) -> dict[str, str]:
+        scope = manifest.runtime.secrets_scope or DEFAULT_SCOPE
+        found: dict[str, str] = {}
+        for spec in manifest.code.worker_env:
+            if spec.get("secret"):
+                key = str(spec["name"])
+                value = self._secrets.find(manifest.name, key, scope=scope)
+                if value is not None:
+                    found[key] = value
+        return found
+
+    def status(self, manifest: Manifest, options: instances.InstanceOptions) -> list[dict[str, Any]]:
+        """Say for each declared variable whether it has a value; never which."""
+        specs = manifest.code.worker_env
+        declared = launch.declared_values(specs, manifest.install.env_vars, options.env)
+        have = {**declared, **self._secret_values(manifest)}
+        return [
+            {
+                "name": spec["name"],
+                "secret": bool(spec.get("secret")),
+                "required": bool(spec.get("required", True)),
+                "satisfied": spec["name"] in have,
+                "label": spec.get("label", ""),
+                "description": spec.get("description", ""),
+            }
+            for spec in specs
+        ]

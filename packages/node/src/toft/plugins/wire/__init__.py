@@ -1,0 +1,1 @@
+"""The host's end of the socket to a worker: frames, calls, streams, bulk segments."""
