@@ -183,6 +183,7 @@ def reach_kernel(facts):
     if os.uname().machine == "x86_64":
         yield "look at the user's keyring", lambda: call(libc.syscall, 250, 6, -4, None, 0)
     yield "reach an abstract socket", lambda: connect(b"\0" + facts["abstract"].encode())
+    yield "reach the agent that holds the user's keys", lambda: connect(facts["agent"].encode())
     yield "reach a system service", lambda: connect(facts["service"].encode())
 
 

@@ -7,6 +7,7 @@ MODE `none` runs the probe as an ordinary child: its attempts do work where noth
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ DEVICES = (
 )
 # Where system services listen; an ordinary user finds the one that is on most machines.
 SERVICE = f"/run/toft-test-{os.getpid()}" if os.access("/run", os.W_OK) else "/run/dbus/system_bus_socket"
+AGENT = f"/tmp/ssh-toft-{os.getpid()}"
 # Gives an ordinary child its descriptors under the numbers that a worker has them.
 AS_CHILD = """
 import os, sys
@@ -74,6 +76,7 @@ def facts(home: Path, mode: str, groups: list[str], keeper: int, neighbour: int)
         "group": "/sys/fs/cgroup/memory/toft-escape",
         "abstract": f"toft-test-{os.getpid()}",
         "service": SERVICE,
+        "agent": f"{AGENT}/agent",
     }
 
 
@@ -90,10 +93,14 @@ async def run_probe(mode: str, home: Path, groups: list[str]) -> dict[str, Any]:
         theirs,
         socket.socket(unix) as abstract,
         socket.socket(unix) as service,
+        socket.socket(unix) as agent,
         os.fdopen(told, "rb") as results,
     ):
         abstract.bind(f"\0toft-test-{os.getpid()}")
         abstract.listen()
+        os.mkdir(AGENT, 0o700)
+        agent.bind(f"{AGENT}/agent")
+        agent.listen()
         if os.access("/run", os.W_OK):
             service.bind(SERVICE)
             service.listen()
@@ -117,6 +124,7 @@ async def run_probe(mode: str, home: Path, groups: list[str]) -> dict[str, Any]:
         for fd in (given, give, tell):
             os.close(fd)
         said = json.loads(results.read())
+    shutil.rmtree(AGENT)
     if os.access("/run", os.W_OK):
         os.unlink(SERVICE)
     neighbour_lives = neighbour.exit is None

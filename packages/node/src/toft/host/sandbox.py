@@ -7,6 +7,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -47,6 +48,8 @@ _ALWAYS_HIDDEN = (
     "/sys/kernel/security",
     "/sys/firmware",
 )
+# Directories in /tmp with sockets that act for the user: agents that hold keys, the screen, the desktop.
+_AGENTS = ("ssh-", ".X11-unix", ".ICE-unix", "dbus-")
 # Name resolution reads these, and drivers look up their libraries here.
 _SHOWN_AGAIN = (
     "/run/systemd/resolve/resolv.conf",
@@ -116,7 +119,7 @@ def enter(plan: Plan) -> None:
     places += [_Place(path, "the read-only directory", writable=False) for path in plan["read_only"]]
     places += [_Place(path, "the system path", writable=False) for path in _existing(_SHOWN_AGAIN)]
     masks = [_Mask(path) for path in plan["hidden"]]
-    masks += [_Mask(path) for path in _existing(_ALWAYS_HIDDEN) if not os.path.islink(path)]
+    masks += [_Mask(path) for path in _existing((*_ALWAYS_HIDDEN, *_agents())) if not os.path.islink(path)]
     devices = [_Place(path, "the device", writable=True) for path in device_paths()]
 
     namespaces.protect_mounts("/", _READ_ONLY)
@@ -141,6 +144,12 @@ def mount_proc() -> None:
     Read-only, because user id 0 may write kernel settings below /proc/sys without any capability.
     """
     namespaces.mount("proc", "/proc", _SAFE | namespaces.MOUNT_NO_EXEC | namespaces.MOUNT_READ_ONLY)
+
+
+def _agents() -> list[str]:
+    with contextlib.suppress(OSError):
+        return [f"/tmp/{name}" for name in os.listdir("/tmp") if name.startswith(_AGENTS)]
+    return []
 
 
 def _existing(paths: Iterable[str]) -> list[str]:
