@@ -278,3 +278,22 @@ def test_an_environment_of_another_schema_is_refused(toft_home: Path, wheelhouse
     for name in ("../../etc", "x", "0" * 31):
         with pytest.raises(errors.NotFoundError):
             store.get(name)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema": 1}', '{"schema": 2}'])
+async def test_a_damaged_record_hides_no_other_environment_and_is_not_removed(
+    store: environments.Environments, text: str
+) -> None:
+    whole = await store.build(Request(requirements=("greetlib",)))
+    damaged = store.root / ("0" * 32)
+    damaged.mkdir()
+    (damaged / environments.RECORD).write_text(text)
+    by_hand = store.root / "notes"
+    by_hand.mkdir()
+    assert store.list() == [whole]
+    with pytest.raises(errors.IntegrityError):
+        store.get(damaged.name)
+    store.sweep()
+    assert store.gc({whole.hash}) == ()
+    assert damaged.exists()
+    assert by_hand.exists()

@@ -140,7 +140,15 @@ class Environments:
             names = sorted(os.listdir(self.root))
         except FileNotFoundError:
             return []
-        return [found for found in map(self.find, names) if found is not None]
+        return [found for found in map(self._find_readable, names) if found is not None]
+
+    def _find_readable(self, digest: str) -> Environment | None:
+        try:
+            return self.find(digest)
+        except errors.IntegrityError as error:
+            # One damaged record must not hide the others; `get` says what is wrong with it.
+            _LOG.warning("environment_unreadable", path=str(self.root / digest), reason=error.message)
+            return None
 
     @contextlib.contextmanager
     def hold(self, digest: str) -> Iterator[Environment]:
@@ -261,7 +269,10 @@ class Environments:
             return
         for name in names:
             path = self.root / name
-            is_rest = name.startswith((".work-", ".tmp-")) or not (path / RECORD).exists()
+            # Only what a build can have made: a directory somebody put here by hand is not ours to remove.
+            is_rest = name.startswith((".work-", ".tmp-")) or (
+                _HASH.fullmatch(name) is not None and not (path / RECORD).exists()
+            )
             if is_rest and path.is_dir() and not path.is_symlink() and self._take_away(path, unfinished=True):
                 _LOG.info("environment_rest_swept", path=str(path))
 
@@ -413,13 +424,21 @@ def _empty(path: Path) -> None:
 
 
 def _from_record(path: Path, record: Mapping[str, Any], *, is_new: bool = False) -> Environment:
-    if record.get("schema") != SCHEMA:
+    schema = record.get("schema") if isinstance(record, Mapping) else None
+    if schema != SCHEMA:
         raise errors.IntegrityError(
-            f"{path / RECORD} has schema {record.get('schema')!r}; this toft reads {SCHEMA}",
+            f"{path / RECORD} has schema {schema!r}; this toft reads {SCHEMA}",
             code="environment.unreadable",
             hint="toft plugin refresh builds the environment again",
         )
     names = ("python", "python_version", "cache_tag", "kind", "lock", "size_bytes", "created_at", "origin")
+    missing = [name for name in (*names, "packages") if name not in record]
+    if missing:
+        raise errors.IntegrityError(
+            f"{path / RECORD} lacks {', '.join(missing)}",
+            code="environment.unreadable",
+            hint="toft plugin refresh builds the environment again",
+        )
     return Environment(
         hash=path.name,
         path=path,
