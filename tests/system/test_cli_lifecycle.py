@@ -281,3 +281,39 @@ def test_a_list_adds_what_it_can_and_names_the_rest(toft: CommandLine, tmp_path:
     assert error["code"] == "plugin.partly_added"
     assert list(error["details"]["failed"]) == ["broken"]
     assert [each["name"] for each in toft("plugin", "list", "--json").value] == ["counter"]
+
+
+NEEDY = '''
+    """Needs."""
+    import os
+
+    from toft_sdk import EnvVar, Plugin
+
+
+    class Needy(Plugin):
+        """Need a key and an address."""
+
+        name = "needy"
+        environment = (EnvVar("KEY", secret=True), EnvVar("ADDRESS"), EnvVar("LEVEL", default="1"))
+
+        def execute(self) -> list:
+            """Return what it was given."""
+            return [len(os.environ["KEY"]), os.environ["ADDRESS"], os.environ["LEVEL"]]
+'''
+
+
+def test_a_plugin_starts_once_it_has_its_variables(toft: CommandLine, tmp_path: Path) -> None:
+    write_project(tmp_path / "needy", "needy", {"needy.py": NEEDY})
+    assert toft("plugin", "add", "./needy", "--json").value[0]["state"] == "incomplete"
+    error = toft("run", "needy", "--json").error
+    assert error["code"] == "plugin.variables_missing"
+    assert error["details"]["missing"] == ["KEY", "ADDRESS"]
+    assert error["hint"] == "toft secret set needy KEY"
+    assert "asks for KEY" in toft("secret", "set", "needy", "KYE", "--from-stdin", stdin="hunter22").err
+    assert "warning" not in toft("secret", "set", "needy", "KEY", "--from-stdin", stdin="hunter22").err
+    assert "toft plugin options needy --env ADDRESS=VALUE" in toft("plugin", "check", "needy").out
+    assert toft("run", "needy", "--json").error["hint"] == "toft plugin options needy --env ADDRESS=VALUE"
+    toft("plugin", "options", "needy", "--env", "ADDRESS=here")
+    assert toft("run", "needy", "--json").value["result"] == [8, "here", "1"]
+    assert toft("plugin", "check", "needy").status == 0
+    assert toft("plugin", "list", "--json").value[0]["state"] == "ready"

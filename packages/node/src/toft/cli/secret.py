@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from toft.cli import session as sessions
-from toft.cli.session import JsonOption, PluginArgument, argument, option
-from toft.kernel.errors import UsageError
+from toft.cli.session import JsonOption, PluginArgument, Session, argument, option
+from toft.kernel.errors import NodeError, UsageError
 from toft.secrets.redaction import SHORTEST_IN_TEXT
 from toft.secrets.store import DEFAULT_SCOPE, LONGEST_VALUE_BYTES
 
@@ -59,6 +59,7 @@ def set_secret(
         session.terminal.warn(
             f"{key} is so short that it can be hidden in logs only where its name stands beside it"
         )
+    _remark(session, plugin, key)
     if as_json:
         session.terminal.json({"plugin": plugin, "key": key, "scope": scope})
     else:
@@ -100,6 +101,23 @@ def remove_secret(
         session.terminal.json({"plugin": plugin, "key": key, "scope": scope})
     else:
         session.terminal.note(f"removed {key} of {plugin}")
+
+
+def _remark(session: Session, plugin: str, key: str) -> None:
+    """Say so when nobody will ask for what was stored: a slip of the keyboard would show only much later."""
+    from toft.plugins.registry import Registry  # noqa: PLC0415 - manifests, which `toft --help` does not pay
+
+    try:
+        found = Registry(session.settings().home).find_name(plugin)
+    except NodeError:
+        return
+    if found is None:
+        session.terminal.warn(f"no plugin called {plugin} is installed; the secret is kept for when it is")
+        return
+    declared = [str(each["name"]) for each in found.manifest.code.worker_env if each.get("secret")]
+    if key not in declared:
+        names = ", ".join(declared) or "none"
+        session.terminal.warn(f"{plugin} asks for no secret {key}; it asks for {names}")
 
 
 def _read_file(path: Path) -> str:

@@ -114,7 +114,10 @@ class Orders:
         specs = manifest.code.worker_env
         declared = launch.declared_values(specs, manifest.install.env_vars, options.env)
         missing = launch.missing_variables(specs, {**declared, **secrets})
+        if missing and manifest.runtime.hosting == "toft":
+            raise _incomplete(manifest, missing)
         if missing:
+            # The reference system starts its plugins without them, and some get along.
             _log.warning("required_variables_missing", instance=name, names=missing)
         return await asyncio.to_thread(
             self._write, name, manifest, interpreter, options, boot=boot, declared=declared, secrets=secrets
@@ -203,3 +206,18 @@ class Orders:
             }
             for spec in specs
         ]
+
+
+def _incomplete(manifest: Manifest, missing: Sequence[str]) -> errors.RefusedError:
+    """Say which variables have no value, and how the first of them gets one."""
+    first = missing[0]
+    if any(spec["name"] == first and spec.get("secret") for spec in manifest.code.worker_env):
+        command = f"secret set {manifest.name} {first}"
+    else:
+        command = f"plugin options {manifest.name} --env {first}=VALUE"
+    return errors.RefusedError(
+        f"{manifest.name} is not started; without a value: {', '.join(missing)}",
+        code="plugin.variables_missing",
+        details={"plugin": manifest.name, "missing": list(missing)},
+        hint=f"toft {command}",
+    )
