@@ -37,21 +37,11 @@ def asked(target: Target) -> str:
 
 
 def render(console: Console, result: Mapping[str, Any]) -> None:
-    """Print the result as a table, then what could not be measured."""
+    """Print the result as a table, one of the others beside toft, and what could not be measured."""
     peers: Mapping[str, Mapping[str, Any]] = result["peers"]
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    table.add_column("", no_wrap=True)
-    for heading in ("bare loop", "toft", "ratio", "target", "", *peers):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for key, target in TARGETS.items():
-        ours, bare = result["toft"].get(key), result["yardstick"].get(key)
-        met = None if ours is None else target.met(ours, bare)
-        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[met]
-        others = (shown(figures.get(key)) for figures in peers.values())
-        compared = "" if ours is None else ratio(ours, bare)
-        label = f"{target.label}, {target.unit}"
-        table.add_row(label, shown(bare), shown(ours), compared, asked(target), verdict, *others)
-    console.print(table)
+    console.print(_against_the_yardstick(result["toft"], result["yardstick"]))
+    if peers:
+        console.print(_beside_the_others({"toft": result["toft"], **peers}))
     machine = result["machine"]
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
@@ -62,3 +52,32 @@ def render(console: Console, result: Mapping[str, Any]) -> None:
             console.print(
                 f"[yellow]not measured[/] {escape(failure if name in failure else f'{name}: {failure}')}"
             )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _against_the_yardstick(ours: Mapping[str, Any], yardstick: Mapping[str, Any]) -> Table:
+    table = _table("bare loop", "toft", "ratio", "target", "")
+    for key, target in TARGETS.items():
+        figure, bare = ours.get(key), yardstick.get(key)
+        met = None if figure is None else target.met(figure, bare)
+        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[met]
+        compared = "" if figure is None else ratio(figure, bare)
+        label = f"{target.label}, {target.unit}"
+        table.add_row(label, shown(bare), shown(figure), compared, asked(target), verdict)
+    return table
+
+
+def _beside_the_others(everybody: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _table(*everybody)
+    for key, target in TARGETS.items():
+        figures = [shown(each.get(key)) for each in everybody.values()]
+        if any(figures[1:]):
+            table.add_row(f"{target.label}, {target.unit}", *figures)
+    return table

@@ -4,6 +4,7 @@ import os
 import pathlib
 import statistics
 import sys
+import tempfile
 import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
@@ -39,10 +40,11 @@ class Echo:
 
 
 class Peer:
-    def __init__(self):
+    def __init__(self, folder):
         ray.init(
             num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=1_500_000_000,
             _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
         )  # fmt: skip
         self.actor_class = ray.remote(num_cpus=0)(Echo)
         self.actor = self.actor_class.remote(lines.BIG_BYTES // 4)
@@ -99,4 +101,6 @@ class Peer:
 
 
 if __name__ == "__main__":
-    lines.serve(Peer())
+    with tempfile.TemporaryDirectory(prefix="toft-bench-", ignore_cleanup_errors=True) as name:
+        lines.serve(Peer(name))
+        ray.shutdown()
