@@ -105,7 +105,7 @@ def remove_secret(
 
 def _remark(session: Session, plugin: str, key: str) -> None:
     """Say so when nobody will ask for what was stored: a slip of the keyboard would show only much later."""
-    from toft.plugins.registry import Registry  # noqa: PLC0415 - manifests, which `toft --help` does not pay
+    from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - manifests, which `toft --help` does not pay
 
     try:
         found = Registry(session.settings().home).find_name(plugin)
