@@ -17,7 +17,8 @@ from toft.plugins import catalog, install, installed, instances, loading, logs, 
 from toft.plugins.environments import environments, provisioners
 from toft.plugins.environments.sdk import SdkCopy
 from toft.plugins.manifests import registry
-from toft.plugins.supervision import launch, orders, worker
+from toft.plugins.supervision import crew as crews
+from toft.plugins.supervision import launch, orders
 from toft.plugins.wire import segments
 from toft.secrets.file_store import FileSecretStore
 from toft.secrets.redaction import Redactor
@@ -72,7 +73,7 @@ async def _open(
     stack.push_async_callback(writer.close)
     machine = _Machine()
     stack.callback(machine.close)
-    crew = worker.Crew(kept, segments.SegmentPool(), gpus=machine.read_gpus)
+    crew = crews.Crew(kept, segments.SegmentPool(), gpus=machine.read_gpus)
     place = launch.Place(
         home=home,
         sdk=await asyncio.to_thread(lambda: sdk.directory),

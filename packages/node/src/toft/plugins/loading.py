@@ -19,6 +19,7 @@ from toft.plugins.environments import environments
 from toft.plugins.manifests import arguments, config
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.manifests.registry import Registry
+from toft.plugins.supervision import crew as crews
 from toft.plugins.supervision import nursery, orders, restart, supervisor, worker
 from toft.plugins.supervision.redacted import ErrorRedactor
 from toft.plugins.wire.frames import LogLine
@@ -73,7 +74,7 @@ class Loader:
         records: instances.Instances,
         *,
         orders: orders.Orders,
-        crew: worker.Crew,
+        crew: crews.Crew,
         writer: logs.LogWriter,
         redactor: Redactor,
     ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toft.plugins import install, logs
 from toft.plugins.environments import environments, provisioning, wishes
+from toft.plugins.supervision import crew as crews
 from toft.plugins.supervision import orders, worker
 from toft.plugins.wire.connection import Connection
 
@@ -31,7 +32,7 @@ class Scratch:
     """
 
     written: orders.Orders
-    crew: worker.Crew
+    crew: crews.Crew
     writer: logs.LogWriter
     directory: Path
     stall_s: float

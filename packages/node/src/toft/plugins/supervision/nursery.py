@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from toft.plugins.supervision import crew as crews
 from toft.plugins.supervision import launch, worker
 from toft.plugins.supervision.zygote import Zygote
 from toft.plugins.wire.frames import LogLine
@@ -22,7 +23,7 @@ class Nursery:
         stall_s: Seconds without a sign of progress that end a load.
     """
 
-    def __init__(self, crew: worker.Crew, output: worker.Output, *, stall_s: float) -> None:
+    def __init__(self, crew: crews.Crew, output: worker.Output, *, stall_s: float) -> None:
         self._crew = crew
         self._output = output
         self._stall_s = stall_s

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from toft.host import keeper, usage
@@ -20,15 +19,12 @@ from toft.kernel import errors, log
 from toft.plugins import errors as faults
 from toft.plugins.errors import WireError
 from toft.plugins.supervision import calls, chunks, deaths, launch, stall
-from toft.plugins.supervision.zygote import Zygote
 from toft.plugins.wire.connection import Connection
-from toft.plugins.wire.frames import Beat, LogLine, Welcome
-from toft.plugins.wire.segments import SegmentPool
+from toft.plugins.wire.frames import Beat, LogLine
 from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.worker")
 T = TypeVar("T")
-_GREETING_S = 30.0
 _LAST_WORDS_S = 0.5
 _LINGER_S = 1.0
 _PING_S = 1.0
@@ -47,103 +43,6 @@ class Output(Protocol):
     def recent(self, count: int = 20) -> list[str]:
         """Return the last lines."""
         ...
-
-
-class Crew:
-    """Starts the workers of one node.
-
-    Args:
-        keeper: Spawns and reaps.
-        segments: Where bulk values travel.
-        gpus: Returns who uses the GPUs; called in a thread.
-        clock: Stamps lines.
-    """
-
-    def __init__(
-        self,
-        keeper: keeper.Keeper,
-        segments: SegmentPool,
-        *,
-        gpus: Callable[[], GpuReading] | None = None,
-        clock: clocks.Clock = clocks.SYSTEM,
-    ) -> None:
-        self._keeper = keeper
-        self._segments = segments
-        self._gpus = gpus
-        self._clock = clock
-
-    async def start(
-        self,
-        order: launch.Launch,
-        output: Output,
-        *,
-        stall_s: float,
-        numbers: Iterator[int] | None = None,
-        on_line: Callable[[LogLine], None] | None = None,
-        parent: Zygote | None = None,
-        is_zygote: bool = False,
-    ) -> Worker:
-        """Start a worker and import the plugin in it.
-
-        Args:
-            order: What to start.
-            output: Takes its lines.
-            stall_s: Seconds without a sign of progress that end it.
-            numbers: Where its requests get their numbers.
-            on_line: Told every line too.
-            parent: Fork it from this one.
-            is_zygote: Others will be forked from it.
-
-        Raises:
-            NodeError: It could not be started.
-            PluginError: The plugin could not be imported; its trace is in the error.
-            WorkerLostError: It died or stalled. Nothing is left of it in any of these cases.
-        """
-        worker = Worker(order, output, stall_s=stall_s, gpus=self._gpus, clock=self._clock)
-        if on_line is not None:
-            worker.on_line = on_line
-        ours, theirs = socket.socketpair()
-        connection = Connection(
-            ours,
-            segments=self._segments,
-            on_log=worker.take_line,
-            on_lost=worker.on_connection_lost,
-            clock=self._clock,
-            numbers=numbers,
-            keeps_calls=True,
-        )
-        stdout, stderr = connection.output_fds
-        with theirs:
-            spec = keeper.SpawnSpec(
-                argv=order.argv,
-                env=order.env,
-                cwd=order.cwd,
-                fds=(theirs.fileno(),),
-                stdout=stdout,
-                stderr=stderr,
-                sandbox=order.sandbox,
-                limits=order.limits,
-            )
-            try:
-                process = await (parent.fork(theirs) if parent is not None else self._keeper.spawn(spec))
-            except BaseException:
-                connection.close()
-                raise
-        worker.attach(process, connection)
-        try:
-            welcome = Welcome(
-                module=order.module,
-                class_name=order.class_name,
-                env=order.secrets,
-                paths=order.paths,
-                is_zygote=is_zygote,
-            )
-            await connection.open(welcome, timeout_s=_GREETING_S)
-            worker.facts = await worker.slow("load", {"describe": False})
-        except BaseException as error:
-            await asyncio.shield(worker.explain_and_end(error))
-            raise
-        return worker
 
 
 class Worker:
