@@ -239,6 +239,56 @@ async def test_no_frame_of_a_peer_raises_anything_else(frames: list[tuple[str, i
     assert surprises == []
 
 
+HUGE = 10**400
+LIES: list[list[Any]] = [
+    ["progress", 1, HUGE, "x"],
+    ["progress", 1, [], {}],
+    ["usage", 1, {"tokens": HUGE}],
+    ["usage", 1, [[1]]],
+    ["error", 1, {"kind": "TransientError", "retry_after_s": HUGE}],
+    ["error", 1, {"details": {"$": 1}, "kind": ["x"]}],
+    ["result", HUGE, 1],
+    ["result", -1, 1],
+    ["result", 1, {"$": "array", "b": HUGE}, [1]],
+    ["result", 1, {"$": "int", "v": "9" * 5000}, []],
+    ["result", 1, {"$": ["x"]}, []],
+    ["result", 1, {"$": "tuple", "v": 5}, [[1, 2]]],
+    ["chunk", 1, 1],
+    ["log", 1, [["stdout", "x", "info", 5]]],
+    ["log", HUGE, [[{}, "x"], ["stdout", "y", True]]],
+    ["log", 1, 5],
+    ["pong", 1, {"op": "x", "quiet_s": HUGE, "calls": [1], "waiting": HUGE}],
+    ["pong", [1], {"op": "x", "quiet_s": 1, "calls": [], "waiting": 1, "stacks": [[1]]}],
+    ["want", 1, HUGE],
+    ["want", 1, -1],
+    ["release", 0, [1]],
+    ["release", 0, [[]]],
+    ["release", 0, 7],
+    ["hello", 0, {"protocol": 1}],
+    ["protocol_error", 0],
+    [{}, 0],
+    ["grant"],
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=[str(lie)[:40] for lie in LIES])
+async def test_a_lie_ends_the_connection_or_means_nothing(lie: list[Any]) -> None:
+    """Numbers that overflow, segments it does not hold, answers nobody asked for, in the middle of a call."""
+    loop = asyncio.get_running_loop()
+    surprises: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: surprises.append(context))
+    async with peers() as peer:
+        await peer.open()
+        call, _ = await peer.begin()
+        await peer.send(lie)
+        await peer.send(["result", 1, "after"])
+        await asyncio.wait([call], timeout=5)
+        assert call.done()
+        call.exception()
+    loop.set_exception_handler(None)
+    assert surprises == []
+
+
 async def test_a_stream_beyond_its_credit_is_refused() -> None:
     async with peers() as peer:
         await peer.open()

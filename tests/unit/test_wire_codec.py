@@ -302,3 +302,9 @@ def test_a_dataclass_is_restored_without_running_its_code() -> None:
     assert back == Point(1, 2)
     fields = {"$": "dataclass", "c": f"{__name__}:Point", "v": [["x", 1]]}
     assert type(wire.decode(fields)) is wire.Record  # not all fields: not that class
+
+
+def test_a_number_nobody_can_write_down_is_refused_on_the_way_in() -> None:
+    assert codec.encode(1 << 13_999)[0] == {"$": "int", "v": str(1 << 13_999)}
+    with pytest.raises(codec.EncodeError, match="bits"):
+        codec.encode([1 << 20_000])

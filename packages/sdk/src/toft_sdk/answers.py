@@ -33,11 +33,20 @@ def described(call: WorkerCall, error: BaseException) -> dict[str, Any]:
 
 def failure(error: BaseException, typed: PluginError | None = None) -> dict[str, Any]:
     """Return an error as it travels; `typed` says what it counts as."""
-    if typed is None:
-        typed = classify(error)
+    try:
+        return _told(error, classify(error) if typed is None else typed)
+    except BaseException:  # noqa: BLE001 - the worker loop: what a plugin raises may raise when it is read
+        # The plain representation is the only one that a plugin cannot replace.
+        name = object.__repr__(error).lstrip("<").partition(" object at ")[0]
+        unsayable = FatalError(f"{name}, which cannot be put into words", code="plugin.exception")
+        return unsayable.to_dict()
+
+
+def _told(error: BaseException, typed: PluginError) -> dict[str, Any]:
     fields = typed.to_dict()
-    fields["trace"] = (typed.trace or trace_text(error))[-_MAX_TRACE:]
     fields["details"] = jsonable(fields["details"])
+    fields = jsonable(fields)
+    fields["trace"] = str(typed.trace or trace_text(error))[-_MAX_TRACE:]
     fields["message"] = str(fields["message"])[:_MAX_TRACE]
     return fields
 

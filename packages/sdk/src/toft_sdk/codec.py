@@ -18,6 +18,8 @@ TAG = "$"
 MARK = '"$"'
 MAX_DEPTH = 100
 MAX_INT = (1 << 53) - 1  # beyond it JavaScript rounds
+MAX_INT_BITS = 14_000  # Python itself refuses to write more than 4300 digits, and to read them
+_PATH_ENDS = 100
 _MAX_FLOAT = 1.7976931348623157e308
 BIG_TEXT = 64 << 10
 _CONSTANTS = frozenset((bool, type(None)))
@@ -150,7 +152,17 @@ def encode(value: Any) -> tuple[Any, list[Any]]:
     try:
         return coder.encode(value, 0), coder.buffers
     except Refused as refused:
-        raise EncodeError(str(refused), "$" + "".join(reversed(refused.parts))) from None
+        raise EncodeError(str(refused), _shortened("$" + "".join(reversed(refused.parts)))) from None
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= 2 * _PATH_ENDS else f"{path[:_PATH_ENDS]}...{path[-_PATH_ENDS:]}"
+
+
+def _big_int(value: int) -> dict[str, Any]:
+    if value.bit_length() > MAX_INT_BITS:
+        raise Refused(f"is a number of {value.bit_length()} bits, more than {MAX_INT_BITS}; use bytes")
+    return {TAG: "int", "v": str(value)}
 
 
 class Encoder:
@@ -175,7 +187,7 @@ class Encoder:
         if kind is bool or value is None:
             return value
         if kind is int:
-            return value if -MAX_INT <= value <= MAX_INT else {TAG: "int", "v": str(value)}
+            return value if -MAX_INT <= value <= MAX_INT else _big_int(value)
         if kind is float:
             return value if -_MAX_FLOAT <= value <= _MAX_FLOAT else {TAG: "float", "v": repr(value)}
         if kind is dict:

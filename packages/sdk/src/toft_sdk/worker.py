@@ -25,7 +25,7 @@ from toft_sdk.wire import INLINE_BYTES, PROTOCOL, EncodeError, ProtocolError, de
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, NoReturn
 
     from toft_sdk.segments import Segments
 
@@ -111,7 +111,7 @@ class Worker:
                 if frame is None:
                     return
                 self._on_frame(*frame)
-        except (ProtocolError, ValueError, TypeError, IndexError) as error:
+        except (ProtocolError, ValueError, TypeError, LookupError, ArithmeticError) as error:
             self.link.send(["protocol_error", 0, str(error)[:1000]])
             leave(3)
 
@@ -180,15 +180,18 @@ class Worker:
         call.seen = monotonic()
         self._sentinel.running[call.number] = call
         try:
-            with context.enter(call):
-                value = self._answer(call)
-        except BaseException as error:  # noqa: BLE001 - the worker loop: whatever a plugin raises is an answer
-            self._finish(call, error, None)
-        else:
-            self._finish(call, None, value)
-        value = None
-        if self._segments is not None:
-            self._segments.give_back()
+            try:
+                with context.enter(call):
+                    value = self._answer(call)
+            except BaseException as error:  # noqa: BLE001 - the worker loop: whatever a plugin raises is an answer
+                self._finish(call, error, None)
+            else:
+                self._finish(call, None, value)
+            value = None
+            if self._segments is not None:
+                self._segments.give_back()
+        except BaseException:  # noqa: BLE001 - the worker loop: a call that cannot be answered must not wait for ever
+            give_up()
 
     def _answer(self, call: WorkerCall) -> Any:
         if call.reason is not None:
@@ -320,6 +323,16 @@ def leave(code: int) -> None:
         except (OSError, ValueError, AttributeError):
             pass
     os._exit(code)
+
+
+def give_up(exit_now: Callable[[int], NoReturn] = os._exit) -> NoReturn:
+    """End a process that its plugin has broken so far that it cannot answer, and say what broke."""
+    try:
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 - the worker loop: broken this far, even that may fail
+        exit_now(70)
+    exit_now(70)
 
 
 def main(fd: int) -> None:

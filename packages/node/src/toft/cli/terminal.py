@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -50,6 +51,9 @@ class Terminal:
         self, out: TextIO | None = None, err: TextIO | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
         self.out = out or sys.stdout
+        if isinstance(self.out, io.TextIOWrapper):
+            # Half a character, or one that the locale does not have, is spelled out.
+            self.out.reconfigure(errors="backslashreplace")
         self.err = err or sys.stderr
         self.warnings: list[str] = []
         self.keeps_warnings = False

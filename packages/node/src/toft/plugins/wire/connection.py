@@ -27,6 +27,8 @@ from toft_sdk import wire
 from toft_sdk.errors import CancelledError
 
 WINDOW = 256
+# What reading a frame raises when it is not what it should be; an overflow is a number of 400 digits.
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class Connection:
@@ -388,7 +390,7 @@ class Connection:
                 found(header, tail, tagged)
             else:
                 self._on_first_frame(header)
-        except (ValueError, TypeError, IndexError) as error:
+        except _MALFORMED as error:
             raise wire.ProtocolError(
                 f"a frame of kind {ascii(header[0])[:40]} is malformed: {error}"
             ) from error
