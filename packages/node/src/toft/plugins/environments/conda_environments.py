@@ -177,10 +177,11 @@ class CondaProvisioner:
         keep_fds: Sequence[int],
     ) -> None:
         # The environment is read-only to workers, so what is not compiled now is compiled at every start.
+        # In one process: several need a socket below TMPDIR, whose path may be too long for one.
         short = ".".join(interpreter.version.split(".")[:2])
         library = root / "lib" / f"python{short}"
         await self._run(
-            (python, "-I", "-m", "compileall", "-q", "-j", "0", str(library)),
+            (python, "-I", "-m", "compileall", "-q", str(library)),
             env={**scrubbed(self._environ), "TMPDIR": str(work)},
             cwd=work,
             timeout_s=_COMPILE_S,
