@@ -110,7 +110,11 @@ def test_a_closed_node_says_so(toft_home: Path) -> None:
 
 def test_secrets_reach_the_plugin_and_nothing_that_is_shown(toft_home: Path) -> None:
     nodes.register(
-        toft_home, worker_env=[{"name": "API_KEY", "secret": True}, {"name": "MODE", "default": "fast"}]
+        toft_home,
+        worker_env=[
+            {"name": "API_KEY", "secret": True, "required": False},
+            {"name": "MODE", "default": "fast"},
+        ],
     )
     with toft.connect(toft_home) as node:
         plugin = node.load("misbehaving")
