@@ -3,6 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
+# uv brings its own authorities; where the machine has some, such as a company's proxy, those are trusted.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
 STAMP := $(VENV)/.stamp
 INPUTS := tools/setup.sh requirements/uv.txt requirements/dev.txt packages/node/pyproject.toml packages/sdk/pyproject.toml
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \

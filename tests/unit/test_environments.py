@@ -11,7 +11,7 @@ from toft.plugins.environments.interpreters import Wanted
 from toft.plugins.environments.projects import Distribution
 from toft.plugins.environments.provisioning import Resolution
 from toft.plugins.environments.sources import Source
-from toft.plugins.environments.tool_environment import scrubbed
+from toft.plugins.environments.tool_environment import scrubbed, trusted
 from toft.plugins.environments.wishes import Wish
 
 
@@ -240,3 +240,10 @@ def test_without_a_plugin_it_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(environment_errors.SourceError, match="no plugin class in m") as caught:
         plugin_classes.find(distribution(tmp_path, m="class A: ...\n"))
     assert "toft_sdk.Plugin" in caught.value.hint
+
+
+def test_uv_trusts_whom_the_machine_trusts(tmp_path: Path) -> None:
+    bundle = tmp_path / "authorities"
+    assert trusted([bundle]) == {}
+    bundle.touch()
+    assert trusted([bundle]) == {"UV_SYSTEM_CERTS": "true"}

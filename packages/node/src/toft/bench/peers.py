@@ -14,6 +14,7 @@ import uv
 from toft.host import commands
 from toft.kernel import errors
 from toft.plugins.environments import interpreters
+from toft.plugins.environments.tool_environment import trusted
 
 # Name to the Pythons it runs on, and what to install.
 PEERS = {
@@ -53,7 +54,7 @@ async def _make(folder: Path, base: str, requirements: tuple[str, ...]) -> None:
     await asyncio.to_thread(os.makedirs, folder.parent, exist_ok=True)
     python = str(folder / "bin" / "python")
     program = uv.find_uv_bin()
-    environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    environ = {**trusted(), **os.environ, "UV_PYTHON_DOWNLOADS": "never"}
     for command in (
         (program, "venv", "--quiet", "--no-project", "--python", base, str(folder)),
         (program, "pip", "install", "--quiet", "--link-mode", "copy", "--python", python, *requirements),

@@ -11,6 +11,7 @@ import uv
 
 from toft.demo.cast import Part
 from toft.host import commands
+from toft.plugins.environments.tool_environment import trusted
 
 _LIMIT_S = 60
 
@@ -27,7 +28,7 @@ async def refusal(parts: tuple[Part, ...], python: str) -> str:
         folder = Path(name)
         (folder / "all.in").write_text("\n".join(wanted) + "\n")
         command = [uv.find_uv_bin(), "pip", "compile", "--quiet", "--no-config", "--python", python, "all.in"]
-        environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
+        environ = {**trusted(), **os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
         # What was just installed is in the cache, so the network is asked only where the cache was cleared.
         for offline in (["--offline"], []):
             result = await commands.run([*command, *offline], env=environ, cwd=folder, timeout_s=_LIMIT_S)

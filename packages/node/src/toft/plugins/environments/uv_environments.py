@@ -36,7 +36,7 @@ from toft.plugins.environments.provisioning import (
     SizeEstimate,
 )
 from toft.plugins.environments.sources import Source
-from toft.plugins.environments.tool_environment import scrubbed
+from toft.plugins.environments.tool_environment import scrubbed, trusted
 
 # Wheels made twice from one source must be one wheel, so that equal plugins share an environment.
 _BUILD_EPOCH = "1577836800"
@@ -341,6 +341,7 @@ class UvProvisioner:
         env = {
             # Before what the person set: a build may write neither the machine's /tmp nor cargo's home.
             "CARGO_HOME": str(work / "cargo"),
+            **trusted(),
             **scrubbed(self._environ),
             "TMPDIR": str(work),
             "UV_PYTHON_DOWNLOADS": downloads,
