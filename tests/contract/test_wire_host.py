@@ -75,7 +75,7 @@ async def peers() -> AsyncIterator[Peer]:
     theirs.setblocking(False)
     lines: list[LogLine] = []
     ends: list[WireError | None] = []
-    pool = SegmentPool(max_bytes=64 << 20)
+    pool = SegmentPool(max_bytes=64 << 20, patience_s=0.05)
     connection = Connection(ours, segments=pool, on_log=lines.append, on_lost=ends.append)
     before = len(os.listdir("/proc/self/fd"))
     try:

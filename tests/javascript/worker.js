@@ -3,7 +3,7 @@
 const net = require("node:net");
 
 const PROTOCOL = 1;
-const MAX_HEADER = 134217728;
+const MAX_HEADER = 33554432;
 const MAX_TAIL = 268435456;
 
 class CallError extends Error {

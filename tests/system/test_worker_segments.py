@@ -14,7 +14,7 @@ from tests.workers import Running, worker
 
 from toft.plugins.errors import WorkerLostError
 from toft.plugins.wire.segments import SegmentPool
-from toft_sdk.errors import ResourceError
+from toft_sdk.errors import CancelledError, ResourceError
 
 __all__ = ["leaks_checked"]
 pytestmark = pytest.mark.usefixtures("leaks_checked")
@@ -106,9 +106,9 @@ async def test_a_result_of_a_gigabyte_arrives() -> None:
 async def test_a_value_beyond_the_bound_is_refused_and_the_worker_lives() -> None:
     pool = SegmentPool(max_bytes=8 * MB)
     async with worker(segments=pool) as run:
-        with pytest.raises(ResourceError, match="segment of"):
+        with pytest.raises(ResourceError, match="segment"):
             await run.call("execute", value=bytes(9 * MB))
-        with pytest.raises(ResourceError, match="segment of"):
+        with pytest.raises(ResourceError, match="segment"):
             await run.call("big_bytes", size=9 * MB)
         assert await run.call("execute", value=b"small") == b"small"
 
@@ -138,3 +138,44 @@ async def test_arrays_reach_a_worker_without_numpy() -> None:
             assert back["a"].dtype == np.int16
             assert back["b"] == value["b"]
             assert [type(each) for each in back["b"]] == [np.float32, np.int64]
+
+
+async def test_a_stream_of_large_chunks_waits_for_its_slow_reader() -> None:
+    pool = SegmentPool(max_bytes=16 * MB)
+    async with worker(segments=pool) as run:
+        seen = 0
+        async for chunk in run.stream("arrays", count=60, size=MB):  # far more than the pool holds
+            assert int(chunk[0]) == seen
+            seen += 1
+            if seen < 10:
+                await asyncio.sleep(0.02)
+            del chunk
+        assert seen == 60
+        assert pool.used_bytes <= 16 * MB
+
+
+async def test_a_worker_holds_no_more_after_a_thousand_calls() -> None:
+    async with worker() as run:
+
+        async def round_of_calls(count: int) -> None:
+            for number in range(count):
+                await run.call("execute", value=np.zeros(MB // 8))
+                await run.call("say", text="x")
+                call_id = run.connection.next_call_id()
+                call = asyncio.ensure_future(run.call("sleep", {"call_id": call_id}, seconds=60.0))
+                await asyncio.sleep(0.001 * (number % 5))
+                run.connection.cancel(call_id)
+                with pytest.raises(CancelledError):
+                    await call
+                async for _ in run.stream("count", to=1000):
+                    break
+
+        await round_of_calls(20)
+        before = await run.call("holdings")
+        await round_of_calls(100)
+        await eventually_async(lambda: same_holdings(run, before), 10)
+
+
+async def same_holdings(run: Running, before: tuple[int, int]) -> bool:
+    now = await run.call("holdings")
+    return bool(now[0] <= before[0] and now[1] <= before[1])

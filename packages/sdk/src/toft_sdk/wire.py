@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Sequence
 
 PROTOCOL = 1
-MAX_HEADER = 128 << 20
+MAX_HEADER = 32 << 20  # parsed it may take twenty times as much, and the peer is not trusted
 MAX_TAIL = 256 << 20
 INLINE_BYTES = 64 << 10  # a buffer of this size or more goes through a segment, when there are segments
 _READ_AHEAD = 64 << 10

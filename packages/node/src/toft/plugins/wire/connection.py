@@ -19,9 +19,10 @@ from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.wire.answers import Answers, OnEnd, OnProgress, OnUsage, Pending, resolve
 from toft.plugins.wire.channel import Channel
 from toft.plugins.wire.frames import Beat, Hello, LogLine, Welcome, read_hello
+from toft.plugins.wire.memory import Load
 from toft.plugins.wire.output import Lines, Output
 from toft.plugins.wire.pings import Pings
-from toft.plugins.wire.segments import Load, SegmentPool, Segments
+from toft.plugins.wire.segments import SegmentPool, Segments
 from toft.plugins.wire.streams import Flow, Stream
 from toft_sdk import wire
 from toft_sdk.errors import CancelledError

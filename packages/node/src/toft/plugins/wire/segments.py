@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import mmap
 import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from toft.plugins.wire.memory import Load, Segment
 from toft_sdk import wire
 from toft_sdk.errors import ResourceError
 
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_OFF_LOOP_BYTES = 8 << 20
+_MAX_POOL_BYTES = 8 << 30
+_LEAST_POOL_BYTES = 2 << 30  # half of it holds a value of one gigabyte
+_MAX_WAITING = 1024
 
 
 class SegmentPool:
     """What the segments of all workers together may take.
 
     Args:
-        max_bytes: Bound for all of them; one worker may take half of it.
+        max_bytes: Bound for all of them; one worker may take half of it. None: half of this machine's memory,
+            at most 8 GiB.
         idle_bytes: What may be kept for reuse while nothing is in it.
+        patience_s: How long a worker with a result waits while nothing comes back.
     """
 
-    def __init__(self, *, max_bytes: int = 8 << 30, idle_bytes: int = 512 << 20) -> None:
-        self.max_bytes = max_bytes
+    def __init__(
+        self, *, max_bytes: int | None = None, idle_bytes: int = 512 << 20, patience_s: float = 10.0
+    ) -> None:
+        self.patience_s = patience_s
+        self.max_bytes = _default_bytes() if max_bytes is None else max_bytes
         self.idle_bytes = idle_bytes
         self.used_bytes = 0
         self._late: deque[int] = deque()
@@ -64,70 +69,14 @@ class SegmentPool:
             self.used_bytes -= self._late.popleft()
 
 
-class Segment:
-    """One sealed piece of memory, mapped here."""
-
-    __slots__ = ("fd", "map", "number", "size")
-
-    def __init__(self, number: int, size: int) -> None:
-        self.number = number
-        self.size = size
-        self.fd = os.memfd_create("toft", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self.fd, size)
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
-            self.map = mmap.mmap(self.fd, size)
-        except OSError:
-            os.close(self.fd)
-            raise
-        with contextlib.suppress(OSError, AttributeError):
-            self.map.madvise(mmap.MADV_HUGEPAGE)
-
-    def announced(self) -> None:
-        """Let go of the descriptor: the worker has its own now."""
-        os.close(self.fd)
-        self.fd = -1
+def _rounded(size: int) -> int:
+    """Return the size of the segment for a value: powers of two, so that few sizes serve all."""
+    return max(wire.INLINE_BYTES, 1 << (size - 1).bit_length())
 
 
-class Load:
-    """The buffers of one value on their way to the worker.
-
-    Attributes:
-        places: As the header names them.
-        inline: What goes into the tail.
-        is_large: Whether copying takes so long that it should not happen on the event loop.
-    """
-
-    def __init__(self) -> None:
-        self.places: list[Any] = []
-        self.inline: list[Any] = []
-        self.is_large = False
-        self._copies: list[tuple[Segment, Any, int]] = []
-
-    @property
-    def segments(self) -> list[int]:
-        """Numbers of the segments it takes."""
-        return [segment.number for segment, _, _ in self._copies]
-
-    def add_inline(self, data: Any) -> None:
-        """Take a buffer for the tail."""
-        self.inline.append(data)
-        self.places.append(len(data))
-
-    def add(self, data: Any, size: int, segment: Segment) -> None:
-        """Take a buffer for a segment."""
-        self._copies.append((segment, data, size))
-        self.places.append([segment.number, size])
-        self.is_large = self.is_large or size >= _OFF_LOOP_BYTES
-
-    def copy(self) -> None:
-        """Copy every buffer to its segment; may run in any thread."""
-        for segment, data, size in self._copies:
-            with memoryview(segment.map) as whole, whole[:size] as target:
-                if hasattr(data, "copy_into"):
-                    data.copy_into(target)
-                else:
-                    target[:] = data
+def _default_bytes() -> int:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(_MAX_POOL_BYTES, max(_LEAST_POOL_BYTES, memory // 2))
 
 
 class Segments:
@@ -155,6 +104,8 @@ class Segments:
         self._held: dict[int, Segment] = {}
         self._returned: deque[Segment] = deque()
         self._views: dict[int, weakref.ref[Any]] = {}
+        self._wants: deque[tuple[int, int]] = deque()
+        self._patience: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     # -- towards the worker ----------------------------------------------------------------------------------
@@ -165,8 +116,8 @@ class Segments:
         Raises:
             ResourceError: There is no room for it.
         """
-        self.collect()
-        rounded = max(wire.INLINE_BYTES, 1 << (size - 1).bit_length())
+        self._take_returned()
+        rounded = _rounded(size)
         free = self._free.get(rounded)
         if free:
             segment = free.pop()
@@ -226,18 +177,49 @@ class Segments:
         size = header[2]
         if type(size) is not int or not 0 < size <= 1 << 46:
             raise wire.ProtocolError("a worker wants a segment of no size")
-        try:
-            answer: Any = self.hand_over(size).number
-        except ResourceError as error:
-            answer = error.message
-        self._announce(["grant", header[1], answer], ())
+        if len(self._wants) >= _MAX_WAITING:
+            raise wire.ProtocolError("a worker wants more and more segments")
+        if _rounded(size) > self._pool.max_bytes // 2:
+            reason = f"a value of {size} bytes; one worker may have {self._pool.max_bytes // 2} in segments"
+            self._announce(["grant", header[1], reason], ())
+            return
+        self._wants.append((header[1], size))
+        self._serve_wants()
+
+    def _serve_wants(self, *, at_once: bool = False) -> None:
+        """Grant what there is room for, in order.
+
+        A worker waits until its caller has let go of something: so a stream of arrays is slowed down. When
+        nothing came back for a while, or `at_once`, it is told why there is none.
+        """
+        served = False
+        while self._wants:
+            token, size = self._wants[0]
+            try:
+                answer: Any = self.hand_over(size).number
+            except ResourceError as error:
+                if not at_once:
+                    break
+                answer = error.message
+            self._wants.popleft()
+            self._announce(["grant", token, answer], ())
+            served = True
+        if self._patience is not None and (served or not self._wants):
+            self._patience.cancel()
+            self._patience = None
+        if self._wants and self._patience is None:
+            self._patience = self._loop.call_later(self._pool.patience_s, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self._serve_wants(at_once=True)
 
     # -- from the worker -------------------------------------------------------------------------------------
 
     def on_release(self, header: list[Any], tail: Any, tagged: bool) -> None:
         """Take segments back that the worker is done with."""
         self.take_back(list(header[2]))
-        self._trim(self._pool.idle_bytes)
+        self.collect()
 
     def take_back(self, numbers: list[int]) -> None:
         """Put segments among the free ones."""
@@ -269,22 +251,28 @@ class Segments:
                 self._pool.free_late(segment.size)
                 return
             self._returned.append(segment)
-            if self._idle_bytes + segment.size > self._pool.idle_bytes:
+            if self._wants or self._idle_bytes + segment.size > self._pool.idle_bytes:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, and so will be everything here
                     self._loop.call_soon_threadsafe(self.collect)
 
         self._views[segment.number] = weakref.ref(view, gone)
 
     def collect(self) -> None:
-        """Put what came back among the free ones, and give up what is too much."""
+        """Put what came back among the free ones, serve who waits for it, and give up what is too much."""
+        if self._is_closed:
+            return
+        self._take_returned()
+        self._serve_wants()
+        self._trim(self._pool.idle_bytes)
+
+    def _take_returned(self) -> None:
         while self._returned:
             self._add_free(self._returned.popleft())
-        self._trim(self._pool.idle_bytes)
 
     def put_back(self, segment: Segment) -> None:
         """Put one segment among the free ones."""
         self._add_free(segment)
-        self._trim(self._pool.idle_bytes)
+        self.collect()
 
     def _add_free(self, segment: Segment) -> None:
         self._free.setdefault(segment.size, []).append(segment)
@@ -311,9 +299,11 @@ class Segments:
         for segment in self._held.values():
             self._forget(segment.size)
         self._held.clear()
-        while self._returned:
-            self._add_free(self._returned.popleft())
+        self._take_returned()
         self._trim(0)
+        self._wants.clear()
+        if self._patience is not None:
+            self._patience.cancel()
 
 
 def size_of(data: Any) -> int:
