@@ -306,3 +306,14 @@ async def test_a_plugin_has_a_directory_of_its_own_that_stays(home: Path) -> Non
             elsewhere = await plugin.call("write_file", path=str(home / "data" / "notes"))
             assert "Read-only" in elsewhere or "ermission" in elsewhere or "No such" in elsewhere
     assert path.read_bytes() == b"was here\n" * 2
+
+
+async def test_options_that_do_not_fit_are_refused_all_at_once(home: Path) -> None:
+    async with nodes.running(home) as node:
+        with pytest.raises(InputError) as caught:
+            await node.load("misbehaving", concurency=3, spare="yes", memory_bytes=1, env={"A": 1})
+        assert set(caught.value.fields) == {"concurency", "spare", "memory_bytes", "env.A"}
+        with pytest.raises(node_errors.UsageError) as refused:
+            await node.load("misbehaving", writable=[str(home)])
+        assert refused.value.code == "instance.grant_refused"
+        assert node.instances() == []

@@ -110,6 +110,15 @@ def test_the_working_directory_is_writable_unless_it_holds_too_much(
     assert launch.is_own_place(dataclasses.replace(place, cwd=Path("/"))) is False
 
 
+@pytest.mark.parametrize("path", ["toft", "toft/data/other", ".", "nothing"])
+def test_a_grant_that_would_uncover_the_home_or_is_no_directory_is_refused(tmp_path: Path, path: str) -> None:
+    place = make_place(tmp_path)
+    (place.home / "data" / "other").mkdir(parents=True)
+    with pytest.raises(errors.UsageError) as caught:
+        launch.sandbox(place, "ocr", "/usr/bin/python3", Path("/usr"), writable=[str(tmp_path / path)])
+    assert caught.value.code == "instance.grant_refused"
+
+
 def test_keys_of_the_user_are_hidden(tmp_path: Path) -> None:
     user = tmp_path / "user"
     (user / ".ssh").mkdir(parents=True)

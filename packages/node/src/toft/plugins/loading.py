@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,8 @@ class Loader:
                 f"instance {request.name} belongs to plugin {found.plugin}, not to {request.plugin}",
                 code="instance.other_plugin",
             )
-        options = instances.InstanceOptions.from_dict({**found.options.to_dict(), **request.options})
+        given = _checked_options(request.options)
+        options = instances.InstanceOptions.from_dict({**found.options.to_dict(), **given})
         return dataclasses.replace(found, options=options)
 
     def validator(self, manifest: Manifest) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -262,6 +264,16 @@ class Loader:
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _checked_options(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return options a program gave, or one error that names everything wrong with them."""
+    if not given:
+        return given
+    options = dict(given)
+    if isinstance(options.get("writable"), (list, tuple)):
+        options["writable"] = [os.path.abspath(path) for path in options["writable"]]
+    return config.validate(instances.OPTIONS_SCHEMA, options)
 
 
 def _remove_empty(path: Path) -> None:

@@ -162,7 +162,7 @@ def sandbox(
         str(place.data_directory(plugin)),
         *filter(os.path.isdir, _SCRATCH),
         *_scratch_of(place),
-        *map(os.path.abspath, writable),
+        *(_granted(place, path) for path in writable),
     ]
     if is_own_place(place):
         may_write.append(str(place.cwd))
@@ -172,6 +172,25 @@ def sandbox(
         writable=tuple(dict.fromkeys(may_write)),
         network=network,
     )
+
+
+def _granted(place: Place, path: str) -> str:
+    """Return a directory somebody granted, unless it would show what the mask hides."""
+    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(place.home))
+    if real == home or home in real.parents or real in home.parents:
+        raise errors.UsageError(
+            f"{path} cannot be granted to a plugin: it holds, or is part of, the node's own home",
+            code="instance.grant_refused",
+            details={"path": str(real), "home": str(home)},
+            hint="a plugin always has a directory of its own: TOFT_DATA_DIR",
+        )
+    if not real.is_dir():
+        raise errors.UsageError(
+            f"{path} cannot be granted to a plugin: it is not a directory",
+            code="instance.grant_refused",
+            details={"path": str(real)},
+        )
+    return str(real)
 
 
 def _scratch_of(place: Place) -> list[str]:
