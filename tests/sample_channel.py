@@ -154,7 +154,7 @@ from packaging.specifiers import SpecifierSet
 arguments = sys.argv[1:]
 with open({log!r}, "a") as log:
     log.write(json.dumps(arguments) + "\n")
-assert arguments.pop(0) == "create"
+verb = arguments.pop(0)
 flags, channels, specs, prefix = set(), [], [], None
 while arguments:
     each = arguments.pop(0)
@@ -186,10 +186,15 @@ while wanted:
         if "--no-deps" not in flags:
             wanted = chosen[name][1]["depends"] + wanted
 if "--dry-run" in flags:
+    assert verb == "create"
     link = [dict(one, url=channels[0] + "/noarch/" + file) for file, one in chosen.values()]
-    print(json.dumps({{"success": True, "actions": {{"LINK": link, "FETCH": link}}}}))
+    print("a word before")
+    print(json.dumps({{"success": True, "actions": {{"LINK": link, "FETCH": link}}}}, indent=2))
     sys.exit(0)
-(prefix / "conda-meta").mkdir(parents=True)
+if verb == "create" and prefix.exists():
+    sys.exit("Non-conda folder exists at prefix")
+if not (prefix / "conda-meta" / "history").exists():
+    sys.exit("this is no environment")
 for file, one in chosen.values():
     with tarfile.open(fileobj=io.BytesIO(bz2.decompress((root / "noarch" / file).read_bytes()))) as archive:
         members = [each for each in archive.getmembers() if not each.name.startswith("info/")]

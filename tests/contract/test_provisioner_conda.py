@@ -125,7 +125,7 @@ async def test_micromamba_on_path_is_told_channels_prefix_and_exact_packages(
     common = ["--override-channels", "--channel", channel, "--offline"]
     assert solve[:5] == ["create", "--yes", "--json", "--dry-run", "--prefix"]
     assert solve[6:] == [*common, "greetlib<2", "python >=3.8"]
-    assert install[:4] == ["create", "--yes", "--prefix", str(environment.path)]
+    assert install[:4] == ["install", "--yes", "--prefix", str(environment.path)]
     version = ".".join(map(str, sys.version_info[:3]))
     assert install[4:8] == common
     assert install[8] == "--no-deps"

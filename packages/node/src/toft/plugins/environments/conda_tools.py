@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,21 +152,22 @@ class CommandTool:
         answer = await self._run(
             (*arguments, *channels, *_offline(offline), *wanted.specs), "solve", work, work, ()
         )
-        try:
-            actions = json.loads(answer)["actions"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _failure("failed", answer[-500:], f"{self.name} answered no plan", work) from error
-        fetched = {_dist(each): each for each in actions.get("FETCH", ())}
-        linked = [{**fetched.get(_dist(each), {}), **each} for each in actions.get("LINK", ())]
+        plans = [each["actions"] for each in _objects(answer) if isinstance(each.get("actions"), dict)]
+        fetched = {_dist(each): each for plan in plans for each in plan.get("FETCH", ())}
+        linked = [{**fetched.get(_dist(each), {}), **each} for plan in plans for each in plan.get("LINK", ())]
+        if not linked:
+            raise _failure("failed", answer[-500:], f"{self.name} answered no plan", work)
         return Solution(tuple(_package(record) for record in linked), wanted.channels)
 
     async def install(
         self, solution: Solution, prefix: Path, work: Path, *, offline: bool, keep_fds: Sequence[int]
     ) -> Path:
-        """Create the prefix from exactly these packages; nothing is solved again."""
+        """Install exactly these packages; nothing is solved again."""
         specs = [f"{each.name}={each.version}={each.build}" for each in solution.packages]
         channels = _channel_arguments(solution.state)
-        arguments = ("create", "--yes", "--prefix", str(prefix), *channels, *_offline(offline), "--no-deps")
+        # Not `create`: it refuses a directory that is there, or puts another one in its place; this one is held.
+        await asyncio.to_thread(_make_prefix, prefix)
+        arguments = ("install", "--yes", "--prefix", str(prefix), *channels, *_offline(offline), "--no-deps")
         await self._run((*arguments, *specs), "install", work, prefix, keep_fds)
         return prefix
 
@@ -277,6 +278,27 @@ def subdir() -> str:
     system = {"Linux": "linux", "Darwin": "osx"}.get(platform.system(), "win")
     machine = {"x86_64": "64", "AMD64": "64", "arm64": "arm64"}.get(platform.machine(), platform.machine())
     return f"{system}-{machine}"
+
+
+def _make_prefix(prefix: Path) -> None:
+    """Make a directory one that conda tools take for an empty environment."""
+    (prefix / "conda-meta").mkdir(parents=True)
+    (prefix / "conda-meta" / "history").touch()
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of an answer; some tools give several, or say something before."""
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    while start >= 0:
+        try:
+            found, end = decoder.raw_decode(text, start)
+        except ValueError:
+            end = start + 1
+        else:
+            if isinstance(found, dict):
+                yield found
+        start = text.find("{", end)
 
 
 def _channel_arguments(channels: Sequence[str]) -> tuple[str, ...]:
