@@ -5,7 +5,12 @@ joins `sys.path`, so nothing next to the SDK can be imported by accident.
 """
 
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
+
+try:  # Loaded already in every CPython; `importlib.machinery` would be three files more.
+    from _frozen_importlib import ModuleSpec
+    from _frozen_importlib_external import SourceFileLoader
+except ImportError:
+    from importlib.machinery import ModuleSpec, SourceFileLoader
 
 
 def install(directory):  # type: ignore[no-untyped-def]
