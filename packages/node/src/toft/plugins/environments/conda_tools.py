@@ -165,7 +165,7 @@ class CommandTool:
         """Install exactly these packages; nothing is solved again."""
         specs = [f"{each.name}={each.version}={each.build}" for each in solution.packages]
         channels = _channel_arguments(solution.state)
-        # Not `create`: it refuses a directory that is there, or puts another one in its place; this one is held.
+        # Not `create`: it refuses a directory that is there, or replaces it, and this one is held.
         await asyncio.to_thread(_make_prefix, prefix)
         arguments = ("install", "--yes", "--prefix", str(prefix), *channels, *_offline(offline), "--no-deps")
         await self._run((*arguments, *specs), "install", work, prefix, keep_fds)
