@@ -6,7 +6,7 @@ import pytest
 from tests.leaks import leaks_checked
 from tests.system.test_keeper_processes import keeper, start_with_pipe
 
-from toft.host import gpus, usage
+from toft.host import gpus, process_tree, usage
 from toft.host.isolation import isolation_report
 from toft.host.keeper import Keeper
 
@@ -61,3 +61,15 @@ async def test_the_report_is_made_by_doing_it() -> None:
     for entry in report.values():
         assert entry["evidence"]
         assert entry["ok"] or entry["next"]
+
+
+async def test_a_process_may_call_itself_anything(keeper: Keeper) -> None:
+    code = "import ctypes, os, time; ctypes.CDLL(None).prctl(15, b') S 1 (\\n)', 0, 0, 0)"
+    process, read = await start_with_pipe(keeper, f"{code}; os.write(3, b'.'); time.sleep(99)", 1)
+    stat = process_tree.read(process.pid)
+    assert stat is not None
+    assert (stat.pid, stat.session) == (process.pid, process.pid)
+    assert process.tree() == [process.pid]
+    assert abs(process.started - stat.started_ticks / os.sysconf("SC_CLK_TCK")) < 0.001
+    await process.end()
+    os.close(read)
