@@ -42,15 +42,16 @@ class ToldNode:
 
     def __init__(self, missing: tuple[str, ...] = ()) -> None:
         self.missing = missing
+        self.version = "1.0"
         self.names: list[str] = []
         self.installed = self
         self.loaded: list[ToldInstance] = []
         self.options: list[dict[str, Any]] = []
 
     def list(self) -> Sequence[SimpleNamespace]:
-        return [SimpleNamespace(name=name) for name in self.names]
+        return [SimpleNamespace(name=name, version=self.version) for name in self.names]
 
-    def add(self, source: str) -> None:
+    def add(self, source: str, *, force: bool) -> None:
         name = f"demo-{Path(source).name}"
         if name in self.missing:
             raise environment_errors.NoInterpreterError("no Python >=3.9,<3.12")
@@ -98,6 +99,7 @@ def test_a_substitute_steps_in_where_no_interpreter_fits() -> None:
     assert [each["takes"] for each in result["substitutes"]] == ["demo-sentences"]
     assert "demo-sentences takes its place" in text
     assert [step["plugin"] for step in result["steps"]][2] == "demo-sentences"
+    assert result["refusal"]["plugins"] == ["demo-ocr", "demo-entities"]
 
 
 def test_without_a_substitute_the_error_is_the_answer() -> None:
@@ -113,6 +115,14 @@ def test_what_is_installed_is_not_installed_again() -> None:
     assert node.names == before
     assert [step["installed"] for step in result["steps"]] == [False] * 4
     assert "there already" in text
+
+
+def test_another_version_is_installed_anew() -> None:
+    node = ToldNode()
+    perform(node)
+    node.version = "0.9"
+    result, _ = perform(node)
+    assert [step["installed"] for step in result["steps"]] == [True] * 4
 
 
 def test_every_plugin_runs_without_a_network_and_is_unloaded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 SCAN = HERE / "scan.pdf"
@@ -38,8 +39,16 @@ class Part:
 
     def requirements(self) -> tuple[str, ...]:
         """Return what its project asks for."""
+        return tuple(self._described()["dependencies"])
+
+    def version(self) -> str:
+        """Return its version; another one is installed anew."""
+        return str(self._described()["version"])
+
+    def _described(self) -> dict[str, Any]:
         with open(self.project / "pyproject.toml", "rb") as file:
-            return tuple(tomllib.load(file)["project"]["dependencies"])
+            described: dict[str, Any] = tomllib.load(file)["project"]
+        return described
 
 
 PAGES = Part("demo-pages", "pages", "page images")
@@ -48,3 +57,5 @@ SENTENCES = Part("demo-sentences", "sentences", "sentences, entities")
 ENTITIES = Part("demo-entities", "entities", "sentences, entities", substitute=SENTENCES)
 SEARCH = Part("demo-search", "search", "search by meaning")
 CAST = (PAGES, OCR, ENTITIES, SEARCH)
+# numpy 2 for one, numpy 1 for the other.
+QUARREL = (OCR, ENTITIES)

@@ -17,7 +17,9 @@ _LIMIT_S = 60
 
 
 async def refusal(parts: tuple[Part, ...], python: str) -> str:
-    """Return why the resolver cannot put the plugins together, shortened; empty when it can.
+    """Return why the resolver cannot put the plugins together, shortened.
+
+    Empty when it can, or when it cannot tell because it needs a network that is not there.
 
     Args:
         parts: Whose requirements to put into one environment.
@@ -27,14 +29,24 @@ async def refusal(parts: tuple[Part, ...], python: str) -> str:
     with tempfile.TemporaryDirectory(prefix="toft-demo-") as name:
         folder = Path(name)
         (folder / "all.in").write_text("\n".join(wanted) + "\n")
-        command = [uv.find_uv_bin(), "pip", "compile", "--quiet", "--no-config", "--python", python, "all.in"]
+        command = [
+            uv.find_uv_bin(),
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-config",
+            "--no-build",
+            "--python",
+            python,
+            "all.in",
+        ]
         environ = {**trusted(), **os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
         # What was just installed is in the cache, so the network is asked only where the cache was cleared.
         for offline in (["--offline"], []):
             result = await commands.run([*command, *offline], env=environ, cwd=folder, timeout_s=_LIMIT_S)
             if result.code == 0 or "network was disabled" not in result.stderr:
                 break
-    return "" if result.code == 0 else shortened(result.stderr)
+    return shortened(result.stderr) if "No solution found" in result.stderr else ""
 
 
 def shortened(text: str) -> str:

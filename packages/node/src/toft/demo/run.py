@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ Refuse = Callable[[tuple[cast.Part, ...], str], Coroutine[Any, Any, str]]
 class Player:
     """A plugin that was installed, and what it took."""
 
+    wanted: cast.Part
     part: cast.Part
     manifest: Manifest
     is_new: bool
@@ -94,37 +95,40 @@ class Demo:
 
     def _install(self, part: cast.Part) -> Player:
         start = time.perf_counter()
-        is_new = part.plugin not in {plugin.name for plugin in self._node.installed.list()}
+        versions = {plugin.name: plugin.version for plugin in self._node.installed.list()}
+        is_new = versions.get(part.plugin) != part.version()
         if is_new:
             self._tell("installing", {"plugin": part.plugin, "requirements": part.requirements()})
             try:
-                self._node.installed.add(str(part.project))
+                self._node.installed.add(str(part.project), force=True)
             except errors.NodeError as error:
                 if part.substitute is None or error.code != environment_errors.NoInterpreterError.code:
                     raise
                 facts = {"plugin": part.plugin, "because": error.message, "takes": part.substitute.plugin}
                 self._substitutes.append(facts)
                 self._tell("substitute", facts)
-                return self._install(part.substitute)
+                return replace(self._install(part.substitute), wanted=part)
         known = self._node.installed.get(part.plugin)
-        player = Player(part, known, is_new, time.perf_counter() - start)
+        player = Player(part, part, known, is_new, time.perf_counter() - start)
         self._tell("installed", {"player": player})
         return player
 
     def _refused(self, players: list[Player]) -> dict[str, Any] | None:
-        """Ask the resolver about each pair until it refuses one."""
-        pairs = [(one, other) for index, one in enumerate(players) for other in players[index + 1 :]]
-        for one, other in pairs:
-            python = min(
-                one.manifest.runtime.python_version, other.manifest.runtime.python_version, key=Version
-            )
-            owner = one if one.manifest.runtime.python_version == python else other
-            reason = asyncio.run(self._refuse((one.part, other.part), owner.manifest.install.python_path))
-            if reason:
-                facts = {"plugins": [one.part.plugin, other.part.plugin], "python": python, "reason": reason}
-                self._tell("refused", facts)
-                return facts
-        return None
+        """Ask the resolver whether the two known to quarrel could share an environment.
+
+        Asked with the older Python of the two, and about what was wanted even where a substitute came.
+        """
+        pair = tuple(player for player in players if player.wanted in cast.QUARREL)
+        oldest = min(pair, key=lambda player: Version(player.manifest.runtime.python_version)).manifest
+        reason = asyncio.run(
+            self._refuse(tuple(player.wanted for player in pair), oldest.install.python_path)
+        )
+        if not reason:
+            return None
+        names = [player.wanted.plugin for player in pair]
+        facts = {"plugins": names, "python": oldest.runtime.python_version, "reason": reason}
+        self._tell("refused", facts)
+        return facts
 
     @contextmanager
     def _loaded(self, player: Player) -> Iterator[None]:
