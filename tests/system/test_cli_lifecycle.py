@@ -317,3 +317,59 @@ def test_a_plugin_starts_once_it_has_its_variables(toft: CommandLine, tmp_path: 
     assert toft("run", "needy", "--json").value["result"] == [8, "here", "1"]
     assert toft("plugin", "check", "needy").status == 0
     assert toft("plugin", "list", "--json").value[0]["state"] == "ready"
+
+
+SLOW = '''
+    """Takes its time to be imported."""
+    import time
+
+    from toft_sdk import Plugin
+
+    time.sleep(600)
+
+
+    class Slow(Plugin):
+        """Be slow."""
+
+        name = "slow"
+
+        def execute(self) -> str:
+            """Return something."""
+            return "done"
+'''
+
+
+def test_an_install_that_is_stopped_leaves_nothing(toft: CommandLine, tmp_path: Path) -> None:
+    write_project(tmp_path / "slow", "slow", {"slow.py": SLOW})
+    process = toft.start("plugin", "add", "./slow")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("asking slow"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.splitlines()[-1:]) == (130, "", ["cancelled"])
+    assert toft.leftovers() == []
+    assert toft("plugin", "list", "--json").value == []
+
+
+def test_commands_on_one_home_at_the_same_time_do_not_disturb_each_other(
+    counter: CommandLine, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        text = COUNTER.replace('name = "counter"', f'name = "{name}"')
+        write_project(tmp_path / name, name, {f"{name}.py": text})
+    running = [
+        counter.start("plugin", "add", "./one", "--json"),
+        counter.start("plugin", "add", "./two", "--json"),
+        counter.start("run", "counter", "to=4", "--json"),
+        counter.start("run", "counter", "to=5", "--instance", "other", "--json"),
+        counter.start("plugin", "config", "counter", "step=1", "--json"),
+        counter.start("secret", "set", "counter", "COUNTER_KEY", "--value", "hunter22", "--json"),
+    ]
+    for process in running:
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, (process.args, out, err)
+    names = [each["name"] for each in counter("plugin", "list", "--json").value]
+    assert names == ["counter", "one", "two"]
+    assert counter("run", "one", "--json").value["result"]["total"] == 3

@@ -13,6 +13,7 @@ from toft.kernel import errors
 
 T = TypeVar("T")
 _JOIN_S = 30.0
+_TIDY_S = 30.0
 
 
 class Outcome(Generic[T]):
@@ -71,17 +72,26 @@ class LoopThread:
         self.loop.run_forever()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run something there and wait for it; whatever ends the waiting cancels the work."""
+        """Run something there and wait for it.
+
+        Ctrl-C cancels the work and waits until it has taken back what it began; a second one does not wait.
+        """
         if not self.loop.is_running():
             work.close()
             raise errors.UnavailableError("the node was closed", code="node.closed")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        ended: futures.Future[T] = futures.Future()
+        begun: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            begun.append(self.loop.create_task(work))
+            begun[0].add_done_callback(lambda task: _pass_on(task, ended))
+
+        self.post(begin)
         try:
-            return future.result()
-        except futures.CancelledError:
-            raise errors.UnavailableError("the node was closed", code="node.closed") from None
-        except BaseException:
-            future.cancel()
+            return ended.result()
+        except KeyboardInterrupt:
+            self.post(lambda: [task.cancel() for task in begun])
+            futures.wait([ended], timeout=_TIDY_S)
             raise
 
     def do(self, work: Callable[[], T]) -> T:
@@ -108,3 +118,15 @@ class LoopThread:
         self._thread.join(_JOIN_S)
         if not self._thread.is_alive():
             self.loop.close()
+
+
+def _pass_on(task: asyncio.Task[T], ended: futures.Future[T]) -> None:
+    """Give what a task ended with to whoever waits in another thread."""
+    if task.cancelled():
+        ended.set_exception(errors.UnavailableError("the node was closed", code="node.closed"))
+        return
+    error = task.exception()
+    if error is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(task.result())
