@@ -231,3 +231,24 @@ async def test_a_closed_database_says_so(tmp_path: Path) -> None:
     with pytest.raises(errors.UnavailableError):
         await store.read(lambda c: None)
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SQLITE_BUSY_SNAPSHOT", "store.locked"),
+        ("SQLITE_CONSTRAINT_CHECK", "store.conflict"),
+        ("SQLITE_FULL", "store.disk_full"),
+        ("SQLITE_CANTOPEN", "store.unusable"),
+        ("SQLITE_READONLY_DIRECTORY", "store.unusable"),
+        ("SQLITE_CORRUPT", "store.damaged"),
+        ("SQLITE_NOTADB", "store.damaged"),
+    ],
+)
+def test_what_sqlite_says_becomes_what_somebody_can_do(name: str, code: str) -> None:
+    error = sqlite3.DatabaseError("as sqlite says it")
+    error.sqlite_errorname = name
+    told = database._translate(error, Path("/home/node.db"))
+    assert told.code == code
+    assert "/home/node.db" in told.message
+    assert told.hint or code == "store.conflict"
