@@ -54,6 +54,15 @@ def test_version_2_is_found_inside_a_container_that_sees_a_part_of_the_tree(tmp_
     assert (tree / f"toft-{os.getpid()}/1/memory.max").read_text() == str(GIB)
 
 
+@pytest.mark.parametrize(("name", "text"), [("memory.max", "4096"), ("cpu.max", "50000 100000")])
+def test_a_worker_does_not_escape_the_limits_of_its_node(tmp_path: Path, name: str, text: str) -> None:
+    proc, tree = version_2(tmp_path)
+    (tree / "app.slice/node.service" / name).write_text(text)
+    assert limits.Groups(proc=proc).make(7, GIB, None).mechanisms == {"memory": "rlimit"}
+    (tree / "app.slice/node.service" / name).write_text("max 100000")
+    assert limits.Groups(proc=proc).make(7, GIB, None).mechanisms == {"memory": "cgroup v2"}
+
+
 def test_version_2_evidence_is_the_kernels_counter(tmp_path: Path) -> None:
     proc, tree = version_2(tmp_path)
     group = limits.Groups(proc=proc).make(7, GIB, None)

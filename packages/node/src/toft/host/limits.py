@@ -219,7 +219,8 @@ def _hierarchies(proc: str) -> list[tuple[int, tuple[str, ...], list[str]]]:
         elif kind == "cgroup2":
             own = _inside(root, mounted_at, mine.get("", "/"))
             # A group with processes in it cannot hand controllers down, so ours must be made beside it.
-            directories = [os.path.dirname(own), own] if own != mounted_at else [own]
+            beside = own != mounted_at and not _is_limited(own)
+            directories = [os.path.dirname(own), own] if beside else [own]
             for directory in directories:
                 available = _read(f"{directory}/cgroup.subtree_control").split()
                 controllers = tuple(name for name in _CONTROLLERS if name in available)
@@ -227,6 +228,12 @@ def _hierarchies(proc: str) -> list[tuple[int, tuple[str, ...], list[str]]]:
                     found.append((2, controllers, [directory]))
                     break
     return found
+
+
+def _is_limited(group: str) -> bool:
+    """Whether somebody limits the node itself: a worker beside it would escape that."""
+    files = ("memory.max", "memory.high", "cpu.max")
+    return any(text and not text.startswith("max") for text in (_read(f"{group}/{name}") for name in files))
 
 
 def _own_groups(path: str) -> dict[str, str]:
