@@ -107,7 +107,7 @@ def test_unknown_settings_are_refused_all_at_once_with_the_nearest(tmp_path: Pat
 def test_ill_typed_settings_are_refused_all_at_once(tmp_path: Path) -> None:
     (tmp_path / "toft.toml").write_text(
         'load_stall_s = "x"\noffline = "perhaps"\ninterpreters = "/a"\nisolation = "jail"\n'
-        "crash_limit = 1.5\n"
+        "crash_limit = 1.5\nlog_files = -1\ncall_stall_s = nan\nlog_bytes = inf\n"
     )
     with pytest.raises(errors.UsageError) as caught:
         settings.read({}, directory=tmp_path)
@@ -117,4 +117,7 @@ def test_ill_typed_settings_are_refused_all_at_once(tmp_path: Path) -> None:
         "interpreters",
         "isolation",
         "crash_limit",
+        "log_files",
+        "call_stall_s",
+        "log_bytes",
     }

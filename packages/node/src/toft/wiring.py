@@ -62,7 +62,7 @@ async def _open(
     store = database.Database(home / "node.db")
     stack.push_async_callback(store.close)
     kept, _ = await asyncio.gather(
-        keeper.Keeper.start(settings.isolation),  # type: ignore[arg-type]
+        keeper.Keeper.start(settings.isolation),
         store.open({"plugins": "toft.plugins"}),
     )
     stack.push_async_callback(kept.close)

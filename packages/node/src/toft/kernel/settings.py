@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from toft.kernel import errors
 
@@ -27,10 +28,8 @@ _ENVIRONMENT = {
     "TOFT_MICROMAMBA_SOURCE": "micromamba_source",
     "TOFT_MICROMAMBA_SHA256": "micromamba_sha256",
 }
-_CHOICES = {
-    "isolation": ("auto", "namespaces", "plain"),
-    "conda_tool": ("auto", "rattler", "micromamba", "mamba", "conda", "pixi"),
-}
+Isolation = Literal["auto", "namespaces", "plain"]
+CondaTool = Literal["auto", "rattler", "micromamba", "mamba", "conda", "pixi"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,8 @@ class Settings:
     """Every setting of an embedded node.
 
     Attributes:
-        home: Where everything durable lives (`TOFT_HOME`).
+        home: Where everything durable lives; `/var/lib/toft` for root, else `$XDG_STATE_HOME/toft`, else
+            `~/.local/state/toft`.
         interpreters: Python executables or directories to look in, before the ones uv finds.
         models_dir: A directory every plugin may read; its path is in the worker's `TOFT_MODELS_DIR`.
         isolation: `namespaces`, `plain`, or `auto` for the best this machine allows.
@@ -51,7 +51,8 @@ class Settings:
         micromamba_sha256: What that file must hash to.
         plugins_file: The list `plugin add` takes when it is given none.
         detect_drift: Compare a plugin's live schema with its manifest when it is loaded.
-        load_stall_s: Seconds without any sign of progress after which loading or initialising is ended.
+        load_stall_s: Seconds without any sign of progress after which loading or initialising is ended; 0
+            waits for ever.
         call_stall_s: The same for a running call; 0 lets a call be silent for ever.
         cancel_grace_s: Seconds a cancelled call may take to end by itself before its worker is replaced.
         cleanup_s: Seconds an unloading plugin may take to clean up.
@@ -67,11 +68,11 @@ class Settings:
     home: Path
     interpreters: tuple[str, ...] = ()
     models_dir: Path | None = None
-    isolation: str = "auto"
+    isolation: Isolation = "auto"
     offline: bool = False
     wheelhouses: tuple[Path, ...] = ()
     python_downloads: bool = False
-    conda_tool: str = "auto"
+    conda_tool: CondaTool = "auto"
     conda_prefix: Path | None = None
     micromamba_source: str | None = None
     micromamba_sha256: str | None = None
@@ -178,12 +179,8 @@ def _typed(values: Mapping[str, Any], base: Path, source: str) -> dict[str, Any]
     for key, value in values.items():
         try:
             typed[key] = _convert(hints[key], value, base)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             bad[key] = f"{value!r} is not {_word(hints[key])}"
-            continue
-        allowed = _CHOICES.get(key)
-        if allowed and typed[key] not in allowed:
-            bad[key] = f"{value!r} is not one of {', '.join(allowed)}"
     if bad:
         listed = "; ".join(f"{key}: {why}" for key, why in bad.items())
         raise errors.UsageError(
@@ -216,16 +213,29 @@ def _convert(kind: Any, value: Any, base: Path) -> Any:
             raise TypeError(value)
         return tuple(str(item) for item in value)
     if kind in (int, float):
-        if isinstance(value, bool) or (kind is int and float(value) != int(value)):
+        number = float(value)
+        if (
+            isinstance(value, bool)
+            or number < 0
+            or math.isnan(number)
+            or (kind is int and number != int(value))
+        ):
             raise TypeError(value)
         return kind(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or (get_origin(kind) is Literal and value not in get_args(kind)):
         raise TypeError(value)
     return value
 
 
 def _word(kind: Any) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    words = {
+        bool: "true or false",
+        int: "a whole number, 0 or more",
+        float: "a number, 0 or more",
+        str: "a text",
+    }
     if kind == tuple[Path, ...]:
         return "a list of paths"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
     return words.get(kind, "a path" if Path in (kind, *get_args(kind)) else "a list of texts")
