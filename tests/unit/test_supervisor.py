@@ -350,6 +350,28 @@ async def test_a_restart_that_fails_is_tried_again_and_counted() -> None:
         assert "no more processes" in ocr.workers.lifecycle.reason
 
 
+async def test_a_restart_that_the_machine_refuses_is_tried_again_too() -> None:
+    stable = Stable()
+    async with supervised(stable) as ocr:
+        stable.fails = OSError(28, "No space left on device")
+        stable.made[0].die()
+        await eventually(lambda: ocr.state is states.State.CRASH_LOOP)
+        assert "No space left" in ocr.workers.lifecycle.reason
+
+
+async def test_a_respawn_that_is_given_up_lets_calls_run_again() -> None:
+    stable = Stable()
+    async with supervised(stable, concurrency=None) as ocr:
+        running = ocr.begin("execute", {})
+        replacing = asyncio.create_task(ocr.respawn("asked"))
+        await asyncio.sleep(0)
+        waiting = ocr.begin("execute", {})
+        replacing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await replacing
+        assert stable.made[0].open == [running, waiting]
+
+
 async def test_a_load_that_fails_leaves_no_worker() -> None:
     stable = Stable()
     stable.prepare = lambda worker: worker.fails.update(initialize=FatalError("no licence"))

@@ -52,7 +52,7 @@ class Spare(Generic[W]):
             return None
         try:
             worker = await making
-        except (errors.NodeError, plugin_errors.PluginError) as error:
+        except (errors.NodeError, plugin_errors.PluginError, OSError) as error:
             _log.info("spare_failed", instance=self._instance, error=str(error))
             return None
         return worker if worker.is_alive else None

@@ -240,7 +240,7 @@ class Succession:
             await asyncio.sleep(pause_s)
             try:
                 worker = await (self._ready_worker() if ending is None else self._succeed(ending))
-            except (errors.NodeError, plugin_errors.PluginError) as error:
+            except (errors.NodeError, plugin_errors.PluginError, OSError) as error:
                 _log.warning("restart_failed", instance=self._name, error=str(error))
                 following_s = self.restarts.died()
                 if following_s is None:

@@ -279,8 +279,7 @@ class Supervisor:
                 await self.request("reconfigure", {"old": dict(self.config), "new": dict(config)})
                 self.workers.config = config
             finally:
-                if worker is self.workers.worker and worker.is_alive:
-                    self.gate.open()
+                self._reopen(worker)
 
     async def set_enabled(self, enabled: bool) -> None:
         """Switch it on or off; the worker stays, and is told once no call runs any more."""
@@ -319,13 +318,21 @@ class Supervisor:
                 self.workers.revive()
             worker = await self.workers.wait_ready()
             self.gate.close()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle(), wait_s)
-            if worker is self.workers.worker:
-                await self._clean_up(worker)
-                await self.workers.spare.drop()
-                self.workers.replace(worker, reason)
+            try:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._idle(), wait_s)
+                if worker is self.workers.worker:
+                    await self._clean_up(worker)
+                    await self.workers.spare.drop()
+                    self.workers.replace(worker, reason)
+            finally:
+                self._reopen(worker)
             await self.workers.wait_ready()
+
+    def _reopen(self, worker: succession.Works) -> None:
+        """Let calls run again, unless the worker is not the present one any more: then its heir does."""
+        if worker is self.workers.worker and worker.is_alive:
+            self.gate.open()
 
     async def stop(self) -> None:
         """End it within a bound: calls fail, the plugin may clean up, then everything is killed."""
@@ -338,7 +345,7 @@ class Supervisor:
             await asyncio.wait(self._tasks)
 
     async def _clean_up(self, worker: succession.Works) -> None:
-        for call in self._open.values():
+        for call in list(self._open.values()):
             if call.worker is worker:
                 worker.cancel(call)
         if not worker.is_alive:
