@@ -50,6 +50,16 @@ async def test_exact_values_come_back_from_another_process(home: Path) -> None:
         assert where["pid"] != os.getpid()
 
 
+async def test_unloading_several_ends_the_others_when_one_cannot_be(home: Path) -> None:
+    async with nodes.running(home) as node:
+        plugin = await node.load("misbehaving")
+        pid = (await plugin.stats())["pid"]
+        with pytest.raises(node_errors.NotFoundError):
+            await node.unload_many(["nobody", "misbehaving"])
+        assert not is_alive(pid)
+        assert node.instances() == []
+
+
 async def test_errors_arrive_typed_with_their_trace(home: Path) -> None:
     async with nodes.running(home) as node:
         plugin = await node.load("misbehaving")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets as randomness
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,8 @@ class Node:
         self.rooms = rooms
         self.installed = rooms.installed
         self._instances: dict[str, handles.Instance] = {}
-        self._loading: dict[str, asyncio.Lock] = {}
+        # Weak: a lock is there as long as somebody loads under its name.
+        self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     # Installed plugins
 
@@ -213,8 +215,10 @@ class Node:
         await self.instance(name).unload()
 
     async def unload_many(self, names: Sequence[str]) -> None:
-        """End several instances side by side."""
-        await asyncio.gather(*(self.unload(name) for name in names))
+        """End several instances side by side; the first error is raised when all have had their turn."""
+        for ended in await asyncio.gather(*map(self.unload, names), return_exceptions=True):
+            if ended is not None:
+                raise ended
 
     # What is remembered of instances, loaded or not
 
