@@ -118,7 +118,7 @@ def test_kill_at_every_step_of_an_add_leaves_a_plugin_or_none(
         kills += killed.returncode == -9
         store.sweep()
         assert rest(store) == [], f"step {step}"
-        assert not plugins.problems()
+        assert not plugins.discover().problems
         plugins.sweep()
         kept = {path.name for path in (toft_home / "plugins").glob("*")}
         assert kept == {each.name for each in plugins.list()}

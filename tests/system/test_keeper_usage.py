@@ -6,8 +6,7 @@ import pytest
 from tests.leaks import leaks_checked
 from tests.system.test_keeper_processes import keeper, start_with_pipe
 
-from toft.host import gpus, process_tree, usage
-from toft.host.isolation import isolation_report
+from toft.host import gpus, isolation, process_tree, usage
 from toft.host.keeper import Keeper
 
 __all__ = ["keeper", "leaks_checked"]
@@ -40,23 +39,27 @@ async def test_memory_processor_time_and_gpu_are_those_of_the_whole_tree(keeper:
     held = {tree[0]: 100 * MIB, tree[1]: 50 * MIB, os.getpid(): 7 * MIB}
     gpu = gpus.Gpu(0, "GPU-0", "A card", 1 << 30, 1 << 29, 1 << 29, memory_by_pid=held)
     roots = {"it": (process.pid, process.root), "gone": (1 << 22, 1 << 22)}
-    measured = usage.measure(roots, gpus.GpuReading((gpu,)), with_pss=True)
+    measured = usage.measure(roots, gpus.GpuReading((gpu,)))
     it = measured["it"]
     assert list(it.pids) == tree
     assert 80 * MIB < it.rss_bytes < 130 * MIB
     assert it.peak_rss_bytes > 120 * MIB
-    assert it.pss_bytes is not None
-    assert 80 * MIB < it.pss_bytes <= it.rss_bytes
     assert it.cpu_s >= 0.3
     assert it.gpu_memory_bytes == {0: 150 * MIB}
-    assert measured["gone"] == usage.Usage(pss_bytes=0, gpu_memory_bytes={})
+    assert measured["gone"] == usage.Usage(gpu_memory_bytes={})
     assert usage.cpu_percent(measured["gone"], it, 1.0) >= 30
     await process.end()
     os.close(read)
 
 
 async def test_the_report_is_made_by_doing_it() -> None:
-    report = {entry["check"]: entry for entry in await isolation_report()}
+    looks = (
+        isolation.separation,
+        isolation.signals_and_sockets,
+        isolation.limit_mechanisms,
+        isolation.graphics,
+    )
+    report = {entry["check"]: entry for entry in [await look() for look in looks]}
     assert set(report) == {"isolation", "landlock", "limits", "gpu"}
     for entry in report.values():
         assert entry["evidence"]

@@ -2,8 +2,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from toft.kernel import clock, errors, ids, log, settings
 
@@ -22,22 +20,6 @@ def test_check_name_refuses_what_could_become_another_path(name: str) -> None:
     assert caught.value.code == "name.invalid"
     assert caught.value.message.startswith("plugin name ")
     assert "\n" not in caught.value.message
-
-
-@given(st.text())
-def test_suggested_name_is_allowed_or_empty(text: str) -> None:
-    name = ids.suggest_name(text)
-    assert name == "" or ids.is_name(name)
-
-
-def test_ids_sort_by_time_and_say_what_they_name() -> None:
-    now = clock.ManualClock()
-    first = ids.new_id("job", now)
-    now.advance(0.001)
-    second = ids.new_id("job", now)
-    assert first < second
-    assert first.startswith("job_")
-    assert len(first) == 30
 
 
 def test_ulid_encodes_time_then_randomness() -> None:

@@ -248,12 +248,3 @@ def test_hashes_are_those_of_the_reference():
     assert manifest.schema_hash({"b": 1, "a": "é"}) == (
         "sha256:6d9eb45284090145dc16661b06abe01185a16a7dabba07c992a131bffa6b8114"
     )
-
-
-def test_hashes_of_bytes_and_files_agree(tmp_path):
-    (tmp_path / "f").write_bytes(b"abc")
-    digest = manifest.bytes_hash(b"abc")
-    assert manifest.file_hash(tmp_path / "f") == digest
-    assert manifest.hash_matches(b"abc", digest.upper().replace("SHA256", "sha256"))
-    assert not manifest.hash_matches(b"abd", digest)
-    assert not manifest.hash_matches(b"abc", "nonsense:00")

@@ -32,11 +32,9 @@ def write(tmp_path, text):
 def test_a_list_is_read_with_paths_relative_to_the_file(tmp_path):
     found = plugins_yaml.read(write(tmp_path, GOOD))
     media, local, hub = found.plugins
-    assert media.all_requirements == (
-        "cjm-plugin-system==0.0.34",
-        "cjm-media-plugin-ffmpeg==0.0.6",
-        "imageio-ffmpeg==0.6.0",
-    )
+    assert media.interface_libs == ("cjm-plugin-system==0.0.34",)
+    assert media.package == "cjm-media-plugin-ffmpeg==0.0.6"
+    assert media.requirements == ("imageio-ffmpeg==0.6.0",)
     assert media.env_vars == {"MODE": "fast", "LEVEL": "3"}
     assert local.env_file == str(tmp_path / "environment.yml")
     assert local.package == str(tmp_path.parent / "local")

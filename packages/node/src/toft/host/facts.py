@@ -1,4 +1,4 @@
-"""What this machine has and has left: memory, cores, disk, GPUs; all read from the kernel, nothing assumed.
+"""What this machine has and has left: memory and cores, read from the kernel, nothing assumed.
 
 Every function reads files: call them in a thread from an event loop.
 """
@@ -6,11 +6,8 @@ Every function reads files: call them in a thread from an event loop.
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-
-from toft.host.gpus import GpuReader, GpuReading
 
 
 @dataclass(frozen=True)
@@ -19,48 +16,11 @@ class Memory:
 
     total_bytes: int
     available_bytes: int
-    swap_free_bytes: int
 
     @property
     def used_bytes(self) -> int:
         """What cannot be had."""
         return self.total_bytes - self.available_bytes
-
-
-@dataclass(frozen=True)
-class Facts:
-    """One look at the machine.
-
-    Attributes:
-        cores: How many processors this process may use.
-        load: Runnable processes, averaged over a minute.
-        disk_free_bytes: Where the node's home is.
-    """
-
-    memory: Memory
-    cores: int
-    load: float
-    disk_total_bytes: int
-    disk_free_bytes: int
-    gpus: GpuReading
-
-
-def read(home: Path, gpu_reader: GpuReader) -> Facts:
-    """Look at the machine once.
-
-    Args:
-        home: Whose file system is meant; it need not exist yet.
-        gpu_reader: From `gpus.open_reader`.
-    """
-    disk = shutil.disk_usage(_existing(home))
-    return Facts(
-        memory=read_memory(),
-        cores=read_cores(),
-        load=os.getloadavg()[0],
-        disk_total_bytes=disk.total,
-        disk_free_bytes=disk.free,
-        gpus=gpu_reader.read(),
-    )
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
@@ -73,7 +33,7 @@ def read_memory(root: Path = Path("/")) -> Memory:
     limit, used = _group_memory(root)
     if limit is not None and limit < total:
         total, available = limit, min(available, max(0, limit - used))
-    return Memory(total, available, fields.get("SwapFree", 0))
+    return Memory(total, available)
 
 
 def read_cores(root: Path = Path("/")) -> int:
@@ -108,12 +68,6 @@ def _group_memory(root: Path) -> tuple[int | None, int]:
             fields = dict(line.split() for line in _text(group / stat).splitlines())
             return int(text), int(_text(group / used).strip() or 0) - int(fields.get(cache, 0))
     return None, 0
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _text(path: Path) -> str:

@@ -23,16 +23,6 @@ _ENABLE_GROUPS = (
 )
 
 
-async def isolation_report() -> list[dict[str, Any]]:
-    """Return every entry."""
-    return [
-        await separation(),
-        await signals_and_sockets(),
-        await limit_mechanisms(),
-        await graphics(),
-    ]
-
-
 async def separation(wanted: Literal["auto", "namespaces", "plain"] = "auto") -> dict[str, Any]:
     """Return whether workers get namespaces; plain is no fault where it was asked for.
 

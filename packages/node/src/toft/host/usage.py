@@ -27,7 +27,6 @@ class Usage:
         pids: Its processes, the worker first.
         rss_bytes: Resident memory summed over them; pages they share are counted for each.
         peak_rss_bytes: The largest each has had so far, summed.
-        pss_bytes: Resident memory with shared pages divided among their users; None when not asked for.
         cpu_s: Processor time since the start, ended children included.
         gpu_memory_bytes: By index of the GPU; empty without one.
     """
@@ -35,27 +34,23 @@ class Usage:
     pids: tuple[int, ...] = ()
     rss_bytes: int = 0
     peak_rss_bytes: int = 0
-    pss_bytes: int | None = None
     cpu_s: float = 0.0
     gpu_memory_bytes: Mapping[int, int] | None = None
 
 
-def measure(
-    roots: Mapping[Key, tuple[int, int]], gpus: GpuReading | None = None, *, with_pss: bool = False
-) -> dict[Key, Usage]:
+def measure(roots: Mapping[Key, tuple[int, int]], gpus: GpuReading | None = None) -> dict[Key, Usage]:
     """Measure any number of workers in one pass.
 
     Args:
         roots: For each worker its (pid, root) as `keeper.Process` has them.
         gpus: A reading to attribute; None leaves GPU memory out.
-        with_pss: Also divide shared pages; takes about a millisecond for each process.
     """
     by_parent: dict[int, list[process_tree.Stat]] = {}
     by_pid: dict[int, process_tree.Stat] = {}
     for stat in process_tree.scan():
         by_parent.setdefault(stat.parent, []).append(stat)
         by_pid[stat.pid] = stat
-    return {key: _sum(pid, root, by_parent, by_pid, gpus, with_pss) for key, (pid, root) in roots.items()}
+    return {key: _sum(pid, root, by_parent, by_pid, gpus) for key, (pid, root) in roots.items()}
 
 
 def cpu_percent(before: Usage, after: Usage, seconds: float) -> float:
@@ -69,7 +64,6 @@ def _sum(
     by_parent: dict[int, list[process_tree.Stat]],
     by_pid: dict[int, process_tree.Stat],
     gpus: GpuReading | None,
-    with_pss: bool,
 ) -> Usage:
     found = process_tree.descendants(root, by_parent)
     reaped = 0
@@ -83,7 +77,6 @@ def _sum(
         pids=pids,
         rss_bytes=sum(stat.rss_pages for stat in found) * _PAGE,
         peak_rss_bytes=sum(_kilobytes(f"/proc/{pid}/status", b"VmHWM:") for pid in pids),
-        pss_bytes=sum(_kilobytes(f"/proc/{pid}/smaps_rollup", b"Pss:") for pid in pids) if with_pss else None,
         cpu_s=(reaped + sum(stat.cpu_ticks + stat.reaped_ticks for stat in found)) / _TICK,
         gpu_memory_bytes=None if gpus is None else _gpu_memory(frozenset(pids), gpus),
     )

@@ -40,18 +40,7 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
-def suggest_name(text: str) -> str:
-    """Turn any text into the nearest allowed name; empty when nothing is left of it."""
-    folded = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
-    return folded[:64]
-
-
 def ulid(clock: clocks.Clock = clocks.SYSTEM, randomness: Randomness = os.urandom) -> str:
     """Return 26 characters: 48 bits of milliseconds, then 80 random bits; sorts by time of making."""
     value = (int(clock.now() * 1000) << 80) | int.from_bytes(randomness(10), "big")
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
-
-
-def new_id(kind: str, clock: clocks.Clock = clocks.SYSTEM, randomness: Randomness = os.urandom) -> str:
-    """Return an identifier that says what it names, such as `job_01J…`."""
-    return f"{kind}_{ulid(clock, randomness)}"

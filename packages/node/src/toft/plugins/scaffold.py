@@ -15,8 +15,6 @@ from toft.kernel import ids
 from toft.kernel.errors import ConflictError, NodeError
 from toft.store import durable
 
-ENTRY_POINTS = "toft.plugins"
-
 
 @dataclass(frozen=True)
 class Names:

@@ -119,16 +119,6 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def remove_file(path: Path, *, operations: Operations = SYSTEM) -> bool:
-    """Take a file away durably; False when there was none."""
-    try:
-        operations.remove(str(path))
-    except FileNotFoundError:
-        return False
-    operations.sync_directory(str(path.parent))
-    return True
-
-
 def make_directory(path: Path, mode: int = 0o755, *, operations: Operations = SYSTEM) -> None:
     """Make a directory and the ones above it, and make their names survive."""
     missing = []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from toft.kernel import errors
@@ -18,7 +17,7 @@ _LONGEST_PAUSE_S = 0.1
 
 @contextlib.contextmanager
 def hold(path: Path, *, shared: bool = False, timeout_s: float = 30.0) -> Iterator[None]:
-    """Hold a lock file; blocks the calling thread, never the event loop (see `hold_async`).
+    """Hold a lock file; blocks, so call it in a thread from an event loop.
 
     Args:
         path: The lock file; made when it is not there, never removed.
@@ -33,27 +32,6 @@ def hold(path: Path, *, shared: bool = False, timeout_s: float = 30.0) -> Iterat
         yield
     finally:
         os.close(fd)
-
-
-@contextlib.asynccontextmanager
-async def hold_async(path: Path, *, shared: bool = False, timeout_s: float = 30.0) -> AsyncIterator[None]:
-    """Hold a lock file without blocking the event loop."""
-    acquiring = asyncio.ensure_future(asyncio.to_thread(_acquire, path, shared, timeout_s))
-    try:
-        fd = await asyncio.shield(acquiring)
-    except asyncio.CancelledError:
-        # The thread cannot be stopped; what it acquires must still be released.
-        acquiring.add_done_callback(_release)
-        raise
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _release(acquiring: asyncio.Future[int]) -> None:
-    if not acquiring.cancelled() and acquiring.exception() is None:
-        os.close(acquiring.result())
 
 
 def _acquire(path: Path, shared: bool, timeout_s: float) -> int:

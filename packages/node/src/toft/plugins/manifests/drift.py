@@ -53,11 +53,6 @@ def detect(manifest: Manifest, live_schema: Mapping[str, Any] | None) -> Drift |
     return Drift(manifest.config_schema_hash, live, changes, live_schema)
 
 
-def hint(name: str) -> str:
-    """Return the command that brings a manifest up to date."""
-    return f"toft plugin refresh {name}"
-
-
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     old, new = _properties(before), _properties(after)
     changes = [f"new setting {name}" for name in sorted(new.keys() - old.keys())]

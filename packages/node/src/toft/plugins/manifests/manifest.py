@@ -267,20 +267,6 @@ def bytes_hash(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def file_hash(path: pathlib.Path) -> str:
-    """Return `sha256:` and the hash of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_matches(data: bytes, expected: str) -> bool:
-    """Tell whether some bytes have a hash written `algorithm:hex`; an unknown algorithm never matches."""
-    algorithm, _, digits = expected.partition(":")
-    if algorithm not in hashlib.algorithms_guaranteed or algorithm.startswith("shake"):
-        return False
-    return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == digits.lower()
-
-
 _ANYTHING = {"parameters": {}, "required": [], "additional": True, "x-toft-file-backed": True}
 _FOREIGN = Runtime(
     hosting="reference",

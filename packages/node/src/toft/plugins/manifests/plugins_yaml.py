@@ -74,11 +74,6 @@ class Listed:
     is_editable: bool = False
     extra: Mapping[str, Any] = ()  # type: ignore[assignment]
 
-    @property
-    def all_requirements(self) -> tuple[str, ...]:
-        """Return what is installed, in order."""
-        return (*self.interface_libs, self.package, *self.requirements)
-
 
 @dataclass(frozen=True)
 class PluginsFile:

@@ -106,10 +106,6 @@ class Registry:
         """Return every plugin that can be read, by name."""
         return [each.manifest for each in self.discover().found]
 
-    def problems(self) -> Sequence[BadFile]:
-        """Return the files that were passed over."""
-        return self.discover().problems
-
     def find_name(self, name: str) -> Found | None:
         """Return the plugin of a name; None when there is none that can be read."""
         ids.check_name(name, "plugin name")

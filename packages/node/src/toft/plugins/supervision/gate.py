@@ -78,11 +78,6 @@ class Gate(Generic[C]):
         """Let nobody through; those who wait keep their places."""
         self._is_open = False
 
-    def set_cap(self, cap: int | None) -> None:
-        """Change how many may run at once; those who run are not disturbed."""
-        self.cap = cap
-        self._admit()
-
     def drain(self) -> list[C]:
         """Take out everybody who waits, in order."""
         calls = list(self._waiting)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from toft.host import keeper
 from toft.kernel import errors, log
@@ -189,23 +189,6 @@ class Orders:
                 if value is not None:
                     found[key] = value
         return found
-
-    def status(self, manifest: Manifest, options: instances.InstanceOptions) -> list[dict[str, Any]]:
-        """Say for each declared variable whether it has a value; never which."""
-        specs = manifest.code.worker_env
-        declared = launch.declared_values(specs, manifest.install.env_vars, options.env)
-        have = {**declared, **self._secret_values(manifest)}
-        return [
-            {
-                "name": spec["name"],
-                "secret": bool(spec.get("secret")),
-                "required": bool(spec.get("required", True)),
-                "satisfied": spec["name"] in have,
-                "label": spec.get("label", ""),
-                "description": spec.get("description", ""),
-            }
-            for spec in specs
-        ]
 
 
 def _incomplete(manifest: Manifest, missing: Sequence[str]) -> errors.RefusedError:
