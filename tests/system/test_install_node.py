@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,17 @@ async def test_the_build_of_a_package_is_confined_like_a_worker(
     assert found["own"] == "written"
     assert {found[name] for name in ("person", "tmp", "beside")} <= {"OSError", "PermissionError"}
     assert not (project / "beside").exists()
+
+
+async def test_one_file_with_its_requirements_in_it_is_a_plugin(
+    toft_home: Path, house: Path, tmp_path: Path
+) -> None:
+    block = "# /// script\n# dependencies = ['greetlib']\n# ///\n"
+    (tmp_path / "single.py").write_text(block + textwrap.dedent(PLUGIN))
+    async with running(toft_home, house) as node:
+        [added] = await node.installed.add(str(tmp_path / "single.py"))
+        assert (added.name, added.code.module) == ("hello", "single")
+        assert await called(node, "hello") == "hello world from greetlib 1.0"
+        (tmp_path / "single.py").write_text(block + textwrap.dedent(PLUGIN).replace("hello ", "good day "))
+        await node.refresh("hello")
+        assert await called(node, "hello") == "good day world from greetlib 1.0"

@@ -1,12 +1,21 @@
 """Deciding what a source is, reading locks and resolver messages, choosing versions: nothing is started."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from toft.host.commands import Completed
 from toft.kernel import errors
-from toft.plugins.environments import checkouts, environment_errors, lock_texts, plugin_classes, uv_errors
+from toft.plugins.environments import (
+    checkouts,
+    environment_errors,
+    lock_texts,
+    plugin_classes,
+    projects,
+    single_files,
+    uv_errors,
+)
 from toft.plugins.environments.interpreters import Wanted
 from toft.plugins.environments.projects import Distribution
 from toft.plugins.environments.provisioning import Resolution
@@ -247,3 +256,53 @@ def test_uv_trusts_whom_the_machine_trusts(tmp_path: Path) -> None:
     assert trusted([bundle]) == {}
     bundle.touch()
     assert trusted([bundle]) == {"UV_SYSTEM_CERTS": "true"}
+
+
+BLOCK = """\
+# /// script
+# requires-python = ">=3.9"
+# dependencies = [
+#   "greetlib<2",
+# ]
+# ///
+__version__ = "1.2"
+from toft_sdk import Plugin
+class Hello(Plugin): ...
+"""
+
+
+def test_a_file_becomes_the_same_wheel_every_time(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(BLOCK)
+    source = Source.parse("hello.py", directory=tmp_path)
+    assert (source.kind, source.name) == ("file", "hello")
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+    one, two = (single_files.write_wheel(tmp_path / "hello.py", tmp_path / place) for place in ("a", "b"))
+    assert one.name == "hello-1.2-py3-none-any.whl"
+    assert one.read_bytes() == two.read_bytes()
+    assert projects.requires_python(one) == projects.requires_python(tmp_path / "hello.py") == ">=3.9"
+    with zipfile.ZipFile(one) as archive:
+        assert "Requires-Dist: greetlib<2\n" in archive.read("hello-1.2.dist-info/METADATA").decode()
+        assert archive.read("hello.py").decode() == BLOCK
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("json.py", "", "another module has that name"),
+        ("toft_sdk.py", "", "another module has that name"),
+        ("my-plugin.py", "", "no name of a module"),
+        ("a.py", "# /// script\n# x = [\n# ///\n", "cannot be read"),
+        ("a.py", "# /// script\n# x = 1\n", "cannot be read"),
+        ("a.py", "# /// script\n# dependencies = 'x'\n# ///\n", "list of texts"),
+    ],
+)
+def test_a_file_that_cannot_be_a_plugin_says_why(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(environment_errors.SourceError, match=said):
+        Source.parse(name, directory=tmp_path)
+
+
+def test_a_file_without_a_block_or_with_newer_syntax_is_still_a_wheel(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("def (:\n")
+    assert single_files.write_wheel(tmp_path / "plain.py", tmp_path).name == "plain-0.0.0-py3-none-any.whl"

@@ -15,7 +15,10 @@ from toft.kernel.errors import NodeError
 
 SourceArgument = Annotated[
     str | None,
-    argument("SOURCE", "A directory, a wheel, a requirement, or a plugins.yaml; ./plugins.yaml by default."),
+    argument(
+        "SOURCE",
+        "A directory, a .py file, a wheel, a requirement, a plugins.yaml (./plugins.yaml by default).",
+    ),
 ]
 NameOption = Annotated[str | None, option("--name", metavar="NAME", help="Call the plugin this.")]
 PythonOption = Annotated[

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from toft.plugins.environments import environment_errors
+from toft.plugins.environments import environment_errors, single_files
 from toft.plugins.environments.interpreters import Interpreter
 
 _NOT_COPIED = frozenset(
@@ -72,11 +72,13 @@ class Distribution:
 
 
 def requires_python(source: Path) -> str | None:
-    """Return the range of Python versions a project directory or a wheel declares.
+    """Return the range of Python versions a project directory, a wheel or a file declares.
 
     Raises:
-        SourceError: It is neither.
+        SourceError: It is none of these.
     """
+    if source.suffix == ".py":
+        return single_files.requires_python(source)
     if source.suffix == ".whl" and source.is_file():
         return _wheel_metadata(source).get("Requires-Python")
     declared = read_pyproject(source).get("project", {}).get("requires-python")

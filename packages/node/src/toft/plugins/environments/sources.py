@@ -1,4 +1,4 @@
-"""What `plugin add` was given: directory, wheel, requirement, file; decided before anything runs."""
+"""What `plugin add` was given: directory, wheel, file, requirement; decided before anything runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from toft.plugins.environments import environment_errors, projects, uv_errors
+from toft.plugins.environments import environment_errors, projects, single_files, uv_errors
 
 _EXTRAS = re.compile(r"(?P<path>.+?)\[(?P<extras>[A-Za-z0-9._,\s-]+)\]")
 
@@ -21,7 +21,7 @@ class Source:
     """Where a plugin comes from.
 
     Attributes:
-        kind: `project`, `wheel`, `requirement`, `vcs` or `plugins_file`.
+        kind: `project`, `wheel`, `file`, `requirement`, `vcs` or `plugins_file`.
         text: What was typed, as it is kept in the manifest; without passwords.
         path: The directory or file, for the kinds that have one.
         requirement: The requirement string, for `requirement` and `vcs`.
@@ -64,6 +64,9 @@ class Source:
             return cls("project", str(path), path=path, name=projects.project_name(path), extras=extras)
         if path.suffix == ".whl":
             return cls("wheel", str(path), path=path, name=projects.project_name(path), extras=extras)
+        if path.suffix == ".py":
+            single_files.read(path)
+            return cls("file", str(path), path=path, name=canonicalize_name(path.stem), extras=extras)
         if path.suffix in (".yaml", ".yml"):
             return cls("plugins_file", str(path), path=path)
         if path.suffix in (".txt", ".lock", ".in"):
@@ -72,8 +75,8 @@ class Source:
                 hint=f"toft plugin add NAME --lock {path.name}",
             )
         raise environment_errors.SourceError(
-            f"{path} is neither a project directory, a wheel nor a plugins.yaml",
-            hint="a single file becomes a plugin with: toft plugin new NAME",
+            f"{path} is neither a project directory, a wheel, a Python file nor a plugins.yaml",
+            hint="toft plugin new NAME makes a plugin to start from",
         )
 
     @classmethod
@@ -120,4 +123,8 @@ def _local(text: str, base: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def _looks_like_path(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or text.endswith((".whl", ".yaml", ".yml")) or text.endswith("/")
+    return (
+        text.startswith((".", "/", "~"))
+        or text.endswith((".whl", ".py", ".yaml", ".yml"))
+        or text.endswith("/")
+    )

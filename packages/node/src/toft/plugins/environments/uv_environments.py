@@ -26,6 +26,7 @@ from toft.plugins.environments import (
     interpreters,
     lock_texts,
     projects,
+    single_files,
     uv_errors,
 )
 from toft.plugins.environments.provisioning import (
@@ -251,6 +252,8 @@ class UvProvisioner:
     ) -> Path:
         """Return a wheel of a project; the project's own directory is only read."""
         target = Path(tempfile.mkdtemp(prefix="wheel-", dir=work))
+        if source.suffix == ".py":
+            return await asyncio.to_thread(single_files.write_wheel, source, target)
         if source.suffix == ".whl":
             return Path(await asyncio.to_thread(shutil.copy, source, target))
         progress(f"building a wheel of {source.name}")
