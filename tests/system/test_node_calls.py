@@ -11,6 +11,7 @@ from tests import nodes
 from tests.leaks import leaks_checked
 from tests.waiting import eventually_async as eventually
 
+from toft.host import process_tree
 from toft.kernel import errors as node_errors
 from toft.plugins import errors as faults
 from toft.plugins.supervision import states
@@ -34,11 +35,8 @@ def home(toft_home: Path) -> Path:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    stat = process_tree.read(pid)
+    return stat is not None and stat.state not in "ZX"
 
 
 async def test_exact_values_come_back_from_another_process(home: Path) -> None:

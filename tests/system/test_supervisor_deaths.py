@@ -31,11 +31,8 @@ def home(toft_home: Path) -> Path:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    stat = process_tree.read(pid)
+    return stat is not None and stat.state not in "ZX"
 
 
 @pytest.mark.parametrize(
