@@ -40,8 +40,8 @@ fix: setup
 	$(BIN)/ruff check --quiet --fix --output-format concise . || true
 	$(BIN)/ruff format --quiet .
 	$(BIN)/python tools/decision_index.py
+	$(BIN)/python tools/generate_docs.py
 	$(BIN)/python tools/docs_index.py
-	test ! -f tools/generate_docs.py || $(BIN)/python tools/generate_docs.py
 
 lock: setup
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
