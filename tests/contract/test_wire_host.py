@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,13 +70,13 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def peers() -> AsyncIterator[Peer]:
+async def peers(take: Callable[[LogLine], None] | None = None) -> AsyncIterator[Peer]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     lines: list[LogLine] = []
     ends: list[WireError | None] = []
     pool = SegmentPool(max_bytes=64 << 20, patience_s=0.05)
-    connection = Connection(ours, segments=pool, on_log=lines.append, on_lost=ends.append)
+    connection = Connection(ours, segments=pool, on_log=take or lines.append, on_lost=ends.append)
     before = len(os.listdir("/proc/self/fd"))
     try:
         yield Peer(theirs, connection, lines, ends)
@@ -403,3 +403,43 @@ async def test_a_peer_that_only_wants_gets_no_more_than_its_share() -> None:
                 answers.append(frame[2])
         assert len([each for each in answers if isinstance(each, int)]) == 4
         assert all("segment of" in each for each in answers if not isinstance(each, int))
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), ValueError("closed file")])
+async def test_who_takes_lines_may_fail_and_no_call_hangs(failure: Exception) -> None:
+    surprises: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: surprises.append(context))
+
+    def refuse(line: LogLine) -> None:
+        raise failure
+
+    async with peers(refuse) as peer:
+        await peer.open()
+        call, number = await peer.begin()
+        await peer.send(["log", number, [["stdout", "a line"]]], ["result", number, 5])
+        assert await asyncio.wait_for(call, 5) == 5
+        call, number = await peer.begin()
+        await peer.send(["log", number, [["stdout", "the last words", True]]])
+        peer.sock.close()
+        with pytest.raises(WorkerLostError):
+            await asyncio.wait_for(call, 5)
+        assert peer.ends == [None]
+    assert len(surprises) == 2
+
+
+async def test_who_waits_for_an_answer_may_fail_and_the_worker_is_not_blamed() -> None:
+    surprises: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: surprises.append(context))
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("not ready for it")
+
+    async with peers() as peer:
+        await peer.open()
+        number = peer.connection.begin("call", None, refuse, on_progress=refuse)
+        await peer.receive()
+        call, second = await peer.begin()
+        await peer.send(["progress", number, 0.5, ""], ["result", number, 1], ["result", second, 2])
+        assert await asyncio.wait_for(call, 5) == 2
+        assert peer.ends == []
+    assert len(surprises) == 2

@@ -115,3 +115,14 @@ async def test_progress_is_coalesced_and_the_last_arrives() -> None:
         assert [(line.text, dict(line.fields)) for line in run.lines if line.stream == "log"] == [
             ("counted", {"times": 100_000})
         ]
+
+
+async def test_progress_that_is_none_is_an_error_where_it_is_reported() -> None:
+    async with worker() as run:
+        assert len(await run.call("report_nonsense")) >= 3
+        # The thread beside the main one has not died of it.
+        call = asyncio.ensure_future(run.call("loop", seconds=60.0))
+        await asyncio.sleep(0.05)
+        assert (await asyncio.wait_for(run.connection.ping(), 5)).op == "call"
+        call.cancel()
+        await eventually_async(lambda: not run.connection.calls)

@@ -65,7 +65,8 @@ class WorkerCall(Call):
         if self.is_done:
             return  # a thread that outlived its call
         now = self.seen = monotonic()
-        self._pending = (fraction, message)
+        # Made sure of here, where the plugin hears of it, and not in the thread that may send it later.
+        self._pending = (float(fraction), str(message)[:_MAX_TEXT])
         if now >= self._next_progress:
             self._next_progress = now + _PROGRESS_EVERY_S
             self.flush_progress()
@@ -77,10 +78,10 @@ class WorkerCall(Call):
         with _progress_lock:  # the sentinel flushes too, and progress must not go backwards
             pending, self._pending = self._pending, None
             if pending is not None:
-                fraction = float(pending[0])
+                fraction = pending[0]
                 if not -1.0 <= fraction <= 1.0:
                     fraction = -1.0
-                self._link.send(["progress", self.number, fraction, str(pending[1])[:_MAX_TEXT]])
+                self._link.send(["progress", self.number, fraction, pending[1]])
 
     def usage(self, units: Mapping[str, float]) -> None:
         """Send what was used."""

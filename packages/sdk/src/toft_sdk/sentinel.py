@@ -30,6 +30,7 @@ class Sentinel:
         socket: Descriptor to wait for.
         read: Takes in what the socket has; called with the read lock held.
         above: Returns a copy of a descriptor out of the plugin's reach.
+        give_up: Ends the process: without this thread it would be deaf in every call.
 
     Attributes:
         is_busy: Whether the main thread is inside a request; set by the main thread.
@@ -39,7 +40,13 @@ class Sentinel:
         segments: Bulk memory; None until there is a large value.
     """
 
-    def __init__(self, socket: int, read: Callable[[], None], above: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        socket: int,
+        read: Callable[[], None],
+        above: Callable[[int], int],
+        give_up: Callable[[], None],
+    ) -> None:
         self.is_busy = False
         self.running: dict[int, WorkerCall] = {}
         self.read_lock = allocate_lock()
@@ -47,6 +54,7 @@ class Sentinel:
         self.segments: Segments | None = None
         self._socket = socket
         self._take_in = read
+        self._give_up = give_up
         self._is_parked = True
         self._is_started = False
         read_end, write_end = os.pipe()
@@ -61,7 +69,7 @@ class Sentinel:
     def start(self) -> None:
         """Start the thread; it parks at once."""
         self._is_started = True
-        start_new_thread(self._loop, ())
+        start_new_thread(self._run, ())
 
     def watch(self) -> None:
         """Called when the main thread starts to run a call."""
@@ -80,6 +88,12 @@ class Sentinel:
 
     def _wake(self) -> None:
         os.write(self._wake_write, b"x")
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException:  # noqa: BLE001 - the worker loop: nobody else would hear of it
+            self._give_up()
 
     def _loop(self) -> None:
         poller = select.poll()

@@ -47,7 +47,7 @@ class Worker:
         self._queue: deque[WorkerCall] = deque()
         self._hosted: Any = None
         self._threads: Threads | None = None
-        self._sentinel = Sentinel(link.fileno(), self.read, above)
+        self._sentinel = Sentinel(link.fileno(), self.read, above, give_up)
         self._streams = [TaggedStream(sys.stdout, "stdout", link), TaggedStream(sys.stderr, "stderr", link)]
         self._capture: Capture | None = None
         self._segments: Segments | None = None

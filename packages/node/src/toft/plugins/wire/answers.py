@@ -41,7 +41,11 @@ class Pending:
         if self.stream is not None:
             self.stream.finish(error)
         if self.on_end is not None:
-            self.on_end(value, error)
+            try:
+                self.on_end(value, error)
+            except (ValueError, TypeError, IndexError) as failed:
+                # Its own fault; further out it would be taken for a malformed frame of the worker.
+                raise RuntimeError("who waited for an answer failed when it came") from failed
 
 
 class Answers:

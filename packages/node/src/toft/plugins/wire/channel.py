@@ -142,16 +142,20 @@ class Channel:
                 self._end(None)
                 return
             frames.filled(count)
-            try:
-                while (frame := frames.take()) is not None:
-                    self._on_frame(*frame)
-                    if not self.is_open:
-                        return
-            except wire.ProtocolError as error:
-                self._end(error)
+            self._take_frames()
+            if not self.is_open or count < len(room):
                 return
-            if count < len(room):
-                return
+
+    def _take_frames(self) -> None:
+        try:
+            while self.is_open and (frame := self._frames.take()) is not None:
+                self._on_frame(*frame)
+        except wire.ProtocolError as error:
+            self._end(error)
+        except BaseException:
+            # Whoever was told of a frame failed, a full disk say: the frames behind it still count.
+            self._loop.call_soon(self._take_frames)
+            raise
 
     def _on_writable(self) -> None:
         queue = self._queue

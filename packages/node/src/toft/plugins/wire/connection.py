@@ -311,9 +311,11 @@ class Connection:
     def fail(self, error: Exception) -> None:
         """Close the socket and end everything that still waits with this error."""
         self._channel.close()
-        self._close_output()
-        self._lose(error)
-        self._answers.fail(self._lost or error)
+        try:
+            self._close_output()
+        finally:  # even when nobody could write down its last words
+            self._lose(error)
+            self._answers.fail(self._lost or error)
 
     @property
     def calls(self) -> tuple[int, ...]:
@@ -409,12 +411,14 @@ class Connection:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _on_end(self, broken: wire.ProtocolError | None) -> None:
-        self._close_output()
         error = None if broken is None else WireError(f"a worker broke the wire protocol: {broken}")
-        self._lose(error or WorkerLostError("the worker closed its connection"))
-        if not self._keeps_calls and self._lost is not None:
-            self._answers.fail(self._lost)
-        self._on_lost(error)
+        try:
+            self._close_output()
+        finally:  # even when nobody could write down its last words
+            self._lose(error or WorkerLostError("the worker closed its connection"))
+            if not self._keeps_calls and self._lost is not None:
+                self._answers.fail(self._lost)
+            self._on_lost(error)
 
     def _lose(self, error: Exception) -> None:
         """Take no more requests."""

@@ -92,12 +92,13 @@ class Output:
     def close(self) -> None:
         """Take what is left and close everything."""
         self._stop()
-        if self._reading:
+        try:
             self.drain()
+        finally:
             self.close_writing()
-            for fd in self._reading:
+            reading, self._reading = self._reading, []
+            for fd in reading:
                 os.close(fd)
-            self._reading = []
 
     def _split(self, index: int, data: bytes) -> None:
         stream = "stderr" if index else "stdout"
@@ -133,7 +134,7 @@ class Lines:
             elif len(rest) == 1:
                 self.hold(str(stream), call, str(text))
             else:
-                self._emit(LogLine(now, str(stream), call, str(text), str(rest[0]), dict(rest[1])))
+                self._tell(LogLine(now, str(stream), call, str(text), str(rest[0]), dict(rest[1])))
 
     def add(self, stream: str, call: int, text: str, now: float | None = None) -> None:
         """Take the end of a line, most often all of it."""
@@ -143,21 +144,28 @@ class Lines:
                 if held[0] == call:
                     text = held[1] + text
                 else:
-                    self._emit(LogLine(self._clock.now(), stream, held[0], held[1]))
-        self._emit(LogLine(self._clock.now() if now is None else now, str(stream), call, text))
+                    self._tell(LogLine(self._clock.now(), stream, held[0], held[1]))
+        self._tell(LogLine(self._clock.now() if now is None else now, str(stream), call, text))
 
     def hold(self, stream: str, call: int, text: str) -> None:
         """Take the beginning of a line, or more of it."""
         held_call, held = self._open.pop(stream, (call, ""))
         if held_call != call or len(held) + len(text) > _MAX_LINE:
             if held:
-                self._emit(LogLine(self._clock.now(), stream, held_call, held))
+                self._tell(LogLine(self._clock.now(), stream, held_call, held))
             held = ""
         if len(self._open) < _MAX_STREAMS:
             self._open[stream] = (call, held + text)
 
+    def _tell(self, line: LogLine) -> None:
+        try:
+            self._emit(line)
+        except (ValueError, TypeError, IndexError) as failed:
+            # The fault of who takes lines; further out it would be taken for a malformed frame.
+            raise RuntimeError("who takes a worker's lines failed") from failed
+
     def close(self) -> None:
         """Hand on what was never finished: a worker's last words."""
-        for stream, (call, text) in list(self._open.items()):
-            self._emit(LogLine(self._clock.now(), stream, call, text))
-        self._open.clear()
+        unfinished, self._open = self._open, {}
+        for stream, (call, text) in unfinished.items():
+            self._tell(LogLine(self._clock.now(), stream, call, text))
