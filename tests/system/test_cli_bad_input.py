@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -93,7 +95,9 @@ def test_a_manifest_with_a_bad_name_hides_nobody_and_reaches_nothing(
         (directory / "manifest.json").write_text(json.dumps(manifest))
         assert toft("run", name, "--json").error["code"] == "name.invalid"
         assert toft("plugin", "remove", name, "--json").error["code"] == "name.invalid"
-    assert [each["name"] for each in toft("plugin", "list", "--json").value] == ["good"]
+    listed = toft("plugin", "list", "--json")
+    assert [each["name"] for each in json.loads(listed.out)] == ["good"]
+    assert listed.err.count("is passed over") == 2
     checks = {each["check"]: each for each in json.loads(toft("doctor", "--json").out)}
     assert not checks["plugins"]["ok"]
     assert "bad-0" in checks["plugins"]["evidence"]
@@ -274,3 +278,32 @@ def test_settings_that_do_not_fit_are_refused_by_name(toft: CommandLine, content
     assert done.status == 2
     assert done.error["code"] == code
     assert "settings.toml" in done.error["message"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_stream_that_is_closed_is_no_failure(toft: CommandLine, tmp_path: Path, closed: str) -> None:
+    program = f"exec {shlex.join(toft.argv('plugin', 'list'))} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", program], cwd=tmp_path, env=toft.environ, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+def test_a_working_directory_that_is_gone_is_said(toft: CommandLine, tmp_path: Path) -> None:
+    program = (
+        f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(toft.argv('plugin', 'list', '--json'))}"
+    )
+    done = subprocess.run(
+        ["sh", "-c", program], cwd=tmp_path, env=toft.environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"]["code"] == "os.no_directory"
+
+
+def test_a_full_disk_under_the_results_is_said(toft: CommandLine, tmp_path: Path) -> None:
+    program = f"exec {shlex.join(toft.argv('doctor', '--json'))} > /dev/full"
+    done = subprocess.run(
+        ["sh", "-c", program], cwd=tmp_path, env=toft.environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stderr.splitlines()[0])["error"]["code"] == "os.enospc"

@@ -47,6 +47,13 @@ def exit_status(error: NodeError | PluginError) -> int:
 def from_os_error(error: OSError) -> NodeError:
     """Turn what the operating system refused into cause, evidence and next step."""
     reason = error.strerror or str(error)
+    if error.errno == errno.ENOENT and error.filename is None:
+        return NodeError(
+            "The working directory is not there any more",
+            code="os.no_directory",
+            blame="caller",
+            hint="cd to a directory that exists",
+        )
     hints = {
         errno.ENOSPC: "Free some space; toft env gc removes environments that nothing uses.",
         errno.EDQUOT: "Your quota on this file system is used up; toft env gc frees what nothing uses.",

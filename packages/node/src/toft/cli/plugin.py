@@ -33,6 +33,8 @@ def list_plugins(context: typer.Context, as_json: JsonOption = False) -> None:
     session = sessions.of(context)
     with session.node() as node:
         rows = [sessions.entry(each) for each in node.plugins()]
+    for each in _unreadable(session):
+        session.terminal.warn(each)
     if as_json:
         session.terminal.json(rows)
     elif not rows:
@@ -40,6 +42,13 @@ def list_plugins(context: typer.Context, as_json: JsonOption = False) -> None:
     else:
         columns = ("name", "version", "state", "python", "environment", "drift", "instances")
         session.terminal.table(columns, [[_cell(row[name]) for name in columns] for row in rows])
+
+
+def _unreadable(session: Session) -> list[str]:
+    from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - it came with the node already
+
+    problems = Registry(session.settings().home).problems()
+    return [f"{each.path} is passed over: {each.reason}" for each in problems]
 
 
 @app.command("show")

@@ -50,11 +50,11 @@ class Terminal:
     def __init__(
         self, out: TextIO | None = None, err: TextIO | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
-        self.out = out or sys.stdout
+        self.out = out or sys.stdout or _nowhere()
         if isinstance(self.out, io.TextIOWrapper):
             # Half a character, or one that the locale does not have, is spelled out.
             self.out.reconfigure(errors="backslashreplace")
-        self.err = err or sys.stderr
+        self.err = err or sys.stderr or _nowhere()
         self.warnings: list[str] = []
         self.keeps_warnings = False
         self._environ = environ
@@ -161,6 +161,11 @@ class Terminal:
         else:
             self.err.write(visible(text) + "\n")
             self.err.flush()
+
+
+def _nowhere() -> TextIO:
+    """Stand in for a stream that the caller has closed; Python has None there."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _is_tty(stream: TextIO) -> bool:
