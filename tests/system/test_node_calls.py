@@ -325,3 +325,17 @@ async def test_options_that_do_not_fit_are_refused_all_at_once(home: Path) -> No
             await node.load("misbehaving", writable=[str(home)])
         assert refused.value.code == "instance.grant_refused"
         assert node.instances() == []
+
+
+async def test_cancelling_a_call_that_waits_behind_others_costs_them_nothing(home: Path) -> None:
+    nodes.register(home, "one-at-a-time", class_name="Behaving")
+    async with nodes.running(home, cancel_grace_s=0.2) as node:
+        for name in ("one-at-a-time", "misbehaving"):
+            # More than the plugin can run at once, whatever the instance would allow.
+            plugin = await node.load(name, concurrency=0)
+            running = [plugin.start("work", seconds=1.5) for _ in range(66)]
+            running[-1].cancel()
+            with pytest.raises(CancelledError):
+                await running[-1].result(timeout_s=0.5)
+            assert await running[0] >= 1.5
+            await plugin.unload()

@@ -32,6 +32,7 @@ class FakeWorker:
         self.told: list[Any] = []
         self.config: Mapping[str, Any] | None = None
         self.listens = True
+        self.most_at_once: int | None = None
         self.fails: dict[str, Exception] = {}
         self.blocks: dict[str, asyncio.Event] = {}
         self._watchers: Any = None
@@ -163,6 +164,16 @@ async def test_calls_beyond_the_cap_wait_in_order() -> None:
         worker.answer(second, "b")
         worker.answer(third, "c")
         assert [await call for call in (first, second, third)] == ["a", "b", "c"]
+
+
+async def test_no_more_calls_are_let_through_than_the_worker_runs_at_once() -> None:
+    stable = Stable()
+    stable.prepare = lambda worker: setattr(worker, "most_at_once", 2)
+    async with supervised(stable, concurrency=None) as ocr:
+        calls_ = [ocr.begin("execute", {}) for _ in range(3)]
+        assert stable.made[0].open == calls_[:2]
+        assert calls_[2].cancel() is True
+        assert stable.made[0].open == calls_[:2]
 
 
 async def test_cancelling_a_waiting_call_never_bothers_the_worker() -> None:

@@ -23,6 +23,11 @@ class Works(Protocol):
     pid: int
     is_alive: bool
 
+    @property
+    def most_at_once(self) -> int | None:
+        """Calls it can run at once; None for any number."""
+        ...
+
     def begin(self, call: calls.Call) -> None:
         """Hand over a call; its `worker_ended` is called once, perhaps before this returns."""
         ...

@@ -244,7 +244,10 @@ class Supervisor:
     # What the workers mean for calls
 
     def may_run(self) -> None:
-        """Let calls run."""
+        """Let calls run, but never more than the worker can: one that waits there ends with the others."""
+        worker = self.workers.worker
+        caps = [self.policy.concurrency, worker.most_at_once if worker is not None else None]
+        self.gate.cap = min((cap for cap in caps if cap is not None), default=None)
         self.gate.open()
 
     def must_wait(self) -> None:

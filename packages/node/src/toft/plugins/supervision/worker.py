@@ -29,6 +29,7 @@ _LAST_WORDS_S = 0.5
 _LINGER_S = 1.0
 _PING_S = 1.0
 _LINES_IN_ERROR = 20
+_THREADS = 64  # toft_sdk.worker starts no more
 # Where the threads of a worker itself wait.
 _WAITING_IN = ("worker", "link", "sentinel", "threads", "capture")
 
@@ -106,6 +107,12 @@ class Worker:
         if not isinstance(self.process, keeper.Process):
             raise TypeError("a forked worker cannot be forked from")
         return self.process
+
+    @property
+    def most_at_once(self) -> int:
+        """Return how many calls it runs at once; a further one would wait inside it."""
+        declared = self.facts.get("concurrency")
+        return 1 if self.facts.get("main_thread") else min(declared or _THREADS, _THREADS)
 
     # Calls
 
