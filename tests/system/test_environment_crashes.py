@@ -147,6 +147,27 @@ def test_death_of_the_node_ends_a_build_and_everything_it_started(
     assert rest(store) == []
 
 
+def test_death_of_the_command_line_ends_a_confined_build(
+    toft_home: Path, tmp_path: Path, wheelhouse: Path
+) -> None:
+    project = write_project(tmp_path / "slow", "slow", {"slow.py": ""})
+    (project / "backend.py").write_text(
+        "import os, subprocess, sys, time\n"
+        f"code = 'import time; time.sleep(300)  # {tmp_path}/daemon'\n"
+        "subprocess.Popen([sys.executable, '-c', code], start_new_session=True)\n"
+        "time.sleep(300)\n"
+    )
+    command = [sys.executable, "-m", "toft", "--offline", "plugin", "add", str(project)]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: processes_below(tmp_path / "daemon"), 30)
+    node.kill()
+    node.communicate()
+    eventually(lambda: not processes_below(tmp_path / "daemon") and not processes_below(toft_home), 2)
+    store = store_of(toft_home, wheelhouse)
+    store.sweep()
+    assert rest(store) == []
+
+
 def test_kill_from_outside_at_any_time_leaves_all_or_nothing(toft_home: Path, wheelhouse: Path) -> None:
     store = store_of(toft_home, wheelhouse)
     begun = time.monotonic()
