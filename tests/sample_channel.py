@@ -211,3 +211,47 @@ def write_micromamba(path: Path, log: Path) -> Path:
     path.write_text(_MICROMAMBA.format(python=sys.executable, log=str(log)))
     path.chmod(0o755)
     return path
+
+
+_PIXI = r"""#!{python}
+import json, pathlib, shutil, subprocess, sys, yaml
+
+verb, arguments = sys.argv[1], sys.argv[2:]
+project = pathlib.Path(arguments[-1])
+work, lock = project / "environment.yml", project / "pixi.lock"
+
+def micromamba(*arguments):
+    done = subprocess.run([{micromamba!r}, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return done.stdout
+
+if verb == "init":
+    assert arguments[0] == "--import"
+    shutil.copy(arguments[1], work)
+    sys.exit(0)
+wanted = yaml.safe_load(work.read_text())
+channel = ["--channel", wanted["channels"][0]]
+if verb == "lock":
+    specs = wanted["dependencies"]
+    plan = micromamba("create", "--dry-run", "--json", "--prefix", "/nowhere", *channel, *specs)
+    found = [dict(conda=one["url"], **one) for one in json.loads(plan[plan.index("{{"):])["actions"]["LINK"]]
+    listed = {{{subdir!r}: [{{"conda": one["conda"]}} for one in found]}}
+    answer = {{"environments": {{"default": {{"packages": listed}}}}, "packages": found}}
+    lock.write_text(yaml.safe_dump(answer))
+elif verb == "install":
+    assert "--frozen" in arguments
+    prefix = project / ".pixi" / "envs" / "default"
+    (prefix / "conda-meta").mkdir(parents=True)
+    (prefix / "conda-meta" / "history").touch()
+    locked = yaml.safe_load(lock.read_text())["packages"]
+    exact = ["=".join((one["name"], one["version"], one["build"])) for one in locked]
+    micromamba("install", "--no-deps", "--prefix", str(prefix), *channel, *exact)
+"""
+
+
+def write_pixi(path: Path, micromamba: Path, subdir: str) -> Path:
+    """Write a program that answers like pixi, and lets `write_micromamba`'s do the work."""
+    path.write_text(_PIXI.format(python=sys.executable, micromamba=str(micromamba), subdir=subdir))
+    path.chmod(0o755)
+    return path

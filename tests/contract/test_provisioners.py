@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.sample_channel import make_channel, write_micromamba
+from tests.sample_channel import make_channel, write_micromamba, write_pixi
 from tests.sample_packages import write_project, write_wheel
 
 from toft.plugins.environments import (
     conda_environments,
+    conda_tools,
     environment_errors,
     environments,
     interpreters,
@@ -28,7 +29,7 @@ class Kind:
     kind: str
 
 
-@pytest.fixture(params=["uv", "rattler", "micromamba"])
+@pytest.fixture(params=["uv", "rattler", "micromamba", "pixi"])
 def kind(
     request: pytest.FixtureRequest, toft_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Kind:
@@ -51,7 +52,9 @@ def kind(
 
 def _conda(tool: str, home: Path, tmp_path: Path, uv: uv_environments.UvProvisioner) -> Kind:
     channel = make_channel(tmp_path / "channel", zips=tool == "rattler")
-    write_micromamba(tmp_path / "prefix" / "bin" / "micromamba", tmp_path / "micromamba.log")
+    programs = tmp_path / "prefix" / "bin"
+    micromamba = write_micromamba(programs / "micromamba", tmp_path / "micromamba.log")
+    write_pixi(programs / "pixi", micromamba, conda_tools.subdir())
     chosen = conda_environments.CondaOptions(tool=tool, offline=True, prefix=tmp_path / "prefix")
     conda = conda_environments.CondaProvisioner(uv, chosen)
 
@@ -81,7 +84,8 @@ async def test_a_request_becomes_an_environment_that_runs(kind: Kind) -> None:
     )
     assert environment.cache_tag == printed(environment, "import sys; print(sys.implementation.cache_tag)")
     assert printed(environment, "import greetlib; print(greetlib.VERSION)") == "2.0"
-    assert printed(environment, "import sys; print(sys.prefix)") == str(environment.path)
+    assert printed(environment, "import sys; print(sys.prefix)") == str(environment.prefix)
+    assert environment.prefix == environment.path or environment.path in environment.prefix.parents
     assert kind.store.list() == [environment]
     assert environment.size_bytes > 0
     assert said

@@ -254,7 +254,7 @@ class Installer:
         self, environment: environments.Environment, source: Source
     ) -> list[plugin_classes.PluginClass]:
         wanted = environment.local_name or source.name
-        for distribution in projects.distributions(environment.path):
+        for distribution in projects.distributions(environment.prefix):
             if distribution.name == wanted:
                 return plugin_classes.find(distribution)
         raise environment_errors.SourceError(

@@ -68,6 +68,11 @@ class Environment:
     is_new: bool = field(default=False, compare=False)
     local_name: str | None = field(default=None, compare=False)
 
+    @property
+    def prefix(self) -> Path:
+        """Return the directory its interpreter calls its prefix; some tools put it below `path`."""
+        return Path(self.python).parent.parent
+
     def to_dict(self) -> dict[str, Any]:
         """Return what the record holds, without the lock, plus where it is."""
         return {
