@@ -47,7 +47,7 @@ def list_plugins(context: typer.Context, as_json: JsonOption = False) -> None:
 def _unreadable(session: Session) -> list[str]:
     from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - it came with the node already
 
-    problems = Registry(session.settings().home).problems()
+    problems = Registry(session.settings().home).discover().problems
     return [f"{each.path} is passed over: {each.reason}" for each in problems]
 
 
