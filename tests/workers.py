@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import eventually_async
+
 import toft_sdk
 from toft.plugins.errors import WireError
 from toft.plugins.wire.connection import Connection
-from toft.plugins.wire.frames import LogLine, Welcome
+from toft.plugins.wire.frames import Beat, LogLine, Welcome
 from toft.plugins.wire.segments import SegmentPool
 
 BOOT = str(Path(toft_sdk.__file__).with_name("boot.py"))
@@ -43,6 +45,17 @@ class Running:
     def stream(self, action: str, _options: dict[str, Any] | None = None, **arguments: Any) -> Any:
         wanted = {"action": action, "arguments": arguments}
         return self.connection.stream("stream", wanted, **(_options or {}))
+
+    async def until_it_runs(self, number: int | None = None) -> Beat:
+        """Wait until the worker is inside a call, and return what it says of itself then."""
+
+        async def beat() -> Beat | None:
+            said = await self.connection.ping(stacks=True)
+            return said if said.calls and number in (None, *said.calls) else None
+
+        found = await eventually_async(beat, 10)
+        assert found is not None
+        return found
 
     def texts(self, call: int | None = None) -> list[str]:
         return [line.text for line in self.lines if call is None or line.call == call]

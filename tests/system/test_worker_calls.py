@@ -69,7 +69,7 @@ async def test_cancel_ends_one_call_and_no_other(action: str, class_name: str) -
             asyncio.ensure_future(run.call(action, {"call_id": number}, seconds=0.3 if at else 60.0))
             for at, number in enumerate(numbers)
         ]
-        await asyncio.sleep(0.05)
+        await run.until_it_runs(numbers[0])
         run.connection.cancel(numbers[0], "enough")
         with pytest.raises(CancelledError, match="enough"):
             await calls[0]
@@ -83,7 +83,7 @@ async def test_a_queued_call_is_cancelled_before_it_starts() -> None:
         first = asyncio.ensure_future(run.call("sleep", seconds=0.3))
         number = run.connection.next_call_id()
         second = asyncio.ensure_future(run.call("loop", {"call_id": number}, seconds=60.0))
-        await asyncio.sleep(0.05)
+        await run.until_it_runs()
         run.connection.cancel(number)
         assert await first == "slept"
         with pytest.raises(CancelledError):
@@ -93,8 +93,7 @@ async def test_a_queued_call_is_cancelled_before_it_starts() -> None:
 async def test_a_ping_is_answered_while_a_call_runs() -> None:
     async with worker() as run:
         call = asyncio.ensure_future(run.call("loop", seconds=60.0))
-        await asyncio.sleep(0.05)
-        beat = await asyncio.wait_for(run.connection.ping(stacks=True), 5)
+        beat = await run.until_it_runs()
         assert beat.op == "call"
         assert beat.stacks[0][0] == "main"
         assert any("loop" in line for line in beat.stacks[0][1])
@@ -122,7 +121,6 @@ async def test_progress_that_is_none_is_an_error_where_it_is_reported() -> None:
         assert len(await run.call("report_nonsense")) >= 3
         # The thread beside the main one has not died of it.
         call = asyncio.ensure_future(run.call("loop", seconds=60.0))
-        await asyncio.sleep(0.05)
-        assert (await asyncio.wait_for(run.connection.ping(), 5)).op == "call"
+        assert (await run.until_it_runs()).op == "call"
         call.cancel()
         await eventually_async(lambda: not run.connection.calls)

@@ -20,11 +20,10 @@ async def test_c_code_that_prints_with_the_interpreter_lock_is_freed_by_the_host
     async with worker() as run:
         size = 1_000_000  # more than any pipe holds
         call = asyncio.ensure_future(run.call("write_holding_the_lock", size=size))
-        await asyncio.sleep(0.05)
-        beat = asyncio.ensure_future(run.connection.ping())
-        # The host takes what is there with each patience of the ping; write() ends when all went through.
-        assert await asyncio.wait_for(call, 20) == size
-        await beat
+        while not call.done():
+            # The host takes what is there with each patience of the ping; write() ends when all went through.
+            await run.connection.ping()
+        assert call.result() == size
         # A line that both took a part of may arrive as two; nothing is lost.
         assert sum(line.text.count("x") for line in run.lines) == size // 100 * 99
 
@@ -56,8 +55,7 @@ async def test_a_plugin_that_closes_every_descriptor_it_can_think_of_still_answe
         await run.call("say", text="still here")
         assert run.texts() == ["still here"]
         call = asyncio.ensure_future(run.call("loop"))
-        await asyncio.sleep(0.05)
-        assert (await run.connection.ping()).op == "call"
+        assert (await run.until_it_runs()).op == "call"
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -82,8 +80,7 @@ async def test_output_large_values_cancels_and_pings_under_every_python(version:
         assert run.texts() == ["line"] * 1000
         number = run.connection.next_call_id()
         call = asyncio.ensure_future(run.call("loop", {"call_id": number}))
-        await asyncio.sleep(0.05)
-        beat = await run.connection.ping(stacks=True)
+        beat = await run.until_it_runs(number)
         assert any("loop" in line for line in beat.stacks[0][1])
         run.connection.cancel(number)
         with pytest.raises(CancelledError):

@@ -117,7 +117,7 @@ async def test_children_end_with_their_zygote(keeper: Keeper) -> None:
     async with zygotes(keeper) as zygote:
         run, process = await born(zygote)
         call = asyncio.ensure_future(run.call("loop", seconds=60.0))
-        await asyncio.sleep(0.05)
+        await run.until_it_runs()
     with pytest.raises(WorkerLostError):
         await call
     await asyncio.wait_for(process.wait(), 5)

@@ -97,7 +97,7 @@ class Worker:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
         self._capture = self._sentinel.capture = Capture(self.link, reading, self._sentinel.tag)
 
-    def forget(self) -> None:
+    def close_in_fork(self) -> None:
         """Close, in a process that the plugin forked, what belongs to this worker alone."""
         if self.link.detach():
             for fd in (*self._sentinel.fds(), *(self._capture.fds if self._capture is not None else ())):
@@ -231,6 +231,7 @@ class Worker:
         if error is None:
             try:
                 if is_plain(value):
+                    self._forget(call)  # first: who has the answer may ask at once what runs
                     self.link.send(["result", call.number, value])
                 else:
                     self._send_value("result", call, value)
@@ -238,10 +239,13 @@ class Worker:
                 error = unencodable(refused)
             except BaseException as failed:  # noqa: BLE001 - the worker loop: a value may do anything when it is read
                 error = failed
-        self._calls.pop(call.number, None)
-        self._sentinel.running.pop(call.number, None)
+        self._forget(call)
         if error is not None:
             self.link.send(["error", call.number, described(call, error)])
+
+    def _forget(self, call: WorkerCall) -> None:
+        self._calls.pop(call.number, None)
+        self._sentinel.running.pop(call.number, None)
 
     def _send_value(self, kind: str, call: WorkerCall, value: Any) -> None:
         tree, buffers = encode(value)
@@ -353,7 +357,7 @@ def main(fd: int) -> None:
     worker = Worker(link, welcome)
     if welcome.get("output") and len(link.fds) >= 4:
         worker.capture([link.fds.pop(0) for _ in range(4)])
-    os.register_at_fork(after_in_child=worker.forget)
+    os.register_at_fork(after_in_child=worker.close_in_fork)
     prepare(welcome)
     worker.serve()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -83,6 +84,7 @@ class Stream(AsyncIterator[Any]):
         self._flow = flow
         self._begin = begin
         self._stop = stop
+        self._loop = asyncio.get_running_loop()
 
     def __aiter__(self) -> Stream:
         return self
@@ -129,4 +131,7 @@ class Stream(AsyncIterator[Any]):
         self._flow.finish(None)
 
     def __del__(self) -> None:
-        self.close()
+        if self._begin is None and not self._flow.is_done:
+            # The garbage collector runs in any thread; the socket belongs to the loop's.
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it everything here
+                self._loop.call_soon_threadsafe(self._stop)
