@@ -164,10 +164,9 @@ toft plugin add .
 toft run {plugin} text=Ada
 ```
 
-With Python alone:
+With any Python that has `toft_sdk` and pytest:
 
 ```
-pip install toft-sdk pytest
 python src/{module}/__init__.py text=Ada
 pytest
 ```
