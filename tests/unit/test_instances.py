@@ -38,6 +38,18 @@ async def test_a_record_comes_back_as_it_was_put(store: database.Database) -> No
     assert await rows.find("ocr") is None
 
 
+async def test_a_name_that_another_plugin_has_is_refused_and_a_free_one_is_new(
+    store: database.Database,
+) -> None:
+    rows = instances.Instances(store)
+    await rows.put(instances.InstanceRecord(name="fine", plugin="ocr", enabled=False))
+    assert (await rows.of("ocr", "fine")).enabled is False
+    assert await rows.of("ocr", "other") == instances.InstanceRecord(name="other", plugin="ocr")
+    with pytest.raises(errors.ConflictError) as caught:
+        await rows.of("chat", "fine")
+    assert caught.value.code == "instance.other_plugin"
+
+
 async def test_records_are_listed_by_plugin_and_removed_together(store: database.Database) -> None:
     rows = instances.Instances(store)
     for name, plugin in (("b", "x"), ("a", "x"), ("c", "y")):

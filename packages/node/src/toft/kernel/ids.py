@@ -10,6 +10,9 @@ from toft.kernel import clock as clocks
 from toft.kernel import errors
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+NAME_RULE = "is not 1 to 64 of a-z, 0-9, '_' and '-', starting with a letter or digit"
+"""What is wrong with a text that is no name."""
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 Randomness = Callable[[int], bytes]
@@ -33,7 +36,7 @@ def check_name(name: str, what: str = "name") -> str:
     if not isinstance(name, str) or not is_name(name):
         shown = repr(name)[:80]
         raise errors.UsageError(
-            f"{what} {shown} is not 1 to 64 of a-z, 0-9, '_' and '-', starting with a letter or digit",
+            f"{what} {shown} {NAME_RULE}",
             code="name.invalid",
             details={"name": shown},
         )

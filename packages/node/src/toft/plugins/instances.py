@@ -142,6 +142,20 @@ class Instances:
         )
         return None if row is None else _record(row)
 
+    async def of(self, plugin: str, name: str) -> InstanceRecord:
+        """Return what is remembered of a plugin's instance; a new record when that is nothing.
+
+        Raises:
+            ConflictError: Another plugin's instance has the name.
+        """
+        found = await self.find(name)
+        if found is not None and found.plugin != plugin:
+            raise errors.ConflictError(
+                f"instance {name} belongs to plugin {found.plugin}, not to {plugin}",
+                code="instance.other_plugin",
+            )
+        return found or InstanceRecord(name=name, plugin=plugin)
+
     async def list(self, plugin: str | None = None) -> list[InstanceRecord]:
         """Return every remembered instance, of one plugin or of all."""
         rows = await self._store.read(

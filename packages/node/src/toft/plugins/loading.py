@@ -140,14 +140,7 @@ class Loader:
             loaded.drift_check = asyncio.ensure_future(loaded.check_drift(after_s=_DRIFT_AFTER_S))
 
     async def _record(self, request: Request) -> instances.InstanceRecord:
-        found = await self._records.find(request.name)
-        if found is None:
-            found = instances.InstanceRecord(name=request.name, plugin=request.plugin)
-        if found.plugin != request.plugin:
-            raise errors.ConflictError(
-                f"instance {request.name} belongs to plugin {found.plugin}, not to {request.plugin}",
-                code="instance.other_plugin",
-            )
+        found = await self._records.of(request.plugin, request.name)
         given = _checked_options(request.options)
         options = instances.InstanceOptions.from_dict({**found.options.to_dict(), **given})
         return dataclasses.replace(found, options=options)

@@ -327,13 +327,7 @@ class Node:
 
     async def _record(self, plugin: str, instance: str | None) -> InstanceRecord:
         name = ids.check_name(instance or plugin, "instance name")
-        found = await self.rooms.records.find(name)
-        if found is not None and found.plugin != plugin:
-            raise errors.ConflictError(
-                f"instance {name} belongs to plugin {found.plugin}, not to {plugin}",
-                code="instance.other_plugin",
-            )
-        return found or InstanceRecord(name=name, plugin=plugin)
+        return await self.rooms.records.of(plugin, name)
 
     async def system(self, what: str = "status") -> Any:
         """Return what the machine is doing.

@@ -14,7 +14,6 @@ DEFAULT_SCOPE = "__default__"
 LONGEST_VALUE_BYTES = 64 * 1024
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}\Z")
-_SCOPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 
 
 class SecretStore(Protocol):
@@ -70,7 +69,7 @@ def check_place(plugin: str, key: str | None, scope: str) -> None:
             code="secret.bad_name",
             hint="Name it like the environment variable that the plugin declares, such as API_KEY.",
         )
-    if scope != DEFAULT_SCOPE and not _SCOPE.match(scope):
+    if scope != DEFAULT_SCOPE and not ids.is_name(scope):
         raise UsageError(
             f"{scope!r} cannot be a scope: lower-case letters, digits, _ and -, at most 64",
             code="secret.bad_scope",

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+from toft.kernel import ids
+
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -96,15 +97,15 @@ def _code(section: Mapping[str, Any], at: str, *, strict: bool) -> Iterator[str]
 
 
 def _shapes(section: Mapping[str, Any], at: str) -> Iterator[str]:
-    rules: tuple[tuple[str, re.Pattern[str], str], ...] = (
-        ("name", _NAME, "is not 1 to 64 of a-z, 0-9, '_' and '-', starting with a letter or digit"),
-        ("module", _MODULE, "is not the dotted name of a module"),
-        ("class", _MODULE, "is not the name of a class"),
+    rules: tuple[tuple[str, Callable[[str], object], str], ...] = (
+        ("name", ids.is_name, ids.NAME_RULE),
+        ("module", _MODULE.fullmatch, "is not the dotted name of a module"),
+        ("class", _MODULE.fullmatch, "is not the name of a class"),
     )
-    for name, rule, wrong in rules:
+    for name, fits, wrong in rules:
         value = section.get(name)
         # A name becomes a path, a module an import: neither may hold `../`, a newline or anything unforeseen.
-        if isinstance(value, str) and value and not rule.fullmatch(value):
+        if isinstance(value, str) and value and not fits(value):
             yield f"{at}{name} {value[:80]!r} {wrong}"
 
 
@@ -170,7 +171,7 @@ def _runtime(section: Mapping[str, Any]) -> Iterator[str]:
             if value is not None and not holds(value):
                 yield f"toft.{name} must be {expected}"
     environment = section.get("environment")
-    if isinstance(environment, str) and environment and not _NAME.fullmatch(environment):
+    if isinstance(environment, str) and environment and not ids.is_name(environment):
         yield f"toft.environment {environment[:80]!r} is not the hash of an environment"
 
 

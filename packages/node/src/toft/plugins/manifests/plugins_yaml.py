@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from toft.kernel import ids
 from toft.kernel.errors import UsageError
 from toft.plugins.manifests import suggestions
 
 MAX_BYTES = 1 << 20
 _MOST_PLUGINS = 1000
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _PYTHON = re.compile(r"[\d.]+|[<>=!~][\d.,<>=!~ *]+")
 _URL = re.compile(r"(git\+)?[a-z]+://", re.ASCII)
@@ -34,8 +34,6 @@ _KNOWN = (
     "interface_libs",
     "requirements",
     "env_vars",
-    "config",
-    "enabled",
     "description",
 )
 
@@ -70,9 +68,9 @@ class Listed:
     python_version: str | None = None
     interface_libs: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
-    env_vars: Mapping[str, str] = ()  # type: ignore[assignment]
+    env_vars: Mapping[str, str] = field(default_factory=dict)
     is_editable: bool = False
-    extra: Mapping[str, Any] = ()  # type: ignore[assignment]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,8 @@ def problems(data: Any) -> list[str]:
 
 
 def _entry(entry: Mapping[Any, Any]) -> Iterator[str]:
-    yield from _shaped(
-        entry, "name", _NAME, "is not 1 to 64 of a-z, 0-9, '_' and '-', starting with a letter or digit"
-    )
-    yield from _shaped(entry, "env_name", _ENV_NAME, "is not a name for an environment")
+    yield from _shaped(entry, "name", ids.is_name, ids.NAME_RULE)
+    yield from _shaped(entry, "env_name", _ENV_NAME.fullmatch, "is not a name for an environment")
     package = entry.get("package")
     if not _is_text(package):
         yield ".package is required and must be text that is not empty"
@@ -157,11 +153,11 @@ def _entry(entry: Mapping[Any, Any]) -> Iterator[str]:
     yield from _variables(entry.get("env_vars"))
 
 
-def _shaped(entry: Mapping[Any, Any], name: str, rule: re.Pattern[str], wrong: str) -> Iterator[str]:
+def _shaped(entry: Mapping[Any, Any], name: str, fits: Callable[[str], object], wrong: str) -> Iterator[str]:
     value = entry.get(name)
     if not _is_text(value):
         yield f".{name} is required and must be text that is not empty"
-    elif not rule.fullmatch(value):
+    elif not fits(value):
         yield f".{name} {value[:80]!r} {wrong}"
 
 
