@@ -65,6 +65,14 @@ def test_what_is_not_used_is_said(tmp_path):
     assert "extra is not used" in notes
 
 
+def test_a_configuration_in_the_list_is_not_passed_over_in_silence(tmp_path):
+    text = (
+        'plugins: [{name: a, env_name: a, python_version: "3.12", package: p, config: {x: 1}, enabled: no}]'
+    )
+    notes = plugins_yaml.read(write(tmp_path, text)).notes
+    assert notes == ("a: config is not used", "a: enabled is not used")
+
+
 def test_two_plugins_of_one_name_are_refused_with_everything_else_that_is_wrong(tmp_path):
     text = """
 plugins:

@@ -87,6 +87,8 @@ class Installer:
         self, path: Path, wish: Wish, force: bool, progress: environments.Progress
     ) -> list[manifest.Manifest]:
         listed = await asyncio.to_thread(plugins_yaml.read, path)
+        for note in listed.notes:
+            progress(note)
         installed: list[manifest.Manifest] = []
         failed: dict[str, errors.NodeError | toft_sdk.errors.PluginError] = {}
         for each in listed.plugins:
