@@ -11,6 +11,7 @@ import pytest
 from toft.kernel import clock, errors
 from toft.plugins import instances, logs
 from toft.store import database
+from toft_sdk.errors import InputError
 
 
 @pytest.fixture
@@ -48,6 +49,14 @@ async def test_a_name_that_another_plugin_has_is_refused_and_a_free_one_is_new(
     with pytest.raises(errors.ConflictError) as caught:
         await rows.of("chat", "fine")
     assert caught.value.code == "instance.other_plugin"
+
+
+def test_options_that_do_not_fit_are_all_named() -> None:
+    with pytest.raises(InputError) as caught:
+        instances.checked_options({"netwrok": True, "memory_bytes": "much"})
+    assert caught.value.code == "instance.options"
+    assert caught.value.fields["netwrok"] == "unknown; did you mean network?"
+    assert set(caught.value.fields) == {"netwrok", "memory_bytes"}
 
 
 async def test_records_are_listed_by_plugin_and_removed_together(store: database.Database) -> None:

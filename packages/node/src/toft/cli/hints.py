@@ -26,6 +26,7 @@ BY_CODE: Mapping[str, str] = {
     "environment.unsatisfiable": "Loosen one of the requirements that are named, or choose another --python.",
     "instance": "toft plugin logs NAME shows the last thing it printed.",
     "instance.busy": "Wait for its calls to end, or load another instance.",
+    "instance.options": "toft plugin options NAME shows the options and what they are now.",
     "instance.disabled": "toft plugin enable NAME",
     "integrity": "toft doctor looks at the home and says what is wrong.",
     "manifest": "toft plugin validate FILE names every problem.",

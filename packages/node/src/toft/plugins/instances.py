@@ -14,7 +14,9 @@ from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
+from toft.plugins.manifests import config
 from toft.store import database
+from toft_sdk import errors as plugin_errors
 
 _log = log.get_logger("plugins.instances")
 _QUERIES = database.read_queries("toft.plugins")
@@ -109,6 +111,21 @@ OPTIONS_SCHEMA: Mapping[str, Any] = {
     },
 }
 """What `InstanceOptions` accepts, for whoever takes options from a person."""
+
+
+def checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options a person or a program gave, or one error that names everything wrong with them.
+
+    Raises:
+        InputError: They do not fit (`instance.options`).
+    """
+    try:
+        return config.validate(OPTIONS_SCHEMA, given)
+    except plugin_errors.InputError as error:
+        listed = "; ".join(f"{name}: {problem}" for name, problem in error.fields.items())
+        raise plugin_errors.InputError(
+            f"the options do not fit: {listed}", fields=error.fields, code="instance.options"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -266,7 +266,7 @@ def _checked_options(given: Mapping[str, Any]) -> Mapping[str, Any]:
     options = dict(given)
     if isinstance(options.get("writable"), (list, tuple)):
         options["writable"] = [os.path.abspath(path) for path in options["writable"]]
-    return config.validate(instances.OPTIONS_SCHEMA, options)
+    return instances.checked_options(options)
 
 
 def _remove_empty(path: Path) -> None:

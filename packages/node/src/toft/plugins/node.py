@@ -19,8 +19,7 @@ from toft.kernel import errors, ids, log, settings
 from toft.plugins import catalog, installed, loading, logs
 from toft.plugins import instance as handles
 from toft.plugins.environments import provisioning
-from toft.plugins.instances import OPTIONS_SCHEMA, InstanceOptions, InstanceRecord, Instances
-from toft.plugins.manifests import config as configurations
+from toft.plugins.instances import InstanceOptions, InstanceRecord, Instances, checked_options
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.supervision import launch
 from toft.secrets.redaction import Redactor
@@ -299,7 +298,7 @@ class Node:
         known = await self.installed.get(plugin)
         record = await self._record(plugin, instance)
         values = {**({} if replace else record.options.to_dict()), **changes}
-        options = InstanceOptions.from_dict(configurations.validate(OPTIONS_SCHEMA, values))
+        options = InstanceOptions.from_dict(checked_options(values))
         launch.declared_values(known.code.worker_env, known.install.env_vars, options.env)
         if options != record.options:
             await self.rooms.records.put(dataclasses.replace(record, options=options))
