@@ -246,3 +246,11 @@ def test_drift_tells_what_changed():
     assert drift.detect(recorded, recorded.code.config_schema) is None
     assert drift.detect(recorded, None) is None
     assert drift.detect(manifest.parse(FLAT), live) is None
+
+
+def test_this_machines_platform_is_called_here():
+    here, elsewhere = (
+        made("a", resources={"platforms": [taxonomy.platform_word()]}),
+        made("b", resources={"platforms": ["plan9-pdp11"]}),
+    )
+    assert taxonomy.select([here, elsewhere], platform="here") == [here]

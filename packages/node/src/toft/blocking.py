@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from toft import wiring
 from toft.kernel import settings as node_settings
-from toft.plugins import catalog
+from toft.plugins import catalog, findings
 from toft.plugins import installed as installed_plugins
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
-from toft.plugins.environments import provisioning, wishes
+from toft.plugins.environments import provisioning
 from toft.plugins.environments.environments import Environment
 from toft.plugins.instances import InstanceOptions
 from toft.plugins.loop_thread import LoopThread, Outcome
@@ -227,6 +227,14 @@ class Installed:
         )
         return self._thread.run(found)
 
+    def canonical(self, role: str) -> Manifest | None:
+        """Return the only plugin of a role."""
+        return self._thread.run(self._installed.canonical(role))
+
+    def categories(self) -> Sequence[str]:
+        """Return the categories there are."""
+        return self._thread.run(self._installed.categories())
+
     def variables(self, name: str) -> Sequence[catalog.Variable]:
         """Return the environment variables a plugin declares, and whether each has a value."""
         return self._thread.run(self._installed.variables(name))
@@ -260,7 +268,7 @@ class Installed:
         """Say what installing would take, without installing."""
         return self._thread.run(self._installed.size(source, on_step=on_step, **wish))
 
-    def check(self, name: str) -> Sequence[wishes.Finding]:
+    def check(self, name: str) -> Sequence[findings.Finding]:
         """Look whether a plugin can still run."""
         return self._thread.run(self._installed.check(name))
 

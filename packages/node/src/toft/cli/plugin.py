@@ -95,6 +95,9 @@ def find(
     ] = None,
     role: Annotated[str | None, option("--role", metavar="ROLE", help="Of this role.")] = None,
     domain: Annotated[str | None, option("--domain", metavar="DOMAIN", help="Of this domain.")] = None,
+    platform: Annotated[
+        str | None, option("--platform", metavar="WORD|here", help="Runs on it, such as linux-x64.")
+    ] = None,
     takes: Annotated[
         list[str] | None, option("--takes", metavar="NAME[:TYPE]", help="Takes this argument; repeatable.")
     ] = None,
@@ -114,6 +117,7 @@ def find(
             category=category,
             role=role,
             domain=domain,
+            platform=platform,
             takes=tuple(takes or ()),
             gives=gives,
         )

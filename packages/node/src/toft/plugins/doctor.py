@@ -13,9 +13,8 @@ import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import uv
@@ -27,6 +26,7 @@ from toft.kernel.settings import Settings
 from toft.plugins.environments.environments import Environment, Environments
 from toft.plugins.environments.interpreters import OLDEST, Interpreters
 from toft.plugins.environments.tool_environment import scrubbed
+from toft.plugins.findings import Finding
 from toft.plugins.manifests.registry import Registry
 from toft.secrets.file_store import FileSecretStore
 from toft.store.database import Database
@@ -37,27 +37,6 @@ LEAST_DISK_BYTES = 1_000_000_000
 _COMMAND_S = 20.0
 _SHOWN = 8
 _CONDA_TOOLS = ("micromamba", "mamba", "conda", "pixi")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        check: What it is about.
-        ok: Nothing has to be done.
-        evidence: What was found.
-        next: What to do; empty when nothing.
-    """
-
-    check: str
-    ok: bool
-    evidence: str
-    next: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the check as JSON-like values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -73,83 +52,83 @@ class Patient:
         return self.settings.home
 
 
-async def examine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Check]:
+async def examine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Make every check, one after the other; each comes as soon as it is done."""
     patient = Patient(settings, environ)
     for name, look in _CHECKS.items():
         try:
             yield await look(patient)
         except NodeError as error:
-            yield Check(name, False, error.message, error.hint or "The message says what failed.")
+            yield Finding(name, False, error.message, error.hint or "The message says what failed.")
         except OSError as error:
             evidence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            yield Check(name, False, evidence, "Run toft as the user who owns it; or set TOFT_HOME.")
+            yield Finding(name, False, evidence, "Run toft as the user who owns it; or set TOFT_HOME.")
 
 
-async def _python(patient: Patient) -> Check:
+async def _python(patient: Patient) -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     ok = sys.version_info[:2] >= LEAST_PYTHON
     hint = f"Install Python {'.'.join(map(str, LEAST_PYTHON))} or newer."
-    return Check("python", ok, f"{version} at {sys.executable}", "" if ok else hint)
+    return Finding("python", ok, f"{version} at {sys.executable}", "" if ok else hint)
 
 
-async def _uv(patient: Patient) -> Check:
+async def _uv(patient: Patient) -> Finding:
     program = uv.find_uv_bin()
     env = scrubbed(patient.environ)
     done = await commands.run((program, "--version"), env=env, cwd=Path("/"), timeout_s=_COMMAND_S)
     ok = done.code == 0
     evidence = done.stdout.strip() if ok else f"{program} exited with {done.code}: {done.stderr.strip()}"
-    return Check("uv", ok, evidence, "" if ok else "Install toft anew; uv comes with it.")
+    return Finding("uv", ok, evidence, "" if ok else "Install toft anew; uv comes with it.")
 
 
-async def _interpreters(patient: Patient) -> Check:
+async def _interpreters(patient: Patient) -> Finding:
     found = await Interpreters(patient.settings.interpreters, environ=patient.environ).everything()
     usable = sorted({version for each in found if (version := Version(each.version)) >= OLDEST})
     evidence = ", ".join(map(str, usable)) or f"none of {OLDEST} or newer"
     hint = "Install a Python for plugins; name its directory under `interpreters` in settings.toml."
-    return Check("interpreters", bool(usable), evidence, "" if usable else hint)
+    return Finding("interpreters", bool(usable), evidence, "" if usable else hint)
 
 
-async def _isolation(patient: Patient) -> Check:
-    return Check(**await isolation.separation("plain" if patient.settings.isolation == "plain" else "auto"))
+async def _isolation(patient: Patient) -> Finding:
+    return Finding(**await isolation.separation("plain" if patient.settings.isolation == "plain" else "auto"))
 
 
-async def _landlock(patient: Patient) -> Check:
-    return Check(**await isolation.signals_and_sockets())
+async def _landlock(patient: Patient) -> Finding:
+    return Finding(**await isolation.signals_and_sockets())
 
 
-async def _limits(patient: Patient) -> Check:
-    return Check(**await isolation.limit_mechanisms())
+async def _limits(patient: Patient) -> Finding:
+    return Finding(**await isolation.limit_mechanisms())
 
 
-async def _gpu(patient: Patient) -> Check:
-    return Check(**await isolation.graphics())
+async def _gpu(patient: Patient) -> Finding:
+    return Finding(**await isolation.graphics())
 
 
-async def _memory(patient: Patient) -> Check:
+async def _memory(patient: Patient) -> Finding:
     memory = psutil.virtual_memory()
     ok = memory.available >= LEAST_MEMORY_BYTES
     evidence = f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} available"
-    return Check("memory", ok, evidence, "" if ok else "End what uses it, or give plugins a memory limit.")
+    return Finding("memory", ok, evidence, "" if ok else "End what uses it, or give plugins a memory limit.")
 
 
-async def _disk(patient: Patient) -> Check:
+async def _disk(patient: Patient) -> Finding:
     place = next(path for path in (patient.home, *patient.home.parents) if path.is_dir())
     usage = shutil.disk_usage(place)
     ok = usage.free >= LEAST_DISK_BYTES
     evidence = f"{_gigabytes(usage.free)} of {_gigabytes(usage.total)} free at {place}"
-    return Check("disk", ok, evidence, "" if ok else "toft env gc removes environments that nothing uses.")
+    return Finding("disk", ok, evidence, "" if ok else "toft env gc removes environments that nothing uses.")
 
 
-async def _home(patient: Patient) -> Check:
+async def _home(patient: Patient) -> Finding:
     home = patient.home
     if not home.exists():
         place = next(path for path in home.parents if path.exists())
         ok = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
         evidence = f"{home} is not there yet; {place} {'can' if ok else 'cannot'} be written"
-        return Check("home", ok, evidence, "" if ok else "Point TOFT_HOME at a directory of your own.")
+        return Finding("home", ok, evidence, "" if ok else "Point TOFT_HOME at a directory of your own.")
     if not home.is_dir():
-        return Check("home", False, f"{home} is not a directory", "Move it away, or set TOFT_HOME.")
+        return Finding("home", False, f"{home} is not a directory", "Move it away, or set TOFT_HOME.")
     found = home.stat()
     mode = stat.S_IMODE(found.st_mode)
     problems = []
@@ -161,13 +140,13 @@ async def _home(patient: Patient) -> Check:
         problems.append("it cannot be written")
     evidence = f"{home} has mode {mode:04o}" + "".join(f"; {each}" for each in problems)
     hint = f"chown $(id -u) {home}; chmod go-w {home}"
-    return Check("home", not problems, evidence, hint if problems else "")
+    return Finding("home", not problems, evidence, hint if problems else "")
 
 
-async def _database(patient: Patient) -> Check:
+async def _database(patient: Patient) -> Finding:
     path = patient.home / "node.db"
     if not path.exists():
-        return Check("database", True, f"{path} is made when it is first needed")
+        return Finding("database", True, f"{path} is made when it is first needed")
     database = Database(path)
     try:
         await database.open({})
@@ -176,26 +155,30 @@ async def _database(patient: Patient) -> Check:
         await database.close()
     problems = [str(row[0]) for row in rows if row[0] != "ok"]
     hint = f"Move {path} away; plugins stay installed, what instances were configured with is lost."
-    return Check("database", not problems, f"{path}: {'; '.join(problems) or 'ok'}", hint if problems else "")
+    return Finding(
+        "database", not problems, f"{path}: {'; '.join(problems) or 'ok'}", hint if problems else ""
+    )
 
 
-async def _secrets(patient: Patient) -> Check:
+async def _secrets(patient: Patient) -> Finding:
     warnings: list[str] = []
     store = FileSecretStore(patient.home / "secrets", on_warning=warnings.append)
     count = len(await asyncio.to_thread(store.list_values))
     hint = "Replace them if others use this machine."
-    return Check("secrets", not warnings, "; ".join([f"{count} stored", *warnings]), hint if warnings else "")
+    return Finding(
+        "secrets", not warnings, "; ".join([f"{count} stored", *warnings]), hint if warnings else ""
+    )
 
 
-async def _plugins(patient: Patient) -> Check:
+async def _plugins(patient: Patient) -> Finding:
     discovery = await asyncio.to_thread(Registry(patient.home).discover)
     bad = [f"{each.path}: {each.reason}" for each in discovery.problems]
     evidence = f"{len(discovery.found)} installed" + "".join(f"; {each}" for each in bad[:_SHOWN])
     hint = "Remove the named folders, then toft plugin add again."
-    return Check("plugins", not bad, evidence, hint if bad else "")
+    return Finding("plugins", not bad, evidence, hint if bad else "")
 
 
-async def _environments(patient: Patient) -> Check:
+async def _environments(patient: Patient) -> Finding:
     def look() -> tuple[list[Environment], list[str]]:
         wanted = [(each.name, each.runtime.environment) for each in Registry(patient.home).list()]
         there = Environments(patient.home, ()).list()
@@ -209,10 +192,10 @@ async def _environments(patient: Patient) -> Check:
     problems += [f"plugin {name} has no environment" for name in missing]
     evidence = f"{len(there)} built" + "".join(f"; {each}" for each in problems[:_SHOWN])
     hint = f"toft plugin refresh {missing[0] if missing else 'NAME'}"
-    return Check("environments", not problems, evidence, hint if problems else "")
+    return Finding("environments", not problems, evidence, hint if problems else "")
 
 
-async def _leftovers(patient: Patient) -> Check:
+async def _leftovers(patient: Patient) -> Finding:
     def look() -> list[Path]:
         return [
             path
@@ -223,10 +206,10 @@ async def _leftovers(patient: Patient) -> Check:
 
     found = await asyncio.to_thread(look)
     evidence = "".join((f"{len(found)} of interrupted work", *(f"; {path}" for path in found[:3])))
-    return Check("leftovers", not found, evidence if found else "none", "toft env gc" if found else "")
+    return Finding("leftovers", not found, evidence if found else "none", "toft env gc" if found else "")
 
 
-async def _conda(patient: Patient) -> Check:
+async def _conda(patient: Patient) -> Finding:
     prefix = patient.settings.conda_prefix or patient.home / "conda"
     places = os.pathsep.join((str(prefix / "bin"), patient.environ.get("PATH", "")))
     tools = [name for name in _CONDA_TOOLS if shutil.which(name, path=places)]
@@ -234,10 +217,10 @@ async def _conda(patient: Patient) -> Check:
         tools.insert(0, "py-rattler")
     evidence = ", ".join(tools) or "none; only plugins with an environment.yml need it"
     # Most nodes never need one, so its absence is no fault.
-    return Check("conda", True, evidence, "" if tools else "toft env setup-runtime")
+    return Finding("conda", True, evidence, "" if tools else "toft env setup-runtime")
 
 
-_CHECKS: Mapping[str, Callable[[Patient], Awaitable[Check]]] = {
+_CHECKS: Mapping[str, Callable[[Patient], Awaitable[Finding]]] = {
     "python": _python,
     "uv": _uv,
     "interpreters": _interpreters,

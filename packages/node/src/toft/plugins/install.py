@@ -19,7 +19,8 @@ from toft.kernel import errors, ids
 from toft.kernel.version import VERSION
 from toft.plugins.environments import environment_errors, environments, plugin_classes, projects
 from toft.plugins.environments.sources import Source
-from toft.plugins.environments.wishes import Finding, Wish
+from toft.plugins.environments.wishes import Wish
+from toft.plugins.findings import Finding
 from toft.plugins.manifests import manifest, plugins_yaml
 from toft.plugins.manifests.registry import Registry
 
@@ -420,4 +421,4 @@ def _read_lock(path: str) -> str:
         raise environment_errors.SourceError(f"the lock {path} cannot be read: {error}") from error
 
 
-__all__ = ["Describe", "Finding", "Installer", "Wish"]
+__all__ = ["Describe", "Installer", "Wish"]

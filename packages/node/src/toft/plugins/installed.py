@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toft.kernel import ids
-from toft.plugins import catalog, install, trial
+from toft.plugins import catalog, findings, install, trial
 from toft.plugins.environments import micromamba, provisioning, wishes
 from toft.plugins.environments.environments import Environment, Environments
-from toft.plugins.manifests import registry
+from toft.plugins.manifests import registry, taxonomy
 from toft.plugins.manifests.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -82,6 +82,14 @@ class Installed:
             gives=gives,
         )
 
+    async def canonical(self, role: str) -> Manifest | None:
+        """Return the only plugin of a role; None when there is none, or several and nobody can say which."""
+        return taxonomy.canonical(await asyncio.to_thread(self._registry.list), role)
+
+    async def categories(self) -> Sequence[str]:
+        """Return the categories there are, sorted."""
+        return taxonomy.categories(await asyncio.to_thread(self._registry.list))
+
     async def variables(self, name: str) -> Sequence[catalog.Variable]:
         """Return the environment variables a plugin declares, and whether each has a value."""
         return await self._catalog.variables(name)
@@ -127,13 +135,13 @@ class Installed:
         asked = await asyncio.to_thread(self._remembered, source) or _wish(source, wish)
         return await self._installer.size(asked, on_step or provisioning.silent)
 
-    async def check(self, name: str) -> Sequence[wishes.Finding]:
-        """Look whether a plugin can still run: environment, import, drift, variables."""
-        findings = list(await self._installer.check(name))
+    async def check(self, name: str) -> Sequence[findings.Finding]:
+        """Look whether a plugin can still run: manifest, environment, import, drift, variables."""
+        found = [await asyncio.to_thread(self._look_at_manifest, name), *await self._installer.check(name)]
         variables = await self._catalog.variables(name)
         missing = [each for each in variables if each.required and not each.satisfied]
         if not missing:
-            return [*findings, wishes.Finding("variables", True, f"{len(variables)} declared, none missing")]
+            return [*found, findings.Finding("variables", True, f"{len(variables)} declared, none missing")]
         evidence = f"missing: {', '.join(each.name for each in missing)}"
         secret = next((each.name for each in missing if each.secret), None)
         hint = (
@@ -141,7 +149,7 @@ class Installed:
             if secret
             else f"toft plugin options {name} --env {missing[0].name}=VALUE"
         )
-        return [*findings, wishes.Finding("variables", False, evidence, hint)]
+        return [*found, findings.Finding("variables", False, evidence, hint)]
 
     async def test(
         self, source: str, *, python: str | None = None, on_step: provisioning.Progress | None = None
@@ -160,6 +168,14 @@ class Installed:
     async def setup_conda(self, *, force: bool = False, on_step: provisioning.Progress | None = None) -> Path:
         """Set up a micromamba of the node's own; nothing to do when it is there, unless forced."""
         return await self._conda.set_up(force=force, progress=on_step or provisioning.silent)
+
+    def _look_at_manifest(self, name: str) -> findings.Finding:
+        self._registry.get(name)
+        looked = self._registry.find_name(name)
+        odd = looked.warnings if looked else ()
+        where = str(looked.path) if looked else ""
+        # Odd is not wrong: the plugin runs all the same.
+        return findings.Finding("manifest", True, "; ".join((where, *odd)))
 
     def _remembered(self, name: str) -> wishes.Wish | None:
         found = self._registry.find_name(name) if ids.is_name(name) else None

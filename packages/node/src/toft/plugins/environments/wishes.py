@@ -1,4 +1,4 @@
-"""What somebody asked to have installed, and what a look at an installed plugin found."""
+"""What somebody asked to have installed, and how."""
 
 from __future__ import annotations
 
@@ -56,13 +56,3 @@ class Wish:
         known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
         known["requirements"] = tuple(known.get("requirements", ()))
         return cls(**known)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing `check` looked at."""
-
-    check: str
-    ok: bool
-    evidence: str
-    next: str = ""

@@ -81,8 +81,10 @@ def select(
         category: As `category()` gives it; upper and lower case are the same.
         role: Name of the interface's class.
         domain: Domain of the taxonomy.
-        platform: As `platform_word()` gives it; a plugin that names none runs anywhere.
+        platform: Such as `linux-x64`, or `here` for this machine's; a plugin that names none runs anywhere.
     """
+    if platform == "here":
+        platform = platform_word()
     return [
         each
         for each in manifests
