@@ -48,7 +48,7 @@ def runtime(
     import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
 
     from toft.bench import peers as others  # noqa: PLC0415 - packages that no other command needs
-    from toft.bench import report, runtime  # noqa: PLC0415
+    from toft.bench import report, runtime  # noqa: PLC0415 - as above
 
     session = sessions.of(context)
     with Live(session.terminal, "bench") as live:

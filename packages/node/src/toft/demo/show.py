@@ -35,7 +35,7 @@ class Teller:
         self._console.print(f"\n[bold]{escape(title)}[/]")
 
     def _print(self, text: str) -> None:
-        self._console.print(Padding(text, (0, 0, 0, 2)))
+        self._console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
     def _installing(self, plugin: str, requirements: Sequence[str]) -> None:
         self._print(f"{plugin:<15} [dim]installing {escape(', '.join(requirements))}[/]")
@@ -93,7 +93,7 @@ class Teller:
                 str(step["calls"]),
                 f"{step['call_s']:.2f} s",
             )
-        self._console.print(Padding(table, (0, 0, 0, 2)))
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
     def end(self, result: Mapping[str, Any], home: Path) -> None:
         """Print what it took and what to try next."""

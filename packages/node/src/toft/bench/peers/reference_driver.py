@@ -14,6 +14,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 
 import lines
 from cjm_plugin_system.core.config import CJMConfig, set_config
+from cjm_plugin_system.core.errors import PluginCancelledError
 from cjm_plugin_system.core.manager import PluginManager
 
 PLUGIN = """
@@ -125,7 +126,7 @@ class Peer:
             def wait(ended=ended):
                 try:
                     self.manager.execute_plugin("bench-echo", wait=True)
-                except Exception:  # noqa: BLE001 - a cancelled call ends with whatever it ends with
+                except PluginCancelledError:
                     ended.set()
 
             threading.Thread(target=wait).start()

@@ -16,7 +16,6 @@ class Echo(Plugin):
 
     name = "bench-echo"
     fork_safe = True
-    concurrency = None
 
     def execute(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return what came."""
