@@ -9,7 +9,8 @@ import jsonschema_rs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toft.plugins.manifests.checks import Misfit, compile_check
+from toft.plugins.manifests.checks import compile_check
+from toft.plugins.manifests.scalars import Misfit
 from toft_sdk.conversion import converter
 from toft_sdk.options import option
 from toft_sdk.schema import type_schema

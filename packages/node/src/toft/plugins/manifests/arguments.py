@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toft.plugins.manifests import checks, schemas, suggestions
+from toft.plugins.manifests import checks, scalars, schemas, suggestions
 from toft_sdk import errors
 
 
@@ -46,7 +46,7 @@ class Binder:
         try:
             for name, value in arguments.items():
                 bound[name] = known[name](value)
-        except (KeyError, checks.Misfit):
+        except (KeyError, scalars.Misfit):
             return self._bind_slowly(arguments)
         if not self._required <= arguments.keys():
             return self._bind_slowly(arguments)
@@ -62,7 +62,7 @@ class Binder:
             elif name in self._checks:
                 try:
                     bound[name] = self._checks[name](value)
-                except checks.Misfit as misfit:
+                except scalars.Misfit as misfit:
                     fields.update(_fields(name, misfit))
             elif self._additional:
                 bound[name] = value
@@ -181,7 +181,7 @@ class _Reader:
         value = self._json("input", source)
         if value is None or isinstance(value, dict):
             return value or {}
-        self.fields["input"] = f"expected a JSON object, got {checks.describe_value(value)}"
+        self.fields["input"] = f"expected a JSON object, got {scalars.describe_value(value)}"
         return {}
 
     def word(self, word: str, arguments: dict[str, Any]) -> None:
@@ -322,7 +322,7 @@ def _value_schema(parameter: Mapping[str, Any]) -> dict[str, Any]:
     return {word: value for word, value in parameter.items() if word not in ("kind", "default")}
 
 
-def _fields(name: str, misfit: checks.Misfit) -> dict[str, str]:
+def _fields(name: str, misfit: scalars.Misfit) -> dict[str, str]:
     return {schemas.path_text((name, *path)): message for path, message in misfit.problems}
 
 

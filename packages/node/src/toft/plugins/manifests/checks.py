@@ -9,17 +9,12 @@ Schema validator, which never meets a value that is not JSON.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import enum
 import operator
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from toft.plugins.manifests import schemas, suggestions
-
-Check = Callable[[Any], Any]
-Path = tuple[str | int, ...]
+from toft.plugins.manifests import scalars, schemas, suggestions
+from toft.plugins.manifests.scalars import Check, Path
 
 _MARK = "x-toft-type"
 _KNOWN = frozenset(
@@ -59,14 +54,6 @@ _KNOWN = frozenset(
 )
 
 
-class Misfit(Exception):
-    """A value does not fit; `problems` are (path inside the value, what is wrong)."""
-
-    def __init__(self, problems: Sequence[tuple[Path, str]]) -> None:
-        super().__init__("; ".join(message for _, message in problems))
-        self.problems = list(problems)
-
-
 def compile_check(schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | None = None) -> Check:
     """Make the check for one schema.
 
@@ -77,25 +64,11 @@ def compile_check(schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | No
     return _compile(schema, schema if root is None else root, {})
 
 
-def describe_value(value: Any) -> str:
-    """Name a value shortly, for a message: its type, and itself when that is short."""
-    kind = type(value)
-    name = (
-        kind.__name__ if kind.__module__ in ("builtins", "datetime") else f"{kind.__module__}.{kind.__name__}"
-    )
-    if value is None:
-        return "null"
-    if kind in (bool, int, float, str):
-        text = repr(value)
-        return f"{name} {text}" if len(text) <= 60 else f"{name} {text[:57]}..."
-    return name
-
-
 def _compile(schema: Any, root: Any, seen: dict[str, Check]) -> Check:
     if schema is True or schema == {}:
-        return _anything
+        return scalars.anything
     if not isinstance(schema, Mapping):
-        return _nothing
+        return scalars.nothing
     if "$ref" in schema:
         return _reference(str(schema["$ref"]), root, seen)
     if not all(word in _KNOWN or word.startswith("x-") for word in schema):
@@ -123,8 +96,7 @@ def _typed(kind: Any, schema: Mapping[str, Any], root: Any, seen: dict[str, Chec
         return _array(schema, root, seen, list)
     if kind == "object":
         return _object(schema, root, seen)
-    plain = {"integer": _integer, "number": _number, "string": _string, "boolean": _boolean, "null": _null}
-    return plain.get(str(kind), _anything)
+    return scalars.JSON.get(str(kind), scalars.anything)
 
 
 def _reference(target: str, root: Any, seen: dict[str, Check]) -> Check:
@@ -132,86 +104,28 @@ def _reference(target: str, root: Any, seen: dict[str, Check]) -> Check:
         return lambda value: seen[target](value)
     node = schemas.resolve(root, target)
     if node is None:
-        return _anything
+        return scalars.anything
     # Put there first, so that a schema which contains itself finds this one instead of never ending.
-    seen[target] = _anything
+    seen[target] = scalars.anything
     seen[target] = _compile(node, root, seen)
     return seen[target]
 
 
-def _anything(value: Any) -> Any:
-    return value
-
-
-def _nothing(value: Any) -> Any:
-    raise _expected("nothing", value)
-
-
-def _expected(what: str, value: Any) -> Misfit:
-    return Misfit([((), f"expected {what}, got {describe_value(value)}")])
-
-
-def _integer(value: Any) -> Any:
-    if type(value) is int:
-        return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise _expected("an integer", value)
-    return value if isinstance(value, int) else _index(value)
-
-
-def _index(value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise _expected("an integer", value) from None
-
-
-def _number(value: Any) -> Any:
-    if type(value) is float:
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _scalar(value)
-    return value
-
-
-def _scalar(value: Any) -> Any:
-    # A numpy scalar is a number to its user; one that numpy calls `bool_` or `complex64` is not.
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 and value.dtype.kind in "iuf":
-        return value.item()
-    raise _expected("a number", value)
-
-
-def _string(value: Any) -> Any:
-    if type(value) is str or isinstance(value, str):
-        return value
-    raise _expected("text", value)
-
-
-def _boolean(value: Any) -> Any:
-    if value is True or value is False:
-        return value
-    raise _expected("true or false", value)
-
-
-def _null(value: Any) -> Any:
-    if value is None:
-        return value
-    raise _expected("null", value)
-
-
 def _union(choices: list[Check]) -> Check:
     def check(value: Any) -> Any:
-        misfits: list[Misfit] = []
+        misfits: list[scalars.Misfit] = []
         for choice in choices:
             try:
                 return choice(value)
-            except Misfit as misfit:
+            except scalars.Misfit as misfit:
                 misfits.append(misfit)
         deepest = max(misfits, key=lambda each: max(len(path) for path, _ in each.problems))
         if len(misfits) == 1 or any(path for path, _ in deepest.problems):
             raise deepest
         wanted = [_wanted(message) for each in misfits for _, message in each.problems]
-        raise Misfit([((), f"expected {' or '.join(dict.fromkeys(wanted))}, got {describe_value(value)}")])
+        raise scalars.Misfit(
+            [((), f"expected {' or '.join(dict.fromkeys(wanted))}, got {scalars.describe_value(value)}")]
+        )
 
     return check
 
@@ -230,7 +144,9 @@ def _limited(check: Check, schema: Mapping[str, Any]) -> Check:
         value = check(value)
         wrong = [text for holds, text in limits if not holds(value)]
         if wrong:
-            raise Misfit([((), f"must {text}, got {describe_value(value)}") for text in wrong])
+            raise scalars.Misfit(
+                [((), f"must {text}, got {scalars.describe_value(value)}") for text in wrong]
+            )
         return value
 
     return limited
@@ -313,16 +229,18 @@ def _array(schema: Mapping[str, Any], root: Any, seen: dict[str, Check], make: C
 
     def check(value: Any) -> Any:
         if not isinstance(value, accepted):
-            raise _expected(_ARRAY_NAMES[make], value)
+            raise scalars.expected(_ARRAY_NAMES[make], value)
         # A long list of numbers is one pass in C.
-        if not first and (rest is _anything or (plain is not None and plain.issuperset(map(type, value)))):
+        if not first and (
+            rest is scalars.anything or (plain is not None and plain.issuperset(map(type, value)))
+        ):
             return value if isinstance(value, make) else _made(make, value)  # type: ignore[arg-type]
         problems: list[tuple[Path, str]] = []
         kept: list[Any] = []
         for index, each in enumerate(value):
             _collect(first[index] if index < len(first) else rest, each, index, kept, problems)
         if problems:
-            raise Misfit(problems)
+            raise scalars.Misfit(problems)
         return _made(make, kept)
 
     return check
@@ -332,7 +250,7 @@ def _made(make: Callable[[Any], Any], items: Any) -> Any:
     try:
         return make(items)
     except TypeError:
-        raise Misfit([((), "holds a value that cannot be in a set")]) from None
+        raise scalars.Misfit([((), "holds a value that cannot be in a set")]) from None
 
 
 _ARRAY_NAMES: dict[Any, str] = {list: "a list", tuple: "a tuple", set: "a set", frozenset: "a set"}
@@ -343,7 +261,7 @@ def _collect(
 ) -> None:
     try:
         kept.append(check(value))
-    except Misfit as misfit:
+    except scalars.Misfit as misfit:
         problems.extend(((step, *path), message) for path, message in misfit.problems)
 
 
@@ -357,7 +275,7 @@ def _object(schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Che
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
         if not isinstance(value, Mapping):
-            raise _expected("an object", value)
+            raise scalars.expected("an object", value)
         problems: list[tuple[Path, str]] = []
         kept: dict[Any, Any] = {}
         for name, each in value.items():
@@ -370,7 +288,7 @@ def _object(schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Che
             kept.update((name, done) for done in one)
         problems.extend(((name,), "missing") for name in sorted(required - value.keys()))
         if problems:
-            raise Misfit(problems)
+            raise scalars.Misfit(problems)
         return kept
 
     return check
@@ -387,7 +305,7 @@ def _foreign(schema: Mapping[str, Any], root: Any) -> Check:
     def check(value: Any) -> Any:
         problems = validator.problems(value)
         if problems:
-            raise Misfit([(each.path, each.message) for each in problems])
+            raise scalars.Misfit([(each.path, each.message) for each in problems])
         return value
 
     return check
@@ -398,74 +316,7 @@ def _marked(marker: str, schema: Mapping[str, Any], root: Any, seen: dict[str, C
         return _array(schema, root, seen, _SEQUENCES[marker])
     if marker == "dataclass":
         return _object(schema, root, seen)
-    return _MARKED.get(marker, _anything)
+    return scalars.MARKED.get(marker, scalars.anything)
 
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-
-
-def _bytes(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return value
-    raise _expected("bytes", value)
-
-
-def _array_of_numpy(value: Any) -> Any:
-    # By name: the node does not need numpy to pass an array on.
-    for kind in type(value).__mro__:
-        if kind.__name__ == "ndarray" and kind.__module__.partition(".")[0] == "numpy":
-            return value
-    raise _expected("a numpy array", value)
-
-
-def _path(value: Any) -> Any:
-    if isinstance(value, pathlib.PurePath):
-        return value
-    if isinstance(value, str) and value and "\0" not in value:
-        return pathlib.Path(value)
-    raise _expected("a path", value)
-
-
-def _moment(kind: Any, what: str) -> Check:
-    def check(value: Any) -> Any:
-        if isinstance(value, kind) and not (kind is datetime.date and isinstance(value, datetime.datetime)):
-            return value
-        if isinstance(value, str):
-            try:
-                return kind.fromisoformat(value)
-            except ValueError:
-                pass
-        raise _expected(what, value)
-
-    return check
-
-
-def _enum(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _timedelta(value: Any) -> Any:
-    if isinstance(value, datetime.timedelta):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return datetime.timedelta(seconds=value)
-    raise _expected("a length of time", value)
-
-
-def _complex(value: Any) -> Any:
-    if isinstance(value, (complex, float, int)) and not isinstance(value, bool):
-        return value
-    raise _expected("a complex number", value)
-
-
-_MARKED: dict[str, Check] = {
-    "bytes": _bytes,
-    "enum": _enum,
-    "ndarray": _array_of_numpy,
-    "path": _path,
-    "datetime": _moment(datetime.datetime, "a date and time"),
-    "date": _moment(datetime.date, "a date"),
-    "time": _moment(datetime.time, "a time of day"),
-    "timedelta": _timedelta,
-    "complex": _complex,
-}
