@@ -22,6 +22,7 @@ from toft.plugins.environments import (
     environment_errors,
     environments,
     interpreters,
+    provisioning,
     uv_environments,
 )
 
@@ -64,7 +65,7 @@ def served(tmp_path: Path) -> Iterator[str]:
 async def test_the_pip_section_goes_in_with_hashes(toft_home: Path, tmp_path: Path, channel: str) -> None:
     write_project(tmp_path / "beside", "beside", {"beside.py": ""})
     file = file_of(tmp_path, channel, "python", "greetlib<2", "pip:\n    - pipped\n    - ./beside")
-    environment = await store_of(toft_home, tmp_path).build(environments.EnvironmentRequest(env_file=file))
+    environment = await store_of(toft_home, tmp_path).build(provisioning.EnvironmentRequest(env_file=file))
     assert {"python", "greetlib", "pipped", "beside"} <= set(environment.packages)
     assert "pipped==1.0 --hash=sha256:" in environment.lock
     assert not any(line.startswith("beside @") for line in environment.lock.splitlines())
@@ -75,11 +76,11 @@ async def test_the_file_may_come_from_an_address(
 ) -> None:
     file_of(tmp_path, channel, "python")
     store = store_of(toft_home, tmp_path, offline=False)
-    found = await store.build(environments.EnvironmentRequest(env_file=f"{served}/environment.yml"))
+    found = await store.build(provisioning.EnvironmentRequest(env_file=f"{served}/environment.yml"))
     assert set(found.packages) == {"python"}
     with pytest.raises(environment_errors.DownloadError, match="404"):
-        await store.build(environments.EnvironmentRequest(env_file=f"{served}/nothing.yml"))
-    offline = environments.EnvironmentRequest(env_file=f"{served}/environment.yml", offline=True)
+        await store.build(provisioning.EnvironmentRequest(env_file=f"{served}/nothing.yml"))
+    offline = provisioning.EnvironmentRequest(env_file=f"{served}/environment.yml", offline=True)
     with pytest.raises(environment_errors.DownloadError, match="offline"):
         await store.build(offline)
 
@@ -87,11 +88,11 @@ async def test_the_file_may_come_from_an_address(
 async def test_a_channel_that_is_not_there_is_a_download_error(toft_home: Path, tmp_path: Path) -> None:
     file = file_of(tmp_path, (tmp_path / "nowhere").as_uri(), "python")
     with pytest.raises(environment_errors.DownloadError, match="rattler cannot solve"):
-        await store_of(toft_home, tmp_path).build(environments.EnvironmentRequest(env_file=file))
+        await store_of(toft_home, tmp_path).build(provisioning.EnvironmentRequest(env_file=file))
 
 
 async def test_a_wanted_python_is_asked_for(toft_home: Path, tmp_path: Path, channel: str) -> None:
-    request = environments.EnvironmentRequest(env_file=file_of(tmp_path, channel, "greetlib"), python="3.99")
+    request = provisioning.EnvironmentRequest(env_file=file_of(tmp_path, channel, "greetlib"), python="3.99")
     with pytest.raises(environment_errors.UnsatisfiableError, match="python 3.99"):
         await store_of(toft_home, tmp_path).build(request)
 
@@ -106,7 +107,7 @@ async def test_a_package_that_changed_after_the_lock_is_refused(
     repodata.write_text(json.dumps(data))
     with pytest.raises(errors.NodeError) as caught:
         await store_of(toft_home, tmp_path).build(
-            environments.EnvironmentRequest(env_file=file_of(tmp_path, channel, "python"))
+            provisioning.EnvironmentRequest(env_file=file_of(tmp_path, channel, "python"))
         )
     assert "hash" in caught.value.message.lower()
     assert os.listdir(toft_home / "environments") == []
@@ -120,7 +121,7 @@ async def test_micromamba_on_path_is_told_channels_prefix_and_exact_packages(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     file = file_of(tmp_path, channel, "greetlib<2")
     store = store_of(toft_home, tmp_path, tool="micromamba")
-    environment = await store.build(environments.EnvironmentRequest(env_file=file))
+    environment = await store.build(provisioning.EnvironmentRequest(env_file=file))
     solve, install = (json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
     common = ["--override-channels", "--channel", channel, "--offline"]
     assert solve[:5] == ["create", "--yes", "--json", "--dry-run", "--prefix"]

@@ -14,9 +14,15 @@ import pytest
 from tests.sample_packages import write_project, write_wheel
 
 from toft.kernel import errors
-from toft.plugins.environments import environment_errors, environments, interpreters, uv_environments
+from toft.plugins.environments import (
+    environment_errors,
+    environments,
+    interpreters,
+    provisioning,
+    uv_environments,
+)
 
-Request = environments.EnvironmentRequest
+Request = provisioning.EnvironmentRequest
 OWN = os.path.realpath(sys.executable)
 
 

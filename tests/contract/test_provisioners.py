@@ -16,6 +16,7 @@ from toft.plugins.environments import (
     environment_errors,
     environments,
     interpreters,
+    provisioning,
     uv_environments,
 )
 
@@ -25,7 +26,7 @@ class Kind:
     """A store with one provisioner, and how to ask it for packages."""
 
     store: environments.Environments
-    request: Callable[..., environments.EnvironmentRequest]
+    request: Callable[..., provisioning.EnvironmentRequest]
     kind: str
 
 
@@ -43,8 +44,8 @@ def kind(
     uv = uv_environments.UvProvisioner(interpreters.Interpreters(), options)
     if request.param == "uv":
 
-        def ask(*wanted: str, **more: object) -> environments.EnvironmentRequest:
-            return environments.EnvironmentRequest(requirements=wanted, **more)  # type: ignore[arg-type]
+        def ask(*wanted: str, **more: object) -> provisioning.EnvironmentRequest:
+            return provisioning.EnvironmentRequest(requirements=wanted, **more)  # type: ignore[arg-type]
 
         return Kind(environments.Environments(toft_home, [uv]), ask, "uv")
     return _conda(request.param, toft_home, tmp_path, uv)
@@ -58,11 +59,11 @@ def _conda(tool: str, home: Path, tmp_path: Path, uv: uv_environments.UvProvisio
     chosen = conda_environments.CondaOptions(tool=tool, offline=True, prefix=tmp_path / "prefix")
     conda = conda_environments.CondaProvisioner(uv, chosen)
 
-    def ask(*wanted: str, **more: object) -> environments.EnvironmentRequest:
+    def ask(*wanted: str, **more: object) -> provisioning.EnvironmentRequest:
         file = tmp_path / f"environment-{len(os.listdir(tmp_path))}.yml"
         lines = "".join(f"  - {each.replace('==', '=').replace('<', ' <')}\n" for each in ("python", *wanted))
         file.write_text(f"name: x\nchannels:\n  - {channel}\ndependencies:\n{lines}")
-        return environments.EnvironmentRequest(env_file=str(file), **more)  # type: ignore[arg-type]
+        return provisioning.EnvironmentRequest(env_file=str(file), **more)  # type: ignore[arg-type]
 
     return Kind(environments.Environments(home, [uv, conda]), ask, "conda")
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from toft.plugins import install
-from toft.plugins.environments import environments, interpreters, sdk, uv_environments
+from toft.plugins.environments import environments, interpreters, provisioning, sdk, uv_environments
 from toft.plugins.manifests import registry
 from toft.store import durable
 
@@ -72,7 +72,7 @@ async def main() -> None:
         steps.step("after preparing")
 
     store = environments.Environments(Path(home), [uv], prepare=prepare, operations=DeadlyOperations(steps))
-    request = environments.EnvironmentRequest(requirements=(requirement,))
+    request = provisioning.EnvironmentRequest(requirements=(requirement,))
     if requirement.startswith("/"):
         found = registry.Registry(Path(home), operations=DeadlyOperations(steps))
         installer = install.Installer(found, store, described)

@@ -14,7 +14,13 @@ from tests.sample_packages import write_project, write_wheel
 from tests.waiting import eventually, eventually_async
 
 from toft.kernel import errors
-from toft.plugins.environments import environment_errors, environments, interpreters, uv_environments
+from toft.plugins.environments import (
+    environment_errors,
+    environments,
+    interpreters,
+    provisioning,
+    uv_environments,
+)
 from toft.plugins.manifests import registry
 
 BIG = "X = '" + "x" * 4_000_000 + "'\n"
@@ -204,7 +210,7 @@ async def test_cancelled_build_ends_uv_and_everything_it_started(
 ) -> None:
     marker, project = slow_project(tmp_path)
     store = store_of(toft_home, wheelhouse)
-    build = asyncio.create_task(store.build(environments.EnvironmentRequest(local_project=project)))
+    build = asyncio.create_task(store.build(provisioning.EnvironmentRequest(local_project=project)))
     await eventually_async(marker.exists, 20)
     assert processes_below(marker)
     build.cancel()
@@ -252,7 +258,7 @@ async def test_full_disk_is_said_and_leaves_nothing(tmp_path: Path, wheelhouse: 
     try:
         store = store_of(home, wheelhouse)
         with pytest.raises(environment_errors.DiskFullError) as caught:
-            await store.build(environments.EnvironmentRequest(requirements=("greetlib",)))
+            await store.build(provisioning.EnvironmentRequest(requirements=("greetlib",)))
         assert caught.value.category == "resource"
         assert caught.value.details["available_bytes"] < 4_000_000 < caught.value.details["needed_bytes"]
         assert os.listdir(store.root) == []
@@ -274,5 +280,5 @@ async def test_file_size_limit_is_said_as_a_full_disk(
     )
     store = environments.Environments(toft_home, [uv])
     with pytest.raises(environment_errors.DiskFullError):
-        await store.build(environments.EnvironmentRequest(requirements=("greetlib",)))
+        await store.build(provisioning.EnvironmentRequest(requirements=("greetlib",)))
     assert os.listdir(store.root) == []

@@ -16,7 +16,14 @@ from tests.sample_packages import write_project, write_wheel
 import toft_sdk
 from toft.kernel import errors
 from toft.plugins import install
-from toft.plugins.environments import environment_errors, environments, interpreters, sdk, uv_environments
+from toft.plugins.environments import (
+    environment_errors,
+    environments,
+    interpreters,
+    provisioning,
+    sdk,
+    uv_environments,
+)
 from toft.plugins.manifests import registry
 
 PLUGIN = '''
@@ -320,7 +327,7 @@ async def test_a_failure_spares_the_environment_another_add_is_using(node: Node,
 
 async def test_the_sdk_is_compiled_once_for_each_interpreter_and_placed_once(node: Node) -> None:
     store = environments.Environments(node.home, node.provisioners, prepare=node.sdk.prepare)
-    environment = await store.build(environments.EnvironmentRequest(requirements=("greetlib",)))
+    environment = await store.build(provisioning.EnvironmentRequest(requirements=("greetlib",)))
     package = Path(node.sdk.boot_path()).parent
     compiled = {
         path.name.split(".")[0] for path in package.glob(f"__pycache__/*.{environment.cache_tag}.pyc")

@@ -77,7 +77,7 @@ class Session:
 
     def secrets(self) -> SecretStore:
         """Open the secret store alone; setting a secret needs no node."""
-        from toft.secrets.file_store import FileSecretStore  # noqa: PLC0415 - its lock brings asyncio, 60 ms
+        from toft.secrets.file_store import FileSecretStore  # noqa: PLC0415 - 10 ms that `toft --help` does not pay
 
         return FileSecretStore(self.settings().home / "secrets", on_warning=self.terminal.warn)
 

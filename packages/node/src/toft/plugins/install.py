@@ -17,7 +17,7 @@ import toft_sdk.errors
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.kernel.version import VERSION
-from toft.plugins.environments import environment_errors, environments, plugin_classes, projects
+from toft.plugins.environments import environment_errors, environments, plugin_classes, projects, provisioning
 from toft.plugins.environments.sources import Source
 from toft.plugins.environments.wishes import Wish
 from toft.plugins.findings import Finding
@@ -51,7 +51,7 @@ class Installer:
         self._clock = clock
 
     async def add(
-        self, wish: Wish, *, force: bool = False, progress: environments.Progress = environments.silent
+        self, wish: Wish, *, force: bool = False, progress: provisioning.Progress = provisioning.silent
     ) -> list[manifest.Manifest]:
         """Install every plugin of a source.
 
@@ -85,7 +85,7 @@ class Installer:
         )
 
     async def _add_listed(
-        self, path: Path, wish: Wish, force: bool, progress: environments.Progress
+        self, path: Path, wish: Wish, force: bool, progress: provisioning.Progress
     ) -> list[manifest.Manifest]:
         listed = await asyncio.to_thread(plugins_yaml.read, path)
         for note in listed.notes:
@@ -104,7 +104,7 @@ class Installer:
         return installed
 
     async def refresh(
-        self, name: str, *, progress: environments.Progress = environments.silent
+        self, name: str, *, progress: provisioning.Progress = provisioning.silent
     ) -> manifest.Manifest:
         """Resolve again, build the new environment beside the old one, then swap the manifest.
 
@@ -127,7 +127,7 @@ class Installer:
 
     @contextlib.asynccontextmanager
     async def trying(
-        self, wish: Wish, progress: environments.Progress = environments.silent
+        self, wish: Wish, progress: provisioning.Progress = provisioning.silent
     ) -> AsyncIterator[tuple[environments.Environment, list[plugin_classes.PluginClass]]]:
         """Find the plugin classes of a source in its environment, without installing anything.
 
@@ -175,8 +175,8 @@ class Installer:
         return self._store.gc(self._is_named)
 
     async def size(
-        self, wish: Wish, progress: environments.Progress = environments.silent
-    ) -> environments.SizeEstimate:
+        self, wish: Wish, progress: provisioning.Progress = provisioning.silent
+    ) -> provisioning.SizeEstimate:
         """Say what installing would take, without installing."""
         return await self._store.size(self._request(wish, Source.parse(wish.source)), progress)
 
@@ -204,9 +204,9 @@ class Installer:
 
     async def _install(
         self,
-        request: environments.EnvironmentRequest,
+        request: provisioning.EnvironmentRequest,
         describe: Callable[[environments.Environment], Awaitable[list[manifest.Manifest]]],
-        progress: environments.Progress,
+        progress: provisioning.Progress,
     ) -> list[manifest.Manifest]:
         fresh: str | None = None
         await asyncio.to_thread(self._registry.sweep)
@@ -229,7 +229,7 @@ class Installer:
         wish: Wish,
         source: Source,
         force: bool,
-        progress: environments.Progress,
+        progress: provisioning.Progress,
         *,
         only: manifest.Manifest | None = None,
     ) -> list[manifest.Manifest]:
@@ -313,13 +313,13 @@ class Installer:
                     self._registry.remove(name)
             raise
 
-    def _request(self, wish: Wish, source: Source) -> environments.EnvironmentRequest:
+    def _request(self, wish: Wish, source: Source) -> provisioning.EnvironmentRequest:
         if source.kind == "plugins_file":
             raise environment_errors.SourceError(f"{source.text} is a list of plugins, not one of them")
         requirements = wish.requirements
         if source.kind == "requirement" and source.requirement:
             requirements = (source.requirement, *requirements)
-        return environments.EnvironmentRequest(
+        return provisioning.EnvironmentRequest(
             requirements=requirements,
             lock=_read_lock(wish.lock) if wish.lock else None,
             local_project=source.path,

@@ -16,7 +16,6 @@ import errno
 import os
 import re
 import shutil
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
-from toft.plugins.environments import environment_errors
+from toft.plugins.environments import environment_errors, trees
 from toft.plugins.environments.provisioning import (
     SCHEMA,
     EnvironmentRequest,
@@ -346,7 +345,7 @@ class Environments:
         path = held.path
         try:
             with _disk_errors(self.root):
-                await asyncio.to_thread(_empty, path)
+                await asyncio.to_thread(trees.empty, path)
                 installed = await provisioner.install(
                     resolution, path, work=work, keep_fds=(held.fd,), progress=progress
                 )
@@ -361,8 +360,8 @@ class Environments:
             raise
 
     def _commit(self, path: Path, resolution: Resolution, installed: Installed, origin: str) -> Environment:
-        _unshare(path)
-        _take_write_permission(path)
+        trees.unshare(path)
+        trees.take_write_permission(path)
         durable.sync_tree(path)
         record = {
             "schema": SCHEMA,
@@ -374,7 +373,7 @@ class Environments:
             "cache_tag": installed.cache_tag,
             "lock": resolution.lock,
             "packages": dict(sorted(installed.packages.items())),
-            "size_bytes": disk_bytes(path),
+            "size_bytes": trees.disk_bytes(path),
             "created_at": clocks.rfc3339(self._clock.now()),
             "origin": origin,
         }
@@ -382,50 +381,6 @@ class Environments:
         durable.write_json(path / RECORD, record, mode=0o444, operations=self._operations)
         os.chmod(path, 0o555)
         return _from_record(path, record, is_new=True)
-
-
-def disk_bytes(path: Path) -> int:
-    """Return what a tree takes on disk: blocks, each file once however many names it has."""
-    total, seen = 0, set()
-    for directory, names, files in os.walk(path):
-        for name in (*names, *files):
-            found = os.lstat(os.path.join(directory, name))
-            if (found.st_dev, found.st_ino) not in seen:
-                seen.add((found.st_dev, found.st_ino))
-                total += found.st_blocks * 512
-    return total
-
-
-def _unshare(path: Path) -> None:
-    # A tool that linked a file into its cache made it one with every other environment's: take a copy.
-    for directory, _, files in os.walk(path):
-        for name in files:
-            target = os.path.join(directory, name)
-            found = os.lstat(target)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                copy = os.path.join(directory, f".tmp-{ids.ulid()}")
-                shutil.copy2(target, copy)
-                os.replace(copy, target)
-
-
-def _take_write_permission(path: Path) -> None:
-    # The sandbox mounts it read-only in any case; this holds where there is no sandbox and no root.
-    for directory, _, files in os.walk(path):
-        for name in files:
-            target = os.path.join(directory, name)
-            mode = os.lstat(target).st_mode
-            if stat.S_ISREG(mode):
-                os.chmod(target, stat.S_IMODE(mode) & ~0o222)
-        if directory != str(path):
-            os.chmod(directory, 0o555)
-
-
-def _empty(path: Path) -> None:
-    for child in path.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            durable.remove_directory(child)
-        else:
-            child.unlink()
 
 
 def _from_record(path: Path, record: Mapping[str, Any], *, is_new: bool = False) -> Environment:
@@ -461,17 +416,3 @@ def _disk_errors(root: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise environment_errors.disk_full(root, f"{error.strerror}: {error.filename or root}") from error
-
-
-__all__ = [
-    "Environment",
-    "EnvironmentRequest",
-    "Environments",
-    "Installed",
-    "Progress",
-    "Provisioner",
-    "Resolution",
-    "SizeEstimate",
-    "disk_bytes",
-    "silent",
-]
