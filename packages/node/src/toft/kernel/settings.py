@@ -7,7 +7,6 @@ The file is TOML: the one named by `TOFT_SETTINGS`, else `toft.toml` in the work
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import tomllib
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from toft.kernel import errors
+from toft.kernel import errors, suggestions
 
 _ENVIRONMENT = {
     "TOFT_HOME": "home",
@@ -161,8 +160,8 @@ def _refuse_unknown(values: Mapping[str, Any], source: str) -> None:
     unknown = {}
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            unknown[key] = f"did you mean {near[0]}?" if near else "no such setting"
+            near = suggestions.nearest(key, known)
+            unknown[key] = f"did you mean {near}?" if near else "no such setting"
     if unknown:
         listed = "; ".join(f"{key}: {why}" for key, why in unknown.items())
         raise errors.UsageError(

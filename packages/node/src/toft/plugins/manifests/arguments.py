@@ -11,7 +11,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toft.plugins.manifests import checks, scalars, schemas, suggestions
+from toft.kernel import suggestions
+from toft.plugins.manifests import checks, scalars, schemas
 from toft_sdk import errors
 
 

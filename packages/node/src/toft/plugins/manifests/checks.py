@@ -13,7 +13,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toft.plugins.manifests import scalars, schemas, suggestions
+from toft.kernel import suggestions
+from toft.plugins.manifests import scalars, schemas
 from toft.plugins.manifests.scalars import Check, Path
 
 _MARK = "x-toft-type"

@@ -15,9 +15,8 @@ from typing import Any, TypeGuard
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from toft.kernel import ids
+from toft.kernel import ids, suggestions
 from toft.kernel.errors import UsageError
-from toft.plugins.manifests import suggestions
 
 MAX_BYTES = 1 << 20
 _MOST_PLUGINS = 1000

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toft.kernel import ids
+from toft.kernel import ids, suggestions
 from toft.kernel.errors import ConflictError, NotFoundError, UnavailableError
 from toft.plugins.manifests import manifest as manifests
-from toft.plugins.manifests import manifest_checks, suggestions, taxonomy
+from toft.plugins.manifests import manifest_checks, taxonomy
 from toft.plugins.manifests.manifest import Manifest
 from toft.store import durable, locks
 

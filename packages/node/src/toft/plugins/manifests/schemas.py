@@ -15,8 +15,8 @@ from typing import Any
 
 import jsonschema_rs
 
+from toft.kernel import suggestions
 from toft.kernel.errors import NodeError
-from toft.plugins.manifests import suggestions
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 100

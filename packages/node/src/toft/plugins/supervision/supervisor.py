@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from toft.kernel import clock as clocks
-from toft.kernel import errors, log
+from toft.kernel import errors, log, suggestions
 from toft.plugins import errors as faults
 from toft.plugins.supervision import calls, cancellation, gate, restart, states, succession
 from toft.plugins.wire.frames import LogLine
@@ -375,8 +374,8 @@ class Supervisor:
             await reached.wait()
 
     def _no_action(self, action: str) -> plugin_errors.InputError:
-        near = difflib.get_close_matches(action, self._binders, 1)
-        text = f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(self._binders))}"
+        near = suggestions.nearest(action, self._binders)
+        text = f"did you mean {near}?" if near else f"it has: {', '.join(sorted(self._binders))}"
         return plugin_errors.InputError(
             f"instance {self.name} has no action {action!r}; {text}",
             fields={"action": text},
