@@ -213,6 +213,8 @@ def classify(error: BaseException) -> PluginError:
             # The plugin broke, not its caller: an untyped KeyError rarely means wrong arguments.
             typed = kind(text)
             typed.blame = "plugin"
+            if isinstance(error, OSError) and error.errno is not None:
+                typed.details.update(errno=error.errno, path=str(error.filename or ""))
             return typed
     return FatalError(text, code="plugin.exception")
 

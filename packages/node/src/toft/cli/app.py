@@ -86,16 +86,22 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
             return failures.CANCELLED
         failure = CancelledError("cancelled by the person who asked")
     except (BrokenPipeError, SystemExit):
-        # Whoever read the results has seen enough; Typer may make a SystemExit of it. The interpreter would
-        # complain once more when it flushes at its end.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), session.terminal.out.fileno())
+        # Whoever read the results has seen enough; Typer may make a SystemExit of it.
+        _let_go_of_results(session)
         return failures.BROKEN_PIPE
     except OSError as error:
         failure = failures.from_os_error(error)
+        if not error.filename:
+            _let_go_of_results(session)
     return failures.tell(
         session.terminal, failure, as_json=as_json, redactor=session.redactor(), subject=session.subject
     )
+
+
+def _let_go_of_results(session: Session) -> None:
+    """Keep the interpreter from complaining once more when it flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), session.terminal.out.fileno())
 
 
 def _dispatch(arguments: list[str], session: Session) -> int:

@@ -54,11 +54,14 @@ def from_os_error(error: OSError) -> NodeError:
             blame="caller",
             hint="cd to a directory that exists",
         )
+    if error.errno == errno.EBADF and error.filename is None:
+        reason = "Standard output is closed, so nothing takes the results"
     hints = {
         errno.ENOSPC: "Free some space; toft env gc removes environments that nothing uses.",
         errno.EDQUOT: "Your quota on this file system is used up; toft env gc frees what nothing uses.",
         errno.EACCES: "Run toft as the user who owns it, or point TOFT_HOME at a directory of your own.",
         errno.EPERM: "Run toft as the user who owns it, or point TOFT_HOME at a directory of your own.",
+        errno.EBADF: "Send them somewhere: > FILE, or > /dev/null.",
         errno.EROFS: "Point TOFT_HOME at a file system that can be written.",
         errno.EMFILE: "Raise the limit on open files: ulimit -n 4096.",
     }

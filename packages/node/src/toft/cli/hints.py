@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
 ANYTHING = "toft doctor looks at the machine and says what is wrong."
+
+_READ_ONLY = "A plugin may write to its own directory (TOFT_DATA_DIR) and to /tmp; toft run NAME --writable DIR grants more."
 
 BY_CODE: Mapping[str, str] = {
     "bench": "The other figures still count.",
@@ -62,5 +65,7 @@ def find(code: str) -> str | None:
 def of(code: str, details: Mapping[str, Any], subject: str | None = None) -> str:
     """Return the next step for an error; NAME becomes the plugin that the details or the command name."""
     hint = find(code) or ANYTHING
+    if details.get("errno") == errno.EROFS and code.startswith("plugin."):
+        hint = _READ_ONLY
     name = details.get("plugin") or details.get("instance") or details.get("name") or subject
     return hint.replace("NAME", name) if isinstance(name, str) and name else hint

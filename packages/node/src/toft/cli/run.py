@@ -44,6 +44,10 @@ def run(
         list[str] | None,
         option("--config", "-c", metavar="KEY=VALUE", help="Configuration of this run only; repeatable."),
     ] = None,
+    writable: Annotated[
+        list[Path] | None,
+        option("--writable", metavar="DIR", help="Let the plugin write to DIR in this run; repeatable."),
+    ] = None,
     output: Annotated[
         Path | None, option("--output", "-o", metavar="FILE", help="Write the result to a file.")
     ] = None,
@@ -65,7 +69,8 @@ def run(
         settings = words.settings(manifest, config) if config else None
         # Before anything is started: what cannot be called is refused at once.
         bound = words.arguments(_signature(manifest, action), given, input_json)
-        loaded = node.load(name, config=settings, instance=instance)
+        options = {"writable": [str(each.absolute()) for each in writable]} if writable else {}
+        loaded = node.load(name, config=settings, instance=instance, **options)
         call = _Call(session, loaded, action or None, manifest, timeout)
         call.give(bound)
         if stream:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,12 +134,13 @@ def _find_file(environ: Mapping[str, str], directory: Path, home: Path) -> Path 
     if named:
         return (directory / named).absolute()
     for path in (directory / "toft.toml", home / "settings.toml"):
-        # Another user's file in a shared directory must not choose what this process runs.
+        # Another user's file in a shared directory must not choose what this process runs, nor one that a
+        # plugin left where plugins may write.
         try:
-            owner = path.stat().st_uid
+            owner, is_shared = path.stat().st_uid, path.parent.stat().st_mode & stat.S_IWOTH
         except OSError:
             continue
-        if owner in (0, os.geteuid()):
+        if owner in (0, os.geteuid()) and not is_shared:
             return path
     return None
 

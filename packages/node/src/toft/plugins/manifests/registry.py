@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pathlib
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -264,10 +265,19 @@ def _trusted(directories: tuple[pathlib.Path, ...], problems: _Problems) -> Iter
             except OSError as error:
                 problems.append(BadFile(path, f"it cannot be looked at: {error.strerror}"))
                 continue
-            if owners <= {0, os.geteuid()}:
+            if owners <= {0, os.geteuid()} and not _is_shared(directory.parent.parent):
                 yield path
+            elif owners <= {0, os.geteuid()}:
+                problems.append(BadFile(path, "it is below a directory that everybody may write to"))
             else:
                 problems.append(BadFile(path, "it belongs to another user"))
+
+
+def _is_shared(directory: pathlib.Path) -> bool:
+    try:
+        return bool(directory.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return True
 
 
 def _directories(root: pathlib.Path) -> list[pathlib.Path]:
@@ -279,7 +289,7 @@ def _directories(root: pathlib.Path) -> list[pathlib.Path]:
 
 def _listed(directory: pathlib.Path, pattern: str, problems: list[BadFile]) -> list[pathlib.Path]:
     try:
-        files = sorted(directory.glob(pattern))
+        files = sorted(path for path in directory.glob(pattern) if not path.is_fifo())
     except OSError as error:
         problems.append(BadFile(directory, f"it cannot be listed: {error.strerror}"))
         return []

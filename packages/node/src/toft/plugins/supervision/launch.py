@@ -162,10 +162,11 @@ def sandbox(
         str(place.data_directory(plugin)),
         *filter(os.path.isdir, _SCRATCH),
         *_scratch_of(place),
-        *(_granted(place, path) for path in writable),
     ]
-    if is_own_place(place):
-        may_write.append(str(place.cwd))
+    granted = [_granted(place, path) for path in writable]
+    if _is_exposed(place, may_write, granted):
+        shown.append(place.cwd)
+    may_write += granted
     return keeper.Sandbox(
         hidden=tuple(hidden_directories(place)),
         read_only=tuple(dict.fromkeys(str(path) for path in shown if path.exists())),
@@ -193,6 +194,17 @@ def _granted(place: Place, path: str) -> str:
     return str(real)
 
 
+def _is_exposed(place: Place, writable: Sequence[str], granted: Sequence[str]) -> bool:
+    """Say whether the node's working directory must be made read-only because what is around it is not.
+
+    `toft.toml` and `.toft/manifests` are read there: whoever writes them decides what runs next, and where.
+    """
+    cwd = Path(os.path.realpath(place.cwd))
+    open_to_it = {Path(os.path.realpath(path)) for path in writable}
+    given = {Path(os.path.realpath(path)) for path in granted}
+    return bool(open_to_it & set(cwd.parents)) and cwd not in open_to_it | given and cwd.is_dir()
+
+
 def _scratch_of(place: Place) -> list[str]:
     """Return the node's own TMPDIR, which its workers are told too, unless it is far too much."""
     path = place.environ.get("TMPDIR")
@@ -203,7 +215,7 @@ def _scratch_of(place: Place) -> list[str]:
 
 
 def is_own_place(place: Place) -> bool:
-    """Say whether the node's working directory is one whose files a plugin may change.
+    """Say whether a plugin may start in the node's working directory, where a caller's paths begin.
 
     Not the root, not the node's home, anything above or in it, and not a person's whole home directory.
     """
