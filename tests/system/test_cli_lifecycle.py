@@ -232,8 +232,9 @@ def test_environments_are_listed_with_their_users_and_collected(counter: Command
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cancels_the_call_and_exits_130(counter: CommandLine, tmp_path: Path, number: int) -> None:
-    mark = tmp_path / "started"
-    work = ("to=1000", "pause_s=0.05", f"started={mark}", "--writable", tmp_path)
+    mark = tmp_path / "marks" / "started"
+    mark.parent.mkdir()
+    work = ("to=1000", "pause_s=0.05", f"started={mark}", "--writable", mark.parent)
     process = counter.start("run", "counter", *work)
     eventually(mark.exists, 30)
     process.send_signal(number)

@@ -8,7 +8,7 @@ from typing import Any
 
 ANYTHING = "toft doctor looks at the machine and says what is wrong."
 
-_READ_ONLY = "A plugin may write to its own directory (TOFT_DATA_DIR) and to /tmp; toft run NAME --writable DIR grants more."
+_READ_ONLY = "A plugin writes to TOFT_DATA_DIR and /tmp; toft run NAME --writable DIR grants it more."
 
 BY_CODE: Mapping[str, str] = {
     "bench": "The other figures still count.",
