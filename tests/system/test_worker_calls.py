@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 from tests.interpreters import VERSIONS, interpreter
@@ -124,3 +125,23 @@ async def test_progress_that_is_none_is_an_error_where_it_is_reported() -> None:
         assert (await run.until_it_runs()).op == "call"
         call.cancel()
         await eventually_async(lambda: not run.connection.calls)
+
+
+async def test_calls_that_came_together_do_not_wait_for_the_one_that_runs_long() -> None:
+    async with worker("Many") as run:
+        await run.connection.request("initialize", {"config": {}})
+        # Stopped, so that its main thread finds them all at once and has read all before it runs one.
+        run.process.send_signal(signal.SIGSTOP)
+        calls = [asyncio.ensure_future(run.call("meet", last=number == 7)) for number in range(8)]
+        await asyncio.sleep(0)
+        run.process.send_signal(signal.SIGCONT)
+        names = await asyncio.gather(*calls)
+        assert names[0] == "MainThread"
+        assert len(set(names)) > 1
+
+
+async def test_many_short_calls_need_no_other_thread() -> None:
+    async with worker("Many") as run:
+        await run.connection.request("initialize", {"config": {}})
+        names = [await run.call("meet", last=True) for _ in range(50)]
+        assert names.count("MainThread") > 40

@@ -29,11 +29,14 @@ class Sentinel:
     Args:
         socket: Descriptor to wait for.
         read: Takes in what the socket has; called with the read lock held.
+        glance: The same, for a main thread that goes on by itself.
+        relieve: Takes what waits away from a main thread that does not.
         above: Returns a copy of a descriptor out of the plugin's reach.
         give_up: Ends the process: without this thread it would be deaf in every call.
 
     Attributes:
         is_busy: Whether the main thread is inside a request; set by the main thread.
+        current: The number of that request; set by the main thread.
         running: The requests that run now, by number.
         read_lock: Held by whoever reads the socket.
         capture: What the plugin prints; None when the host made no pipes.
@@ -44,16 +47,21 @@ class Sentinel:
         self,
         socket: int,
         read: Callable[[], None],
+        glance: Callable[[], None],
+        relieve: Callable[[], None],
         above: Callable[[int], int],
         give_up: Callable[[], None],
     ) -> None:
         self.is_busy = False
+        self.current = 0
         self.running: dict[int, WorkerCall] = {}
         self.read_lock = allocate_lock()
         self.capture: Capture | None = None
         self.segments: Segments | None = None
         self._socket = socket
         self._take_in = read
+        self._glance = glance
+        self._relieve = relieve
         self._give_up = give_up
         self._is_parked = True
         self._is_started = False
@@ -107,7 +115,7 @@ class Sentinel:
             self._is_parked = False
             idle = 0
             while idle < _PARK_AFTER:
-                was_busy = self.is_busy
+                was_busy, before = self.is_busy, self.current
                 # Lines are taken in by the tick and not as they come: waking up for each line of a plugin
                 # that prints a lot would halve its speed.
                 if self.capture is not None:
@@ -120,12 +128,22 @@ class Sentinel:
                 idle = 0
                 if was_busy and self.read_lock.acquire(False):
                     try:
-                        self._read(poller)
+                        if self.current != before:
+                            self._look(poller)
+                        else:
+                            self._relieve()
+                            self._read(poller)
                     finally:
                         self.read_lock.release()
             self._is_parked = True
             if self.is_busy:
                 self._wake()  # the main thread may have looked just before
+
+    def _look(self, poller: select.poll) -> None:
+        poller.register(self._socket, select.POLLIN)
+        if any(fd == self._socket for fd, _ in poller.poll(0)):
+            self._glance()
+        poller.unregister(self._socket)
 
     def _read(self, poller: select.poll) -> None:
         poller.register(self._socket, select.POLLIN)

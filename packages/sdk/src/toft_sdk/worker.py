@@ -2,7 +2,8 @@
 
 While it waits, the main thread reads the socket itself, so a short call costs no change of thread. When a
 call takes longer than a few milliseconds the `Sentinel` reads in its place: cancels, pings and credits arrive
-while the plugin computes, imports or sleeps.
+while the plugin computes, imports or sleeps. A plugin that takes several calls at once gets its first one
+here too; those that come, or wait, while that one runs long go to threads.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Worker:
         self._queue: deque[WorkerCall] = deque()
         self._hosted: Any = None
         self._threads: Threads | None = None
-        self._sentinel = Sentinel(link.fileno(), self.read, above, give_up)
+        self._is_next = (
+            True  # whether what is read now is for the main thread; only who holds the read lock looks
+        )
+        self._sentinel = Sentinel(link.fileno(), self.read, self.glance, self.relieve, above, give_up)
         self._streams = [TaggedStream(sys.stdout, "stdout", link), TaggedStream(sys.stderr, "stderr", link)]
         self._capture: Capture | None = None
         self._segments: Segments | None = None
@@ -67,18 +71,28 @@ class Worker:
         sentinel.is_busy = True
         sentinel.start()
         self._take_frames()  # what came in one piece with the welcome
+        self._is_next = False
         while True:
             if queue:
+                try:
+                    call = queue.popleft()
+                except IndexError:
+                    continue  # `relieve` was quicker
+                sentinel.current = call.number
                 sentinel.watch()
-                self._run(queue.popleft())
+                self._run(call)
                 continue
             sentinel.is_busy = False
             if not sentinel.read_lock.acquire(False):
                 sentinel.give_back()
+            self._is_next = True
             try:
                 while not queue:
-                    self.read()
+                    if not self.link.receive_next():
+                        leave(0)
+                    self._take_frames()
             finally:
+                self._is_next = False
                 sentinel.is_busy = True
                 sentinel.read_lock.release()
 
@@ -109,6 +123,30 @@ class Worker:
             leave(0)
         self._take_frames()
 
+    def glance(self) -> None:
+        """Read what is there for a main thread that is busy with one short call after the other."""
+        self._is_next = True
+        try:
+            self.read()
+        finally:
+            self._is_next = False
+
+    def relieve(self) -> None:
+        """Give to threads what waits behind a call that runs long, where the plugin takes several at once."""
+        if self._threads is None:
+            return
+        kept = []
+        while self._queue:
+            try:
+                call = self._queue.popleft()
+            except IndexError:
+                break
+            if call.op in ("call", "stream"):
+                self._threads.submit(call)
+            else:
+                kept.append(call)
+        self._queue.extend(kept)
+
     def _take_frames(self) -> None:
         try:
             while True:
@@ -129,10 +167,10 @@ class Worker:
             if tagged or tail:
                 call.buffers = slices(places[0], tail, self._lease) if places else ()
                 call.is_tagged = True
-            if self._threads is not None and op in ("call", "stream"):
-                self._threads.submit(call)
-            else:
+            if self._is_next or self._threads is None or op not in ("call", "stream"):
                 self._queue.append(call)
+            else:
+                self._threads.submit(call)
             return
         found = self._kinds.get(kind)
         if found is None:

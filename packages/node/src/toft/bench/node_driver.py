@@ -24,7 +24,7 @@ from toft.host import process_tree
 from toft.plugins.plugin_errors import CancelledError
 
 HERE = Path(__file__).parent
-ECHO, BLOCKS = "bench-echo", "bench-blocks"
+ECHO, MANY, BLOCKS = "bench-echo", "bench-many", "bench-blocks"
 CALLS = 2000
 CHUNKS = 20_000
 MOVES = 7
@@ -58,7 +58,7 @@ class Node:
                 seconds.append(time.perf_counter() - start)
             return statistics.median(seconds[50:]) * 1e6
 
-        return {**lines.call_figures(blocking), "call_async_p50_us": self._with_async_echo(many)}
+        return {**lines.call_figures(blocking), "call_async_p50_us": self._with_async_node(ECHO, many)}
 
     def open_calls(self) -> Mapping[str, float]:
         """Keep 64 calls open on one worker."""
@@ -77,7 +77,7 @@ class Node:
             await asyncio.gather(*(one_after_another() for _ in range(lines.OUTSTANDING)))
             return count / (time.perf_counter() - start)
 
-        return {"calls_per_s_64": self._with_async_echo(many, concurrency=0)}
+        return {"calls_per_s_64": self._with_async_node(MANY, many)}
 
     def stream(self) -> Mapping[str, float]:
         """Take a stream of small chunks."""
@@ -90,7 +90,7 @@ class Node:
             assert count == CHUNKS
             return count / (time.perf_counter() - start)
 
-        return {"stream_chunks_per_s": self._with_async_echo(take)}
+        return {"stream_chunks_per_s": self._with_async_node(ECHO, take)}
 
     def move(self) -> Mapping[str, float]:
         """Move a big array each way."""
@@ -172,12 +172,12 @@ class Node:
             self.echo.call(payload=lines.PAYLOAD)
         return time.perf_counter() - start
 
-    def _with_async_echo(self, use: Callable[[Any], Awaitable[float]], **options: Any) -> float:
+    def _with_async_node(self, plugin: str, use: Callable[[Any], Awaitable[float]]) -> float:
         async def run() -> float:
             async with toft.open_node(home=self.home) as node:
-                if not self.home.joinpath("plugins", ECHO).exists():
-                    await node.installed.add(str(HERE / "plugins" / "echo"))
-                echo = await node.load(ECHO, **options)
+                if not self.home.joinpath("plugins", plugin).exists():
+                    await node.installed.add(str(HERE / "plugins" / plugin.removeprefix("bench-")))
+                echo = await node.load(plugin)
                 await echo.call(payload=lines.PAYLOAD)
                 return await use(echo)
 
