@@ -2,11 +2,16 @@
 
 import os
 import re
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+
+# A shell starts what runs in the background with Ctrl-C ignored, and every child inherits that. Tests that
+# send one need it as a person at a terminal has it, also when nobody watches this run.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIP = set(filter(None, os.environ.get("TOFT_NO_SKIP", "").split(",")))
 
