@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, PluginArgument, Session, YesOption, argument, option
 from toft.cli.terminal import size
-from toft.kernel.errors import NodeError
+from toft.kernel.errors import IntegrityError, NodeError
 
 SourceArgument = Annotated[
     str | None,
@@ -116,7 +117,8 @@ def remove(
     """
     session = sessions.of(context)
     with session.node() as node:
-        node.installed.get(name)
+        with contextlib.suppress(IntegrityError):  # one that cannot be read can be removed all the same
+            node.installed.get(name)
         if not yes and not as_json and sys.stdin.isatty() and session.terminal.shows_progress:
             typer.confirm(f"Remove plugin {name}?", abort=True, err=True)
         node.remove(name, keep_environment=keep_env)

@@ -319,7 +319,7 @@ class Environments:
         path = self.root / resolution.hash
         pause = _WAIT_FIRST_S
         while True:
-            found = self.find(resolution.hash)
+            found = await self._find_usable(resolution.hash, progress)
             if found is not None:
                 return found
             held = claims.make(path)
@@ -332,6 +332,16 @@ class Environments:
                 progress("waiting for another process that builds this environment")
             await asyncio.sleep(pause)
             pause = min(pause * 2, _WAIT_MOST_S)
+
+    async def _find_usable(self, digest: str, progress: Progress) -> Environment | None:
+        """Find an environment; one whose record is damaged is taken away, so that it is built again."""
+        try:
+            return self.find(digest)
+        except errors.IntegrityError:
+            if not await asyncio.to_thread(self._take_away, self.root / digest):
+                raise  # somebody runs from it, or it cannot be removed
+            progress("its record is damaged: building it again")
+            return None
 
     async def _make(
         self,

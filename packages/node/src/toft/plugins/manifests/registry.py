@@ -113,7 +113,8 @@ class Registry:
         # The usual case reads one file: few projects bring manifests, and a worker's start waits for this.
         path = self._path(name)
         if not any(_listed(each, "*.json", []) for each in self._search) and path.is_file():
-            return _read(path, True)
+            with contextlib.suppress(manifests.ManifestError):
+                return _read(path, True)
         return next((each for each in self.discover().found if each.manifest.name == name), None)
 
     def get(self, name: str) -> Manifest:
@@ -127,6 +128,8 @@ class Registry:
         found = self.find_name(name)
         if found is not None:
             return found.manifest
+        if self._path(name).is_file():
+            _read(self._path(name), True)  # raises what is wrong with it
         known = [each.manifest.name for each in self.discover().found]
         near = suggestions.nearest(name, known)
         raise NotFoundError(
