@@ -32,6 +32,8 @@ def test_a_damaged_environment_is_built_again(toft: CommandLine) -> None:
     record.chmod(0o644)
     record.write_text("{")
     assert "environment.json" in toft("run", "hostile", "code=r = 1", "--json").error["message"]
+    listed = json.loads(toft("plugin", "list", "--json").out)
+    assert [(each["name"], each["state"]) for each in listed] == [("hostile", "broken")]
     assert toft("plugin", "refresh", "hostile", "--json").status == 0
     assert toft("run", "hostile", "code=r = 1", "--json").value["result"] == 1
 

@@ -112,7 +112,7 @@ class Catalog:
 
     def _state(self, manifest: Manifest, own: InstanceRecord | None) -> str:
         digest = manifest.runtime.environment
-        if digest and self._environments.find(digest) is None:
+        if digest and self._environments.find_readable(digest) is None:
             return BROKEN
         if not os.access(manifest.install.python_path, os.X_OK):
             return BROKEN

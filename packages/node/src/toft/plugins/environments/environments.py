@@ -144,9 +144,10 @@ class Environments:
             names = sorted(os.listdir(self.root))
         except FileNotFoundError:
             return []
-        return [found for found in map(self._find_readable, names) if found is not None]
+        return [found for found in map(self.find_readable, names) if found is not None]
 
-    def _find_readable(self, digest: str) -> Environment | None:
+    def find_readable(self, digest: str) -> Environment | None:
+        """Return an environment, or None as well when its record is damaged."""
         try:
             return self.find(digest)
         except errors.IntegrityError as error:
