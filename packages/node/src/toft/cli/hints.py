@@ -65,7 +65,7 @@ def find(code: str) -> str | None:
 def of(code: str, details: Mapping[str, Any], subject: str | None = None) -> str:
     """Return the next step for an error; NAME becomes the plugin that the details or the command name."""
     hint = find(code) or ANYTHING
-    if details.get("errno") == errno.EROFS and code.startswith("plugin."):
+    if details.get("errno") in (errno.EROFS, errno.EACCES) and code.startswith("plugin."):
         hint = _READ_ONLY
     name = details.get("plugin") or details.get("instance") or details.get("name") or subject
     return hint.replace("NAME", name) if isinstance(name, str) and name else hint

@@ -48,8 +48,8 @@ _ALWAYS_HIDDEN = (
     "/sys/kernel/security",
     "/sys/firmware",
 )
-# Directories in /tmp with sockets that act for the user: agents that hold keys, the screen, the desktop.
-_AGENTS = ("ssh-", ".X11-unix", ".ICE-unix", "dbus-")
+# Directories in /tmp with sockets that act for the user: agents that hold keys, terminals, the desktop.
+_AGENTS = ("ssh-", "tmux-", "emacs", "podman-run-", ".X11-unix", ".ICE-unix", "dbus-")
 # Name resolution reads these, and drivers look up their libraries here.
 _SHOWN_AGAIN = (
     "/run/systemd/resolve/resolv.conf",
