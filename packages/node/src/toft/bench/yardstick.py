@@ -5,7 +5,7 @@ in Python can beat. Run as a program; see `lines.serve`.
 
 Its two ends stay on two cores, as two processes that both have work do. Left to itself a scheduler puts them
 on one core whenever the machine is busy, where nobody has to be woken: then the same loop takes a third of
-the time, and a ratio to it would tell of the load. That figure is given too, as `call_same_core_p50_us`.
+the time, and a ratio to it would tell of the load.
 """
 
 from __future__ import annotations
@@ -102,12 +102,9 @@ class Yardstick:
             os._exit(0)
         theirs.close()
         self.frames = Frames(ours)
-        self._place(apart=True)
-
-    def _place(self, *, apart: bool) -> None:
         if len(CORES) > 1:
             os.sched_setaffinity(0, CORES[:1])
-            os.sched_setaffinity(self.pid, CORES[1:2] if apart else CORES[:1])
+            os.sched_setaffinity(self.pid, CORES[1:2])
 
     def ask(self, message: object) -> object:
         """Send and wait for the answer."""
@@ -117,14 +114,7 @@ class Yardstick:
     def call(self) -> Mapping[str, float]:
         """Time single calls."""
         figures = lines.call_figures(lines.time_each(lambda: self.ask(lines.PAYLOAD), CALLS))
-        self._place(apart=False)
-        together = lines.call_figures(lines.time_each(lambda: self.ask(lines.PAYLOAD), CALLS))
-        self._place(apart=True)
-        return {
-            **figures,
-            "call_async_p50_us": figures["call_p50_us"],
-            "call_same_core_p50_us": together["call_p50_us"],
-        }
+        return {**figures, "call_async_p50_us": figures["call_p50_us"]}
 
     def open_calls(self) -> Mapping[str, float]:
         """Keep 64 calls open."""
