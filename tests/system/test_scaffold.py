@@ -72,6 +72,7 @@ def test_a_node_examines_installs_and_runs_it_without_an_edit(project: Path, ver
         assert node.plugins() == []
         (added,) = node.installed.add(str(project), python=python)
         assert (added.name, added.runtime.python_version.startswith(version)) == ("say-hello", True)
+        assert added.code.version == "0.1.0"
         plugin = node.load("say-hello")
         assert plugin.call() == "Hello, world!"
         assert plugin.call(text="Ada") == "Hello, Ada!"

@@ -113,7 +113,7 @@ def _package_version(module: str) -> str:
     from importlib import metadata  # noqa: PLC0415 - 60 ms
 
     top = module.split(".")[0]
-    for name in _distributions(top, getattr(metadata, "packages_distributions", None)):
+    for name in _distributions(top, metadata):
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -121,13 +121,14 @@ def _package_version(module: str) -> str:
     return "0.0.0"
 
 
-def _distributions(top: str, owners: Any) -> Iterator[str]:
+def _distributions(top: str, metadata: Any) -> Iterator[str]:
     """Yield the names a module's distribution may have, the ones that cost nothing to find first."""
     yield top
     yield top.replace("_", "-")
-    if owners is not None:
-        # Reads the file list of everything that is installed.
-        yield from owners().get(top, ())
+    # Reads the file list of everything that is installed; `packages_distributions` is there from 3.10 on.
+    for found in metadata.distributions():
+        if any(path.parts[:1] in ((top,), (top + ".py",)) for path in found.files or ()):
+            yield found.metadata["Name"]
 
 
 def _resources(kind: type[Plugin]) -> dict[str, Any]:
