@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from toft.kernel.errors import NodeError
+from toft.plugins.plugin_errors import PluginError
 from toft.plugins.supervision import calls
 from toft.plugins.wire.streams import Stream
 
@@ -88,7 +90,8 @@ class Chunks(AsyncIterator[Any]):
             raise
         except StopAsyncIteration:
             pass
-        except Exception:
+        except (PluginError, NodeError):
+            # How the call ended says more than how its chunks did.
             if not self.call.future.done():
                 raise
         return self._end()
