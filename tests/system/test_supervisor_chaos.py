@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests import nodes
 from tests.leaks import leaks_checked
+from tests.waiting import eventually_async
 
 from toft.kernel import errors
 from toft.plugins.supervision import states
@@ -33,6 +34,7 @@ class Crowd:
         self._until = asyncio.get_running_loop().time() + SECONDS
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.wrong: list[Any] = []
+        self.killed: set[int] = set()
 
     async def run(self) -> None:
         """Call and kill until the time is over."""
@@ -95,6 +97,15 @@ class Crowd:
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+                self.killed.add(pid)
+
+    async def deaths_seen(self) -> None:
+        """Wait until the node has noticed every kill: a call to a worker that is dead by then is lost."""
+
+        async def all_seen() -> bool:
+            return not self.killed & {(await each.stats())["pid"] for each in self._instances}
+
+        await eventually_async(all_seen, PATIENCE_S)
 
 
 async def test_every_call_ends_once_and_nothing_is_left(toft_home: Path) -> None:
@@ -121,6 +132,7 @@ async def test_every_call_ends_once_and_nothing_is_left(toft_home: Path) -> None
             "worker.lost",
             "worker.replaced",
         }, f"TOFT_TEST_SEED={seed}"
+        await crowd.deaths_seen()
         for each in instances:
             async with asyncio.timeout(30):
                 assert await each.call("echo", value=each.id) == each.id
