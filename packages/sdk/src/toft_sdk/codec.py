@@ -272,6 +272,11 @@ def writer(kind: type) -> Callable[[Encoder, Any, int], Any]:
     return found
 
 
+def register(kind: type, write: Callable[[Encoder, Any, int], Any]) -> None:
+    """Say how values of a type that only this process has are written."""
+    _WRITERS[kind] = write
+
+
 def _write_bytes(coder: Encoder, value: Any, depth: int) -> Any:
     return {TAG: "bytes", "b": coder.buffer(value)}
 
@@ -422,4 +427,5 @@ __all__ = [
     "encode",
     "is_plain",
     "loads",
+    "register",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import weakref
 from collections import deque
@@ -325,6 +326,12 @@ class Lease:
     def view(self) -> memoryview:
         """Return the bytes, to be copied now."""
         return memoryview(self._segment.map)[: self.size]
+
+    def forget_pages(self, start: int, end: int) -> None:
+        """Let the pages that are read go out of this process; the memory itself keeps what it holds."""
+        start -= start % mmap.PAGESIZE
+        if end > start:
+            self._segment.map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def array(self, np: Any) -> Any:
         """Return the bytes as a flat array without a copy; the lease lasts as long as it and its views."""

@@ -1,0 +1,299 @@
+"""A value as it is kept: the text of its tree, and its buffers behind it, never decoded unless asked to.
+
+    plain   the JSON text of the tree, when it names no buffers; nothing else starts with another byte than 0
+    frame   magic, length of the header, header, buffers; header and buffers start at multiples of 64
+
+The header is `[tree, [size, ...]]`. What lies on disk is not trusted more than what comes over a socket.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from toft.kernel.errors import IntegrityError
+from toft.plugins.paths import PathError, find
+from toft_sdk import codec
+from toft_sdk.codec import TAG
+
+MAGIC = b"\x00toft\x00\x001"
+_ALIGN = 64
+_HEAD_BYTES = 12
+MAX_HEADER = 256 << 20
+_MAX_TREE_DEPTH = 3 * codec.MAX_DEPTH
+_CHUNK_BYTES = 4 << 20
+
+
+class Packed:
+    """A value that is carried, not looked at.
+
+    It may stand anywhere in the arguments of a call: the worker gets the value, and its buffers go from
+    where they are to the worker without being read here.
+
+    Args:
+        tree: As the codec makes it.
+        buffers: What the tree names by number: bytes, leases on a segment, parts of a file.
+        is_tagged: Whether the tree may hold tags.
+    """
+
+    __slots__ = ("buffers", "is_tagged", "tree")
+
+    def __init__(self, tree: Any, buffers: Sequence[Any] = (), *, is_tagged: bool = True) -> None:
+        self.tree = tree
+        self.buffers = buffers
+        self.is_tagged = is_tagged
+
+    @classmethod
+    def of(cls, value: Any) -> Packed:
+        """Take a value apart.
+
+        Raises:
+            EncodeError: Something in it cannot be kept; its path says what.
+        """
+        tree, buffers = codec.encode(value)
+        return cls(tree, buffers, is_tagged=tree is not value)
+
+    @classmethod
+    def read(cls, data: Any) -> Packed:
+        """Take what `to_bytes` or `parts` gave; the buffers are views of it.
+
+        Raises:
+            IntegrityError: It is not that.
+        """
+        view = memoryview(data)
+        if bytes(view[:1]) != MAGIC[:1]:
+            return _plain(cls, view)
+        tree, sizes, start, is_tagged = _header(view)
+        buffers = []
+        for size in sizes:
+            buffers.append(view[start : start + size])
+            start += _padded(size)
+        return cls(tree, buffers, is_tagged=is_tagged)
+
+    @classmethod
+    def open(cls, path: Path) -> Packed:
+        """Take a file that holds one; its buffers stay in it.
+
+        Raises:
+            FileNotFoundError: There is none.
+            IntegrityError: It holds something else.
+        """
+        file = _File(path)
+        view = memoryview(file.map)
+        if bytes(view[:1]) != MAGIC[:1]:
+            return _plain(cls, view)
+        tree, sizes, start, is_tagged = _header(view)
+        buffers = []
+        for size in sizes:
+            buffers.append(Slice(file, start, size))
+            start += _padded(size)
+        return cls(tree, buffers, is_tagged=is_tagged)
+
+    def value(self) -> Any:
+        """Return the value itself; each call gives one of its own.
+
+        Raises:
+            IntegrityError: It is damaged.
+        """
+        # Decoding works in place, and the tree may be shared with the value that this is a part of.
+        tree = codec.loads(codec.dumps(self.tree))
+        return Packed(tree, self.buffers, is_tagged=self.is_tagged).take()
+
+    def take(self) -> Any:
+        """Return the value itself, once; the tree is spent with it.
+
+        Raises:
+            IntegrityError: It is damaged.
+        """
+        if not self.is_tagged and not self.buffers:
+            return self.tree
+        try:
+            return codec.decode(self.tree, [_bytes_of(buffer) for buffer in self.buffers])
+        except ValueError as error:
+            raise _damaged(str(error)) from None
+
+    @property
+    def size_bytes(self) -> int:
+        """Return what its buffers take; of a plain value 0."""
+        return sum(map(_size_of, self.buffers))
+
+    def to_bytes(self) -> bytes:
+        """Return it as it is kept, in one piece."""
+        return b"".join(self.parts())
+
+    def parts(self) -> Iterator[Any]:
+        """Return it as it is kept, piece by piece; what was given is read and out of memory again."""
+        if not self.buffers:
+            yield codec.dumps(self.tree).encode("ascii")
+            return
+        sizes = list(map(_size_of, self.buffers))
+        header = codec.dumps([self.tree, sizes]).encode("ascii")
+        head = MAGIC + len(header).to_bytes(4, "big") + header
+        yield head.ljust(_padded(len(head)), b"\0")
+        for size, buffer in zip(sizes, self.buffers, strict=True):
+            yield from _chunks(buffer, size)
+            if size % _ALIGN:
+                yield bytes(_ALIGN - size % _ALIGN)
+
+    def at(self, path: Sequence[str | int]) -> Packed:
+        """Return a part of it, without decoding anything.
+
+        Raises:
+            PathError: There is nothing of that name; it says what there is.
+        """
+        return Packed(find(self.tree, path), self.buffers, is_tagged=self.is_tagged)
+
+    def items(self) -> list[Packed]:
+        """Return the items of a list or tuple.
+
+        Raises:
+            PathError: It is neither.
+        """
+        tree = self.tree
+        if type(tree) is dict and tree.get(TAG) == "tuple":
+            tree = tree.get("v")
+        if type(tree) is not list:
+            raise PathError((), "is no list")
+        return [Packed(item, self.buffers, is_tagged=self.is_tagged) for item in tree]
+
+    def release(self) -> None:
+        """Give back the segments its buffers lie in; only on the event loop, and it is used no more."""
+        for buffer in self.buffers:
+            if hasattr(buffer, "is_taken"):
+                buffer.release()
+
+
+def _write_packed(coder: codec.Encoder, packed: Packed, depth: int) -> Any:
+    numbers: dict[int, int] = {}
+
+    def graft(tree: Any, level: int) -> Any:
+        kind = type(tree)
+        if kind is not dict and kind is not list:
+            return tree
+        if level > _MAX_TREE_DEPTH:
+            raise codec.Refused(f"is deeper than {codec.MAX_DEPTH} levels")
+        if kind is list:
+            return [graft(item, level + 1) for item in tree]
+        if TAG in tree and "b" in tree:
+            number = tree["b"]
+            if type(number) is not int or not 0 <= number < len(packed.buffers):
+                raise codec.Refused("names a buffer that is not there")
+            if number not in numbers:
+                numbers[number] = coder.buffer(packed.buffers[number])
+            return {**tree, "b": numbers[number]}
+        return {name: graft(item, level + 1) for name, item in tree.items()}
+
+    return graft(packed.tree, 3 * depth)
+
+
+codec.register(Packed, _write_packed)
+
+
+class _File:
+    """An open file, mapped; closed when the last slice of it is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)
+        if os.fstat(self.fd).st_size == 0:
+            raise _damaged("it is empty")
+        self.map = mmap.mmap(self.fd, 0, prot=mmap.PROT_READ)
+
+
+class Slice:
+    """A buffer that is still in its file."""
+
+    __slots__ = ("_at", "_file", "nbytes")
+
+    def __init__(self, file: _File, at: int, size: int) -> None:
+        self._file = file
+        self._at = at
+        self.nbytes = size
+
+    def copy_into(self, target: memoryview) -> None:
+        """Read into a segment: no page of the file is mapped for it, and the interpreter is free."""
+        done = 0
+        while done < self.nbytes:
+            count = os.preadv(self._file.fd, [target[done : self.nbytes]], self._at + done)
+            if count == 0:
+                raise _damaged("its file was cut off while it was read")
+            done += count
+
+    def to_bytes(self) -> bytes:
+        """Return its bytes."""
+        return bytes(self.view())
+
+    def view(self) -> memoryview:
+        """Return its bytes as the mapped file has them."""
+        return memoryview(self._file.map)[self._at : self._at + self.nbytes]
+
+
+def _size_of(buffer: Any) -> int:
+    for name in ("nbytes", "size"):
+        if hasattr(buffer, name):
+            return int(getattr(buffer, name))
+    return len(buffer)
+
+
+def _bytes_of(buffer: Any) -> Any:
+    if hasattr(buffer, "is_taken"):
+        return buffer  # the codec knows leases
+    if isinstance(buffer, Slice):
+        return buffer.view()
+    return buffer.to_bytes() if hasattr(buffer, "copy_into") else buffer
+
+
+def _chunks(buffer: Any, size: int) -> Iterator[Any]:
+    if hasattr(buffer, "is_taken"):
+        for start in range(0, size, _CHUNK_BYTES):
+            end = min(start + _CHUNK_BYTES, size)
+            yield buffer.view()[start:end]
+            buffer.forget_pages(start, end)
+        return
+    data = _bytes_of(buffer)
+    view = memoryview(data) if not isinstance(data, memoryview) else data
+    for start in range(0, size, _CHUNK_BYTES):
+        yield view[start : start + _CHUNK_BYTES]
+
+
+def _plain(cls: type[Packed], view: memoryview) -> Packed:
+    tree, is_tagged = _parsed(view)
+    return cls(tree, (), is_tagged=is_tagged)
+
+
+def _header(view: memoryview) -> tuple[Any, list[int], int, bool]:
+    if bytes(view[: len(MAGIC)]) != MAGIC or len(view) < _HEAD_BYTES:
+        raise _damaged("it starts like nothing this toft knows")
+    length = int.from_bytes(view[len(MAGIC) : _HEAD_BYTES], "big")
+    if length > MAX_HEADER or _HEAD_BYTES + length > len(view):
+        raise _damaged("its header is longer than all of it")
+    header, is_tagged = _parsed(view[_HEAD_BYTES : _HEAD_BYTES + length])
+    if type(header) is not list or len(header) != 2 or type(header[1]) is not list:
+        raise _damaged("its header is no tree with sizes")
+    tree, sizes = header
+    start = _padded(_HEAD_BYTES + length)
+    if any(type(size) is not int or size < 0 for size in sizes) or start + sum(map(_padded, sizes)) != len(
+        view
+    ):
+        raise _damaged("its buffers do not fill it")
+    return tree, sizes, start, is_tagged
+
+
+def _parsed(view: memoryview) -> tuple[Any, bool]:
+    try:
+        text = str(view, "utf-8")
+        return codec.loads(text), codec.MARK in text
+    except (ValueError, RecursionError, StopIteration) as error:
+        raise _damaged(f"its text is not JSON: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+def _damaged(reason: str) -> IntegrityError:
+    return IntegrityError(f"a stored value is damaged: {reason}", code="value.damaged")
