@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from toft.cli.terminal import Terminal, one_line, seconds, size, visible
+from toft.cli.terminal import Terminal, one_line, visible
+from toft.kernel.quantities import duration, size
 
 
 class Screen(io.StringIO):
@@ -84,5 +85,6 @@ def test_a_long_line_keeps_its_ends() -> None:
 
 
 def test_times_and_sizes_read_like_a_person_writes_them() -> None:
-    assert [seconds(value) for value in (0.0123, 1.25, 90, 600)] == ["12 ms", "1.2 s", "90.0 s", "10.0 min"]
+    assert [duration(value) for value in (0.0123, 1.25, 90, 600)] == ["12 ms", "1.2 s", "90.0 s", "10.0 min"]
+    assert [duration(value) for value in (36_000, 400_000)] == ["10.0 h", "4.6 days"]
     assert [size(value) for value in (12, 1500, 340e6, 5e12)] == ["12 B", "1.5 kB", "340 MB", "5.0 TB"]

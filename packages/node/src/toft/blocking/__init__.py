@@ -9,6 +9,7 @@ from __future__ import annotations
 from toft.blocking.connecting import connect
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Call, Chunks, Instance
+from toft.blocking.jobs import Job, Jobs, Watch
 from toft.blocking.node import Node
 
-__all__ = ["Call", "Chunks", "Installed", "Instance", "Node", "connect"]
+__all__ = ["Call", "Chunks", "Installed", "Instance", "Job", "Jobs", "Node", "Watch", "connect"]

@@ -9,7 +9,7 @@ import typer
 from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, option
-from toft.cli.terminal import size
+from toft.kernel.quantities import size
 
 app = typer.Typer(no_args_is_help=True, help="List and collect the environments plugins run in.")
 

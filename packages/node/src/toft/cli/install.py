@@ -11,8 +11,8 @@ import typer
 from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, PluginArgument, Session, YesOption, argument, option
-from toft.cli.terminal import size
 from toft.kernel.errors import IntegrityError, NodeError
+from toft.kernel.quantities import size
 
 SourceArgument = Annotated[
     str | None,

@@ -13,9 +13,10 @@ from toft.cli import rendering, words
 from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, Session, argument, option
-from toft.cli.terminal import Terminal, seconds, size
+from toft.cli.terminal import Terminal
 from toft.kernel.clock import SYSTEM
 from toft.kernel.errors import NodeError, UsageError
+from toft.kernel.quantities import duration, size
 from toft.plugins.plugin_errors import PluginError
 from toft.store import durable
 
@@ -135,7 +136,11 @@ class _Call:
     def where(self) -> str:
         """Return the line that says how long it took and where it ran."""
         runtime = self._manifest.runtime
-        parts = [seconds(self._duration_s), f"instance {self._loaded.id}", f"Python {runtime.python_version}"]
+        parts = [
+            duration(self._duration_s),
+            f"instance {self._loaded.id}",
+            f"Python {runtime.python_version}",
+        ]
         if runtime.environment:
             parts.append(f"environment {runtime.environment[:12]}")
         parts += [f"{amount:g} {unit}" for unit, amount in self._handle.usage.items()]

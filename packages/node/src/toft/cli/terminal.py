@@ -173,23 +173,3 @@ def _is_tty(stream: TextIO) -> bool:
         return stream.isatty()
     except ValueError:  # closed
         return False
-
-
-def seconds(duration_s: float) -> str:
-    """Return a duration as people read it."""
-    if duration_s < 1:
-        return f"{duration_s * 1000:.0f} ms"
-    if duration_s < 120:
-        return f"{duration_s:.1f} s"
-    return f"{duration_s / 60:.1f} min"
-
-
-def size(size_bytes: float) -> str:
-    """Return an amount of bytes as people read it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return (
-                f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 10 else f"{size_bytes:.1f} {unit}"
-            )
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

@@ -1,0 +1,305 @@
+"""Tells what happened to a job or a sequence, and why, from nothing but what was written down.
+
+Pure: events and attempts in, sentences with their evidence out. Whoever reads them knows nothing of toft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from toft.jobs import reasons
+from toft.kernel.quantities import duration, size
+
+Entry = dict[str, Any]
+"""`at`, `what`, `because` and `evidence` of one thing that happened."""
+
+_ENVELOPE = frozenset({"cursor", "at", "type", "job", "attempt", "sequence"})
+_ENDS = frozenset({"completed", "failed", "cancelled"})
+_WAITING = "pending"
+
+
+def tell(
+    job: Mapping[str, Any],
+    events: Iterable[Mapping[str, Any]],
+    attempts: Iterable[Mapping[str, Any]] = (),
+) -> list[Entry]:
+    """Tell the story of one job, oldest first.
+
+    Args:
+        job: What `Job.to_dict` gives.
+        events: What `Event.to_dict` gives for each event of the job, by cursor.
+        attempts: What was recorded of each attempt, by number: times, usage, peaks.
+
+    Returns:
+        Each entry has `at` (RFC 3339), `what` (a sentence), `because` (a sentence or empty) and `evidence`.
+    """
+    told = _Teller(job, {int(each.get("attempt", 0)): each for each in attempts})
+    for event in events:
+        told.hear(event)
+    return told.end()
+
+
+def tell_sequence(
+    sequence: Mapping[str, Any],
+    jobs: Iterable[Mapping[str, Any]],
+    events: Iterable[Mapping[str, Any]],
+    attempts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> list[Entry]:
+    """Tell the story of a sequence or a graph: its own turns and those of its jobs, in the order of time.
+
+    Args:
+        sequence: What it is: `id`, `name`, `state`.
+        jobs: Its jobs, as `Job.to_dict` gives them.
+        events: The events of all of them, by cursor.
+        attempts: Attempts by job.
+    """
+    members = {str(each["id"]): each for each in jobs}
+    own: list[Mapping[str, Any]] = []
+    of_job: dict[str, list[Mapping[str, Any]]] = {name: [] for name in members}
+    for event in events:
+        of_job.get(str(event.get("job")), own).append(event)
+    told = [entry for event in own for entry in _turn(sequence, event)]
+    for name, job in members.items():
+        label = str(job.get("step") or name)
+        for entry in tell(job, of_job[name], (attempts or {}).get(name, ())):
+            told.append(
+                {**entry, "what": f"{label}: {entry['what']}", "evidence": {"job": name, **entry["evidence"]}}
+            )
+    return sorted(told, key=lambda entry: str(entry["at"]))
+
+
+def _turn(sequence: Mapping[str, Any], event: Mapping[str, Any]) -> Iterator[Entry]:
+    data = _data(event)
+    state = data.pop("state", None) or data.pop("to", None)
+    if event["type"] == "submitted" or (event["type"] == "sequence" and state == _WAITING):
+        yield _entry(event, f"{sequence.get('name') or sequence.get('id')} was submitted", "", data)
+    elif event["type"] == "sequence":
+        because = str(data.pop("because", "") or "")
+        yield _entry(event, f"the sequence is {state}", reasons.cause(because), data)
+    else:
+        yield _entry(event, event["type"].replace("_", " "), str(data.pop("because", "") or ""), data)
+
+
+class _Teller:
+    """What is remembered between the events of one job."""
+
+    def __init__(self, job: Mapping[str, Any], attempts: Mapping[int, Mapping[str, Any]]) -> None:
+        self._job = job
+        self._attempts = attempts
+        self._entries: list[Entry] = []
+        self._block: Entry | None = None
+        self._blocked_at = ""
+        self._progress: Entry | None = None
+        self._reports = 0
+        self._snapshot: Entry | None = None
+        self._since = str(job.get("submitted_at") or "")
+        self._cancel_at = ""
+        self._hear: dict[str, Callable[[Mapping[str, Any], Entry], None]] = {
+            "submitted": self._submitted,
+            "state": self._state,
+            "progress": self._progressed,
+            "blocked": self._blocked,
+            "unblocked": self._unblocked,
+            "retry": self._retried,
+            "cancel": self._cancelled,
+            "snapshot": self._measured,
+            "evicted": self._evicted,
+            "fenced": self._fenced,
+            "reordered": self._reordered,
+        }
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take in the next event."""
+        self._hear.get(str(event["type"]), self._other)(event, _data(event))
+
+    def end(self) -> list[Entry]:
+        """Return the whole story; of a job that waits, with what it waits for now."""
+        reason = self._job.get("block_reason")
+        if self._job.get("state") == _WAITING and reason and self._block is None:
+            at = str(reason.get("since") or self._since)
+            self._entries.append(_told(at, "waits to begin", reasons.sentence(reason), dict(reason)))
+        elif self._block is not None:
+            self._block["what"] = "waits to begin"
+        return self._entries
+
+    def _say(self, event: Mapping[str, Any], what: str, because: str, evidence: Mapping[str, Any]) -> Entry:
+        entry = _entry(event, what, because, evidence)
+        self._entries.append(entry)
+        return entry
+
+    def _submitted(self, event: Mapping[str, Any], data: Entry) -> None:
+        self._since = str(event["at"])
+        action = self._job.get("action")
+        of = "" if action in (None, "execute") else f"{action} of "
+        by = data.pop("by", None)
+        shown = {
+            key: self._job[key]
+            for key in ("priority", "ready_at", "deadline_at", "timeout_s", "idempotency_key", "idempotent")
+            if self._job.get(key)
+        }
+        what = f"submitted: run {of}{self._job.get('plugin')}"
+        self._say(event, what, f"asked for by {by}" if by else "", {**shown, **data})
+
+    def _state(self, event: Mapping[str, Any], data: Entry) -> None:
+        before, after = str(data.pop("from", "")), str(data.pop("to", ""))
+        because = reasons.cause(str(data.pop("because", "") or ""))
+        self._unblock(event)
+        if after == "running":
+            self._began(event, because, data)
+        elif after in _ENDS:
+            self._ended(event, before, after, because, data)
+        elif after == "interrupted":
+            ran = _between(self._since, event["at"])
+            self._say(event, f"interrupted{ran and f' after {ran}'}", because or reasons.INTERRUPTED, data)
+        else:
+            self._say(event, "queued again", because, data)
+        self._since = str(event["at"])
+
+    def _began(self, event: Mapping[str, Any], because: str, data: Entry) -> None:
+        self._progress, self._snapshot, self._reports = None, None, 0
+        instance = data.pop("instance", None) or self._job.get("instance")
+        waited = _between(self._since, event["at"])
+        where = f" on instance {instance}" if instance else ""
+        self._say(event, f"attempt {event['attempt']} began{where}", because, {"waited": waited, **data})
+
+    def _ended(self, event: Mapping[str, Any], before: str, after: str, because: str, data: Entry) -> None:
+        error = data.get("error") or (self._job.get("error") if after != "completed" else None)
+        attempt = {
+            key: value
+            for key, value in self._attempts.get(int(event.get("attempt") or 0), {}).items()
+            if value not in (None, "", {}, []) and key not in _ENVELOPE
+        }
+        usage = data.pop("usage", None) or attempt.pop("usage", None) or self._job.get("usage")
+        took = _between(self._since, event["at"])
+        ran = f" after {took}" if before == "running" and took else " before it began"
+        evidence = {**data, **({"used": _used(usage)} if usage else {}), **attempt}
+        if isinstance(error, Mapping):
+            evidence.pop("error", None)
+            evidence["error"] = _short(error)
+            because = because or str(error.get("message") or "")
+        self._say(event, f"{after}{ran}", because, evidence)
+
+    def _progressed(self, event: Mapping[str, Any], data: Entry) -> None:
+        self._reports += 1
+        fraction, message = data.get("progress"), data.get("message")
+        share = f"{fraction:.0%}" if isinstance(fraction, (int, float)) and fraction >= 0 else ""
+        said = " ".join(part for part in (share, str(message or "")) if part)
+        if self._progress is None:
+            self._progress = self._say(event, "", "", {})
+        times = f" ({self._reports} reports)" if self._reports > 1 else ""
+        self._progress.update(at=event["at"], what=f"got as far as {said}{times}", evidence=data)
+
+    def _blocked(self, event: Mapping[str, Any], data: Entry) -> None:
+        self._unblock(event)
+        reason = data.get("reason") or data
+        if isinstance(reason, str):
+            reason = {"code": reason}
+        self._blocked_at = str(event["at"])
+        self._block = self._say(event, "had to wait", reasons.sentence(reason), dict(reason))
+
+    def _unblocked(self, event: Mapping[str, Any], data: Entry) -> None:
+        self._unblock(event)
+
+    def _unblock(self, event: Mapping[str, Any]) -> None:
+        if self._block is not None:
+            self._block["what"] = f"waited {_between(self._blocked_at, event['at']) or 'a moment'}"
+            self._block = None
+
+    def _retried(self, event: Mapping[str, Any], data: Entry) -> None:
+        error = data.get("error")
+        because = reasons.cause(str(data.pop("because", "") or ""))
+        if isinstance(error, Mapping):
+            data["error"] = _short(error)
+            because = "; ".join(each for each in (str(error.get("message") or ""), because) if each)
+        delay = data.get("delay_s")
+        soon = f" in {duration(delay)}" if isinstance(delay, (int, float)) and delay > 0 else ""
+        self._say(event, f"will be tried again{soon}", because, data)
+
+    def _cancelled(self, event: Mapping[str, Any], data: Entry) -> None:
+        phase = str(data.pop("phase", ""))
+        what = reasons.CANCEL_PHASES.get(phase, f"cancel: {phase}")
+        if phase == "requested":
+            self._cancel_at = str(event["at"])
+        elif phase == "done" and (took := _between(self._cancel_at, event["at"])):
+            what = f"{what} {took} after it was asked for"
+        self._say(event, what, reasons.cause(str(data.pop("because", "") or "")), data)
+
+    def _measured(self, event: Mapping[str, Any], data: Entry) -> None:
+        if self._snapshot is None:
+            self._snapshot = self._say(event, "", "", {})
+        peak = {
+            key: max(_number(self._snapshot["evidence"].get(key)), _number(value))
+            for key, value in data.items()
+            if isinstance(value, (int, float))
+        }
+        self._snapshot.update(what=f"was seen using up to {_used(peak)}", evidence={**data, **peak})
+
+    def _evicted(self, event: Mapping[str, Any], data: Entry) -> None:
+        freed = data.get("freed_bytes")
+        room = f", which freed {size(freed)}" if isinstance(freed, (int, float)) and freed > 0 else ""
+        what = f"the idle instance {data.get('instance')} was unloaded to make room{room}"
+        self._say(event, what, reasons.cause(str(data.pop("because", "") or "")), data)
+
+    def _fenced(self, event: Mapping[str, Any], data: Entry) -> None:
+        what = f"a late answer of attempt {event.get('attempt')} was thrown away"
+        self._say(event, what, reasons.cause(str(data.pop("because", "") or "")) or reasons.FENCED, data)
+
+    def _reordered(self, event: Mapping[str, Any], data: Entry) -> None:
+        self._say(event, "was moved in the queue", str(data.pop("because", "") or "somebody asked"), data)
+
+    def _other(self, event: Mapping[str, Any], data: Entry) -> None:
+        because = reasons.cause(str(data.pop("because", "") or ""))
+        self._say(event, str(event["type"]).replace("_", " "), because, data)
+
+
+def _told(at: str, what: str, because: str, evidence: Mapping[str, Any]) -> Entry:
+    kept = {key: value for key, value in evidence.items() if value not in (None, "", {}, [])}
+    return {"at": at, "what": what, "because": because, "evidence": kept}
+
+
+def _entry(event: Mapping[str, Any], what: str, because: str, evidence: Mapping[str, Any]) -> Entry:
+    return _told(str(event["at"]), what, because, evidence)
+
+
+def _data(event: Mapping[str, Any]) -> Entry:
+    return {key: value for key, value in event.items() if key not in _ENVELOPE}
+
+
+def _between(began: str, ended: Any) -> str:
+    """Return how long it was between two moments, or nothing when the clock went backwards meanwhile."""
+    try:
+        took = (datetime.fromisoformat(str(ended)) - datetime.fromisoformat(began)).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    return duration(took) if took >= 0 else ""
+
+
+def _short(error: Mapping[str, Any]) -> Entry:
+    """Return of an error what explains it; the rest is shown by `toft job show`."""
+    wanted = ("code", "category", "message", "hint")
+    return {key: error[key] for key in wanted if error.get(key)}
+
+
+def _used(usage: Any) -> str:
+    """Return what was used as people read it."""
+    if not isinstance(usage, Mapping):
+        return str(usage)
+    parts = []
+    for name, value in usage.items():
+        if not isinstance(value, (int, float)) or name in ("pid", "at"):
+            continue
+        if name.endswith("_bytes"):
+            parts.append(f"{size(value)} of {name[:-6].replace('_', ' ')}")
+        elif name.endswith("_s"):
+            parts.append(f"{duration(value)} of {name[:-2].replace('_', ' ')}")
+        elif name.endswith("_percent"):
+            parts.append(f"{value:.0f} % of {name[:-8].replace('_', ' ')}")
+        else:
+            parts.append(f"{value:g} {name.replace('_', ' ')}")
+    return ", ".join(parts)
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, (int, float)) else 0

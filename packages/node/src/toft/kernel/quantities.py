@@ -1,0 +1,25 @@
+"""Times and amounts as people read them: `1.2 s`, `340 MB`."""
+
+from __future__ import annotations
+
+
+def duration(duration_s: float) -> str:
+    """Return a duration as people read it."""
+    if duration_s < 1:
+        return f"{duration_s * 1000:.0f} ms"
+    if duration_s < 120:
+        return f"{duration_s:.1f} s"
+    if duration_s < 7200:
+        return f"{duration_s / 60:.1f} min"
+    return f"{duration_s / 3600:.1f} h" if duration_s < 172_800 else f"{duration_s / 86_400:.1f} days"
+
+
+def size(size_bytes: float) -> str:
+    """Return an amount of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return (
+                f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 10 else f"{size_bytes:.1f} {unit}"
+            )
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

@@ -1,0 +1,181 @@
+"""`why` tells from events alone what happened to a job, in sentences that need no knowledge of toft."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from toft.jobs import story
+from toft.kernel.clock import rfc3339
+
+JOB = "job_01"
+
+
+class Tape:
+    """Events as they are recorded, a second apart unless said otherwise."""
+
+    def __init__(self) -> None:
+        self.events: list[Mapping[str, Any]] = []
+        self.time = 1_700_000_000.0
+        self._cursors = itertools.count(1)
+
+    def add(self, type: str, attempt: int = 0, *, after_s: float = 1.0, **data: Any) -> Tape:
+        self.time += after_s
+        self.events.append(
+            {
+                "cursor": next(self._cursors),
+                "at": rfc3339(self.time),
+                "type": type,
+                "job": data.pop("job", JOB),
+                "attempt": attempt,
+                "sequence": None,
+                **data,
+            }
+        )
+        return self
+
+    def state(self, before: str, after: str, attempt: int = 1, **data: Any) -> Tape:
+        return self.add("state", attempt, **{"from": before, "to": after}, **data)
+
+
+def job(**known: Any) -> dict[str, Any]:
+    return {"id": JOB, "plugin": "ocr", "action": "execute", "instance": "ocr", "state": "completed", **known}
+
+
+def lines(told: list[dict[str, Any]]) -> list[str]:
+    return [f"{each['what']}: {each['because']}" if each["because"] else each["what"] for each in told]
+
+
+def test_an_ordinary_job_is_told_in_three_sentences_with_its_times_and_what_it_used() -> None:
+    tape = Tape().add("submitted").state("pending", "running", after_s=3.2)
+    tape.state("running", "completed", after_s=90, usage={"pages": 4, "memory_peak_bytes": 340e6})
+    told = story.tell(job(), tape.events)
+    assert lines(told) == [
+        "submitted: run ocr",
+        "attempt 1 began on instance ocr",
+        "completed after 90.0 s",
+    ]
+    assert told[1]["evidence"] == {"waited": "3.2 s"}
+    assert told[2]["evidence"] == {"used": "4 pages, 340 MB of memory peak"}
+    assert [list(each) for each in told] == [["at", "what", "because", "evidence"]] * 3
+
+
+def test_a_wait_says_how_long_and_what_for_and_one_that_lasts_says_so() -> None:
+    tape = Tape().add("submitted").add("blocked", reason={"code": "lanes_busy", "lanes": 2})
+    assert story.tell(job(state="pending"), tape.events)[-1]["what"] == "waits to begin"
+    tape.state("pending", "running", after_s=12)
+    waited = story.tell(job(), tape.events)[1]
+    assert waited["what"] == "waited 12.0 s"
+    assert waited["evidence"] == {"code": "lanes_busy", "lanes": 2}
+
+
+def test_a_job_that_waits_without_an_event_tells_from_its_row_what_for() -> None:
+    told = story.tell(job(state="pending", block_reason={"code": "after", "jobs": ["job_0"]}), [])
+    assert (told[-1]["what"], told[-1]["evidence"]["jobs"]) == ("waits to begin", ["job_0"])
+
+
+def test_a_retry_says_what_went_wrong_and_when_it_goes_on() -> None:
+    error = {
+        "code": "plugin.transient",
+        "category": "transient",
+        "message": "429 from the model",
+        "trace": "x" * 99,
+    }
+    tape = Tape().add("submitted").state("pending", "running")
+    tape.add("retry", 1, because="transient", error=error, delay_s=5).state(
+        "running", "pending", because="transient"
+    )
+    tape.state("pending", "running", 2)
+    told = story.tell(job(), tape.events)
+    retry = next(each for each in told if each["what"].startswith("will be tried"))
+    assert retry["what"] == "will be tried again in 5.0 s"
+    assert retry["because"].startswith("429 from the model")
+    assert "trace" not in retry["evidence"]["error"]
+    assert told[-1]["what"] == "attempt 2 began on instance ocr"
+
+
+def test_an_interruption_says_that_nobody_knows_how_far_it_came() -> None:
+    tape = Tape().add("submitted").state("pending", "running").state("running", "interrupted")
+    told = story.tell(job(state="interrupted"), tape.events)
+    assert told[-1]["what"] == "interrupted after 1.0 s"
+    assert "not run again unasked" in told[-1]["because"]
+
+
+def test_a_cancel_is_told_by_its_phases() -> None:
+    tape = Tape().add("submitted").state("pending", "running")
+    for phase in ("requested", "cooperative", "force", "reloading"):
+        tape.add("cancel", 1, phase=phase)
+    tape.state("running", "cancelled").add("cancel", 1, phase="done")
+    told = [each["what"] for each in story.tell(job(state="cancelled"), tape.events)]
+    assert told[2:] == [
+        "a cancel was asked for",
+        "the plugin was asked to stop",
+        "the plugin did not stop in time, so its process was ended",
+        "a fresh worker takes the place of the one that was ended",
+        "cancelled after 5.0 s",
+        "the cancel was over 5.0 s after it was asked for",
+    ]
+
+
+def test_many_reports_and_samples_become_one_entry_each_for_an_attempt() -> None:
+    tape = Tape().add("submitted").state("pending", "running")
+    for page in range(1, 100):
+        tape.add("progress", 1, progress=page / 100, message=f"page {page}")
+        tape.add("snapshot", 1, pid=9, memory_bytes=1e6 * page, cpu_percent=100 - page)
+    told = story.tell(job(state="running"), tape.events)
+    assert [each["what"] for each in told[2:]] == [
+        "got as far as 99% page 99 (99 reports)",
+        "was seen using up to 99 MB of memory, 99 % of cpu",
+    ]
+
+
+def test_who_was_evicted_and_which_late_answer_was_refused_is_told() -> None:
+    tape = Tape().add("submitted").add("evicted", 0, instance="big", because="memory", freed_bytes=2e9)
+    tape.add("fenced", 1)
+    told = lines(story.tell(job(), tape.events))
+    assert told[1].startswith("the idle instance big was unloaded to make room, which freed 2.0 GB")
+    assert told[2].startswith("a late answer of attempt 1 was thrown away: only the newest attempt")
+
+
+def test_a_failure_says_the_message_and_where_it_failed_before_it_began() -> None:
+    error = {
+        "code": "job.deadline",
+        "message": "its deadline passed while it waited",
+        "hint": "submit it again",
+    }
+    tape = Tape().add("submitted").state("pending", "failed", 0, error=error)
+    told = story.tell(job(state="failed", error=error), tape.events)
+    assert lines(told)[-1] == "failed before it began: its deadline passed while it waited"
+    assert told[-1]["evidence"]["error"]["hint"] == "submit it again"
+
+
+def test_an_event_that_is_not_known_yet_is_shown_with_what_it_says() -> None:
+    told = story.tell(job(), Tape().add("moved_house", because="rent", street="Elm").events)
+    assert told == [
+        {"at": told[0]["at"], "what": "moved house", "because": "rent", "evidence": {"street": "Elm"}}
+    ]
+
+
+def test_a_clock_that_went_back_gives_no_negative_time() -> None:
+    tape = Tape().add("submitted").state("pending", "running").state("running", "completed", after_s=-31e6)
+    assert "-" not in story.tell(job(), tape.events)[-1]["what"]
+
+
+def test_a_sequence_is_told_in_the_order_of_time_with_the_step_of_each_job() -> None:
+    tape = (
+        Tape().add("sequence", job=None, state="pending").add("submitted", job="a").add("submitted", job="b")
+    )
+    tape.state("pending", "running", job="b").add("sequence", job=None, state="running")
+    tape.state("pending", "running", job="a")
+    jobs = [job(id="a", step="scan"), job(id="b", step=None)]
+    told = story.tell_sequence({"id": "seq_1", "name": "pages"}, jobs, tape.events)
+    assert [each["what"] for each in told] == [
+        "pages was submitted",
+        "scan: submitted: run ocr",
+        "b: submitted: run ocr",
+        "b: attempt 1 began on instance ocr",
+        "the sequence is running",
+        "scan: attempt 1 began on instance ocr",
+    ]
+    assert told[1]["evidence"]["job"] == "a"
