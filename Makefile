@@ -28,9 +28,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest tests/unit tests/docs
+	$(BIN)/python -m pytest tests/simulation -m 'not long'
 
 test: check
 	$(BIN)/python -m pytest $(wildcard tests/contract tests/system)
+	$(BIN)/python -m pytest tests/simulation -m long
 
 bench: setup
 	$(BIN)/toft bench runtime
