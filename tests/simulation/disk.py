@@ -1,7 +1,7 @@
 """A disk that remembers the order of what was asked of it, and can tell what a power cut would have left.
 
-Everything that was not yet synced when the power went may be there, be lost, or be torn at 512-byte sectors, in
-any order. Names appear and vanish with their directory's sync; unsynced ones by a prefix, as journals do it.
+What was not yet synced when the power went may be there, be lost, or be torn at 512-byte sectors, in any
+order. Names appear and vanish with their directory's sync; unsynced ones by a prefix, as journals do it.
 """
 
 import os
@@ -46,7 +46,7 @@ Operation = tuple[Any, ...]
 
 
 class Recording:
-    """Collects operations of databases (as a `recording_vfs.Recorder`) and of `store/durable.py`, in one order.
+    """Collects operations of databases (a `recording_vfs.Recorder`) and of `store/durable.py`, in one order.
 
     Args:
         syncs: False makes a disk that says it synced and did not: the tests that use this one must fail.
@@ -55,10 +55,10 @@ class Recording:
     def __init__(self, *, syncs: bool = True) -> None:
         self.operations: list[Operation] = []
         self.refuse: Callable[[str, str], int] = lambda kind, path: recording_vfs.OK
-        """Given the kind of operation and the path, the SQLite code it fails with; for full and broken disks."""
+        """Given the kind and the path, the SQLite code that this operation fails with: a full disk."""
         self._syncs = syncs
         self._nameless: set[str] = set()
-        """Journals whose names SQLite has not yet made durable; it syncs the directory with their first sync."""
+        """Journals whose names are not durable yet; SQLite syncs the directory with their first sync."""
 
     def note(self, promise: object) -> None:
         """Write down, between the operations, what was acknowledged to somebody at this moment."""

@@ -33,7 +33,8 @@ class Recorder(Protocol):
     def delete(self, path: str, *, directory_synced: bool) -> int: ...
 
 
-_OPEN = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int, POINTER(c_int))
+# SQLite keeps the name it passed to xOpen and goes on using it: a pointer, never a copy of the text.
+_OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, POINTER(c_int))
 _DELETE = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
 _CLOSE = CFUNCTYPE(c_int, c_void_p)
 _WRITE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
@@ -102,13 +103,14 @@ class _Shim:
         self._library.sqlite3_vfs_unregister(byref(self._vfs))
         self._library.sqlite3_vfs_register(self._base, 1)
 
-    def _open(self, vfs: int, name: bytes | None, file: int, flags: int, told: Any) -> int:
+    def _open(self, vfs: int, name: int | None, file: int, flags: int, told: Any) -> int:
         base: _Vfs = self._base.contents
-        there = name is not None and Path(name.decode()).exists()
+        path = ctypes.string_at(name).decode() if name else ""
+        there = Path(path).exists()
         code: int = base.xOpen(cast(self._base, c_void_p), name, file, flags, told)
-        if code == OK and name is not None and flags & _OPEN_DURABLE:
-            self._paths[file] = name.decode()
-            self._recorder.opened(name.decode(), created=bool(flags & _OPEN_CREATE) and not there)
+        if code == OK and path and flags & _OPEN_DURABLE:
+            self._paths[file] = path
+            self._recorder.opened(path, created=bool(flags & _OPEN_CREATE) and not there)
             self._divert(cast(file, POINTER(_File)).contents)
         return code
 
@@ -139,7 +141,7 @@ class _Shim:
         return code
 
     def _sync(self, kept: _Methods, file: int, flags: int) -> int:
-        # The real sync is left out: nobody pulls this machine's plug, and the recorder knows what it promised.
+        # The real sync is left out: nobody pulls this machine's plug, and the recorder knows the promise.
         return self._recorder.sync(self._paths[file])
 
     def _delete(self, vfs: int, name: bytes, synced: int) -> int:

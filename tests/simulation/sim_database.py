@@ -1,7 +1,7 @@
 """What stands where `toft.store.database.Database` stands: the same works, commits at moments a seed chooses.
 
-It outlives the simulated process: `kill` is a kill -9, after which the next life sees every commit and nothing
-that was still waiting for one.
+`kill` is a kill -9 of the simulated process: the next life sees every commit and nothing that was still
+waiting for one.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class SimDatabase:
         """The tables are there: the disk was formatted by the real database."""
 
     async def close(self) -> None:
-        while self._waiting and not self._is_dead:
+        while self._waiting and not self._is_dead:  # noqa: ASYNC110 - in virtual time, polling is exact
             await asyncio.sleep(self._disk.temper.slowest_commit_s)
 
     def kill(self) -> None:

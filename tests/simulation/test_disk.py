@@ -19,7 +19,7 @@ INSERT = "INSERT INTO kept VALUES (?, ?)"
 def cuts(
     recorded: disk.Recording, root: Path, where: Path, *, count: int, seed: int
 ) -> Iterator[tuple[Path, list[object]]]:
-    """Yield, for random points and each point after a sync, what a cut leaves and what was promised by then."""
+    """Yield, for random points of the recording, what a cut leaves and what was promised by then."""
     chance = random.Random(seed)
     replay = disk.Replay(recorded.operations)
     likely = count / max(1, len(recorded.operations))

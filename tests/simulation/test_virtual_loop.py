@@ -40,7 +40,7 @@ def test_a_hang_and_a_spin_are_failures_not_endless_tests() -> None:
         await asyncio.Event().wait()
 
     async def spin() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - the spin to be found
             await asyncio.sleep(0)
 
     with pytest.raises(virtual_loop.NothingLeftError, match="no timer"):

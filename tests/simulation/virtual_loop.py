@@ -93,7 +93,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         events._set_running_loop(None)
         try:
             result = func(*args)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a thread delivers whatever it raised
             self.call_soon(_settle, future, None, error)
         else:
             self.call_soon(_settle, future, result, None)
