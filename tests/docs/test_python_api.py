@@ -20,7 +20,7 @@ APART = {
         *("ask_to_end", "begin_running", "expire_after", "finish", "listen", "note_line", "note_progress"),
         *("note_usage", "when_ended", "worker_ended", "number", "progress", "message", "usage"),
         *("action", "arguments", "ended_at", "future", "grace_s", "phase", "seen_at", "started_at"),
-        *("timeout_s", "worker"),
+        *("timeout_s", "worker", "is_raw"),
     },
     "Chunks": {"aclose", "close", "take", "usage"},
 }

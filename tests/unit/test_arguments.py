@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toft.plugins.manifests import schemas
+from toft.plugins.manifests import schemas, unseen
 from toft.plugins.manifests.arguments import Binder, parse_cli
+from toft.plugins.packed import Packed
 from toft_sdk import errors, schema
 
 SCHEMA = {
@@ -318,3 +319,70 @@ def test_the_schema_of_a_real_signature_is_understood():
 def test_an_object_that_writes_itself_to_a_file_is_passed_as_that_file_where_asked_for():
     described = {"parameters": {}, "additional": True, "x-toft-file-backed": True}
     assert Binder(described).bind({"clip": Writable("/tmp/clip")}) == {"clip": "/tmp/clip"}
+
+
+SCALED = {
+    "parameters": {
+        "image": {"x-toft-type": "ndarray", "kind": "positional_or_keyword"},
+        "names": {"type": "array", "items": {"type": "string"}, "kind": "positional_or_keyword"},
+        "scale": {
+            "anyOf": [{"type": "number", "minimum": 1}, {"type": "null"}],
+            "kind": "positional_or_keyword",
+        },
+    },
+    "required": ["image"],
+}
+
+
+def promised(schema: dict[str, typing.Any] | None, what: str = "what step ocr gives") -> unseen.Promised:
+    return unseen.Promised(schema, {}, what)
+
+
+def test_what_is_not_here_yet_fits_when_its_kind_may() -> None:
+    binder = Binder(SCALED)
+    for image in (
+        promised({"x-toft-type": "ndarray"}),
+        promised(None),
+        Packed.of(numpy.zeros(3)),
+        promised({}),
+    ):
+        for scale in (promised({"type": "integer"}), promised({"type": ["null", "string"]}), 2.0):
+            bound = binder.bind(
+                {"image": image, "names": ["a", promised({"type": "string"})], "scale": scale}
+            )
+            assert bound["image"] is image
+            assert bound["scale"] is scale
+
+
+def test_what_is_not_here_yet_is_refused_when_its_kind_cannot_fit() -> None:
+    asked = {
+        "image": promised({"type": "string"}),
+        "names": ["a", Packed.of(b"x")],
+        "scale": promised({"anyOf": [{"type": "string"}, {"type": "array"}]}),
+    }
+    with pytest.raises(errors.InputError) as caught:
+        Binder(SCALED).bind(asked)
+    assert caught.value.fields == {
+        "image": "expected ndarray, got what step ocr gives: string",
+        "names[1]": "expected string, got a value: bytes",
+        "scale": "expected null or number, got what step ocr gives: array or string",
+    }
+
+
+def test_the_part_of_a_schema_is_found_or_said_to_be_missing() -> None:
+    line = {"type": "object", "properties": {"text": {"type": "string"}}, "x-toft-type": "dataclass"}
+    root = {"$defs": {"Line": line}}
+    pages = {"type": "array", "items": {"$ref": "#/$defs/Line"}}
+    assert unseen.part(pages, [0, "text"], root) == {"type": "string"}
+    assert unseen.part({}, ["a", 1], root) is None
+    assert unseen.part({"type": "object"}, ["a", 1], root) is None
+    pair = {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "x-toft-type": "tuple"}
+    assert unseen.part(pair, [1], root) == {"type": "string"}
+    for path, at, reason in (
+        ([0, "size"], 1, "has text"),
+        ([0, "text", 0], 2, "is string, which has no parts"),
+        (["a"], 0, "is a list, whose items have numbers"),
+    ):
+        with pytest.raises(unseen.NoSuchPart) as caught:
+            unseen.part(pages, path, root)
+        assert (caught.value.at, caught.value.reason) == (at, reason)

@@ -52,6 +52,8 @@ BY_CODE: Mapping[str, str] = {
     "store.locked": "Wait for the other toft to end.",
     "unavailable": "Try again in a moment.",
     "value": "Send numbers, text, bytes, dates, lists, dictionaries or arrays.",
+    "value.damaged": "toft doctor looks at the home and says what is wrong.",
+    "value.path": "toft job show ID shows what the step before gave.",
     "wire": "toft plugin logs NAME shows what the plugin printed.",
     "worker": "toft plugin logs NAME shows the last thing the worker printed.",
 }

@@ -318,3 +318,24 @@ class Instance:
         if self.drift is not None:
             _log.warning("schema_drift", instance=self.id, changes=self.drift.changes)
         return self.drift
+
+
+def start_raw(
+    instance: Instance,
+    action: str | None,
+    arguments: Mapping[str, Any],
+    *,
+    timeout_s: float | None = None,
+    grace_s: float | None = None,
+    on_progress: OnProgress | None = None,
+    on_log: calls.OnLog | None = None,
+) -> calls.Call:
+    """Begin a call whose result is a `toft.plugins.packed.Packed`, to be kept or sent on undecoded.
+
+    Whoever gets it releases it. Anywhere in the arguments may stand such values too.
+    """
+    call: calls.Call = instance._supervisor.begin(
+        action or DEFAULT_ACTION, arguments, timeout_s=timeout_s, grace_s=grace_s, is_raw=True
+    )
+    call.listen(on_progress, on_log)
+    return call

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from toft.kernel.errors import IntegrityError
+from toft.plugins.manifests.unseen import Unseen
 from toft.plugins.paths import PathError, find
 from toft_sdk import codec
 from toft_sdk.codec import TAG
@@ -26,9 +27,28 @@ _HEAD_BYTES = 12
 MAX_HEADER = 256 << 20
 _MAX_TREE_DEPTH = 3 * codec.MAX_DEPTH
 _CHUNK_BYTES = 4 << 20
+_JSON_KINDS = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+}
+_KINDS = {
+    **{
+        tag: frozenset({tag}) for tag in ("bytes", "ndarray", "path", "datetime", "date", "time", "timedelta")
+    },
+    **{tag: frozenset({"array"}) for tag in ("tuple", "set", "frozenset")},
+    **{tag: frozenset({"object"}) for tag in ("dict", "dataclass")},
+    "bytearray": frozenset({"bytes"}),
+    "str": frozenset({"string"}),
+    "int": frozenset({"integer"}),
+    "float": frozenset({"number"}),
+}
 
 
-class Packed:
+class Packed(Unseen):
     """A value that is carried, not looked at.
 
     It may stand anywhere in the arguments of a call: the worker gets the value, and its buffers go from
@@ -160,34 +180,50 @@ class Packed:
             raise PathError((), "is no list")
         return [Packed(item, self.buffers, is_tagged=self.is_tagged) for item in tree]
 
+    def kinds(self) -> frozenset[str]:
+        """Return the word for what it is, as schemas name it."""
+        if type(self.tree) is dict and TAG in self.tree:
+            return _KINDS.get(str(self.tree[TAG]), frozenset())
+        return frozenset({_JSON_KINDS.get(type(self.tree), "object")})
+
     def release(self) -> None:
         """Give back the segments its buffers lie in; only on the event loop, and it is used no more."""
         for buffer in self.buffers:
             if hasattr(buffer, "is_taken"):
                 buffer.release()
+        self.buffers = ()
 
 
 def _write_packed(coder: codec.Encoder, packed: Packed, depth: int) -> Any:
-    numbers: dict[int, int] = {}
+    return _Grafting(coder, packed.buffers).tree(packed.tree, 3 * depth)
 
-    def graft(tree: Any, level: int) -> Any:
+
+class _Grafting:
+    """Puts the tree of one value into that of another: its buffers get new numbers."""
+
+    def __init__(self, coder: codec.Encoder, buffers: Sequence[Any]) -> None:
+        self._coder = coder
+        self._buffers = buffers
+        self._numbers: dict[int, int] = {}
+
+    def tree(self, tree: Any, level: int) -> Any:
         kind = type(tree)
         if kind is not dict and kind is not list:
             return tree
         if level > _MAX_TREE_DEPTH:
             raise codec.Refused(f"is deeper than {codec.MAX_DEPTH} levels")
         if kind is list:
-            return [graft(item, level + 1) for item in tree]
+            return [self.tree(item, level + 1) for item in tree]
         if TAG in tree and "b" in tree:
-            number = tree["b"]
-            if type(number) is not int or not 0 <= number < len(packed.buffers):
-                raise codec.Refused("names a buffer that is not there")
-            if number not in numbers:
-                numbers[number] = coder.buffer(packed.buffers[number])
-            return {**tree, "b": numbers[number]}
-        return {name: graft(item, level + 1) for name, item in tree.items()}
+            return {**tree, "b": self._number(tree["b"])}
+        return {name: self.tree(item, level + 1) for name, item in tree.items()}
 
-    return graft(packed.tree, 3 * depth)
+    def _number(self, number: Any) -> int:
+        if type(number) is not int or not 0 <= number < len(self._buffers):
+            raise codec.Refused("names a buffer that is not there")
+        if number not in self._numbers:
+            self._numbers[number] = self._coder.buffer(self._buffers[number])
+        return self._numbers[number]
 
 
 codec.register(Packed, _write_packed)
@@ -215,10 +251,14 @@ class Slice:
         self.nbytes = size
 
     def copy_into(self, target: memoryview) -> None:
-        """Read into a segment: no page of the file is mapped for it, and the interpreter is free."""
+        """Read all of it."""
+        self.read_into(target[: self.nbytes], 0)
+
+    def read_into(self, target: memoryview, start: int) -> None:
+        """Read a part: no page of the file is mapped for it, and the interpreter is free meanwhile."""
         done = 0
-        while done < self.nbytes:
-            count = os.preadv(self._file.fd, [target[done : self.nbytes]], self._at + done)
+        while done < len(target):
+            count = os.preadv(self._file.fd, [target[done:]], self._at + start + done)
             if count == 0:
                 raise _damaged("its file was cut off while it was read")
             done += count

@@ -27,6 +27,7 @@ class Binder:
         described: Mapping[str, Any] = {"additional": True} if schema is None else schema
         _refuse_malformed(described)
         parameters = _parameters(described)
+        self._described = described
         self._checks = {
             name: checks.compile_check(_value_schema(each), described) for name, each in parameters.items()
         }
@@ -53,16 +54,24 @@ class Binder:
             return self._bind_slowly(arguments)
         return bound
 
+    def _careful_checks(self) -> dict[str, Callable[[Any], Any]]:
+        """Return checks that also know values which are not looked at; most binders never need them."""
+        return {
+            name: checks.compile_check(_value_schema(each), self._described, meets_unseen=True)
+            for name, each in _parameters(self._described).items()
+        }
+
     def _bind_slowly(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Look at everything although something is wrong, so that the caller hears it all at once."""
         bound: dict[str, Any] = {}
         fields: dict[str, str] = {}
+        careful = self._careful_checks()
         for name, value in arguments.items():
             if not isinstance(name, str):
                 fields[repr(name)] = "the name of an argument must be text"
-            elif name in self._checks:
+            elif name in careful:
                 try:
-                    bound[name] = self._checks[name](value)
+                    bound[name] = careful[name](value)
                 except scalars.Misfit as misfit:
                     fields.update(_fields(name, misfit))
             elif self._additional:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from toft.kernel import suggestions
-from toft.plugins.manifests import scalars, schemas
+from toft.plugins.manifests import scalars, schemas, unseen
 from toft.plugins.manifests.scalars import Check, Path
 
 _MARK = "x-toft-type"
@@ -55,17 +55,36 @@ _KNOWN = frozenset(
 )
 
 
-def compile_check(schema: Mapping[str, Any] | bool, root: Mapping[str, Any] | None = None) -> Check:
+class _Seen(dict[str, Check]):
+    """The checks that references lead to, by reference; whether they meet values that are not looked at."""
+
+    meets_unseen = False
+
+
+def compile_check(
+    schema: Mapping[str, Any] | bool,
+    root: Mapping[str, Any] | None = None,
+    *,
+    meets_unseen: bool = False,
+) -> Check:
     """Make the check for one schema.
 
     Args:
         schema: The schema of one value.
         root: The document that `$ref` looks in; the schema itself when None.
+        meets_unseen: Somewhere in the value may stand a `toft.plugins.manifests.unseen.Unseen`. Slower.
     """
-    return _compile(schema, schema if root is None else root, {})
+    seen = _Seen()
+    seen.meets_unseen = meets_unseen
+    return _compile(schema, schema if root is None else root, seen)
 
 
-def _compile(schema: Any, root: Any, seen: dict[str, Check]) -> Check:
+def _compile(schema: Any, root: Any, seen: _Seen) -> Check:
+    check = _compile_seen(schema, root, seen)
+    return unseen.guarded(check, schema, root) if seen.meets_unseen else check
+
+
+def _compile_seen(schema: Any, root: Any, seen: _Seen) -> Check:
     if schema is True or schema == {}:
         return scalars.anything
     if not isinstance(schema, Mapping):
@@ -92,7 +111,7 @@ def _only(schema: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     return {**{word: value for word, value in schema.items() if word not in left_out}, "type": kind}
 
 
-def _typed(kind: Any, schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Check:
+def _typed(kind: Any, schema: Mapping[str, Any], root: Any, seen: _Seen) -> Check:
     if kind == "array":
         return _array(schema, root, seen, list)
     if kind == "object":
@@ -100,7 +119,7 @@ def _typed(kind: Any, schema: Mapping[str, Any], root: Any, seen: dict[str, Chec
     return scalars.JSON.get(str(kind), scalars.anything)
 
 
-def _reference(target: str, root: Any, seen: dict[str, Check]) -> Check:
+def _reference(target: str, root: Any, seen: _Seen) -> Check:
     if target in seen:
         return lambda value: seen[target](value)
     node = schemas.resolve(root, target)
@@ -219,7 +238,7 @@ _PLAIN_ITEMS: dict[str, frozenset[type]] = {
 }
 
 
-def _array(schema: Mapping[str, Any], root: Any, seen: dict[str, Check], make: Callable[[Any], Any]) -> Check:
+def _array(schema: Mapping[str, Any], root: Any, seen: _Seen, make: Callable[[Any], Any]) -> Check:
     items = schema.get("items", True)
     first = [_compile(each, root, seen) for each in schema.get("prefixItems", ())]
     rest = _compile(items, root, seen)
@@ -266,7 +285,7 @@ def _collect(
         problems.extend(((step, *path), message) for path, message in misfit.problems)
 
 
-def _object(schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Check:
+def _object(schema: Mapping[str, Any], root: Any, seen: _Seen) -> Check:
     fields = {name: _compile(each, root, seen) for name, each in schema.get("properties", {}).items()}
     required = frozenset(schema.get("required", ()))
     extra = schema.get("additionalProperties", not fields)
@@ -312,7 +331,7 @@ def _foreign(schema: Mapping[str, Any], root: Any) -> Check:
     return check
 
 
-def _marked(marker: str, schema: Mapping[str, Any], root: Any, seen: dict[str, Check]) -> Check:
+def _marked(marker: str, schema: Mapping[str, Any], root: Any, seen: _Seen) -> Check:
     if marker in _SEQUENCES:
         return _array(schema, root, seen, _SEQUENCES[marker])
     if marker == "dataclass":

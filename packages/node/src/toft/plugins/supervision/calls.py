@@ -52,6 +52,7 @@ class Call:
         progress: The last fraction the plugin reported, 0 to 1; -1 when it cannot tell; None before the
         first. message: What the plugin said with it.
         usage: What the plugin reported to have used, by unit.
+        is_raw: Whether its result is wanted as `toft.plugins.packed.Packed`, to be kept or sent on.
         started_at: Loop time at which it began to run; 0 while it waits.
         seen_at: Loop time of the last sign of life.
     """
@@ -69,6 +70,7 @@ class Call:
         "ended_at",
         "future",
         "grace_s",
+        "is_raw",
         "message",
         "number",
         "phase",
@@ -102,6 +104,7 @@ class Call:
         self.grace_s: float | None = None
         self.timeout_s: float | None = None
         self.worker: Any = None
+        self.is_raw = False
         self._executor = executor
         self._loop = loop
         self._on_progress: OnProgress | None = None

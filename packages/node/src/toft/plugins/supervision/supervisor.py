@@ -156,6 +156,7 @@ class Supervisor:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         kind: type[C] = calls.Call,  # type: ignore[assignment]
+        is_raw: bool = False,
     ) -> C:
         """Check the arguments and start a call, or let it wait for its turn.
 
@@ -179,6 +180,7 @@ class Supervisor:
             raise self.workers.down()
         call = kind(next(self._numbers), action, bound, self, self._loop)
         call.grace_s = grace_s
+        call.is_raw = is_raw
         self._open[call.number] = call
         try:
             self.gate.enter(call)

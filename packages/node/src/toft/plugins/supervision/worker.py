@@ -134,7 +134,13 @@ class Worker:
                 call.opened(stream)
             else:
                 self.connection.begin(
-                    "call", wanted, ended, on_progress=progress, on_usage=usage, call_id=call.number
+                    "call",
+                    wanted,
+                    ended,
+                    on_progress=progress,
+                    on_usage=usage,
+                    call_id=call.number,
+                    is_raw=call.is_raw,
                 )
         except (plugin_errors.PluginError, errors.NodeError) as error:
             call.worker_ended(None, error)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from toft.plugins.packed import Packed
 from toft.plugins.wire.streams import Flow
 from toft_sdk import errors as sdk_errors
 from toft_sdk import wire
@@ -18,7 +19,7 @@ OnEnd = Callable[[Any, Exception | None], None]
 class Pending:
     """A request whose answer is still to come."""
 
-    __slots__ = ("cancelled", "is_sent", "number", "on_end", "on_progress", "on_usage", "stream")
+    __slots__ = ("cancelled", "is_raw", "is_sent", "number", "on_end", "on_progress", "on_usage", "stream")
 
     def __init__(
         self,
@@ -27,12 +28,14 @@ class Pending:
         on_progress: OnProgress | None,
         on_usage: OnUsage | None,
         stream: Flow | None = None,
+        is_raw: bool = False,
     ) -> None:
         self.number = number
         self.on_end = on_end
         self.on_progress = on_progress
         self.on_usage = on_usage
         self.stream = stream
+        self.is_raw = is_raw
         self.is_sent = True  # False while a large value is still being copied
         self.cancelled: str | None = None  # why, when that was before it was sent
 
@@ -98,11 +101,16 @@ class Answers:
             return tree
         return wire.decode(tree, wire.slices(header[3], tail, self._lease) if len(header) > 3 else ())
 
+    def _packed(self, header: list[Any], tail: bytearray, tagged: bool) -> Packed:
+        """Return a value as it came: what lies in segments stays there until it is released."""
+        buffers = wire.slices(header[3], tail, self._lease) if len(header) > 3 else ()
+        return Packed(header[2], buffers, is_tagged=tagged)
+
     def _on_result(self, header: list[Any], tail: bytearray, tagged: bool) -> None:
         pending = self.find(header[1])
         if pending is None:
             return
-        value = self._value(header, tail, tagged)
+        value = self._packed(header, tail, tagged) if pending.is_raw else self._value(header, tail, tagged)
         del self.pending[pending.number]
         pending.end(value, None)
 

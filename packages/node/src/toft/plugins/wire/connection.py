@@ -186,6 +186,7 @@ class Connection:
         on_progress: OnProgress | None = None,
         on_usage: OnUsage | None = None,
         call_id: int | None = None,
+        is_raw: bool = False,
     ) -> int:
         """Ask the worker for something without waiting; costs no task and no future.
 
@@ -196,6 +197,7 @@ class Connection:
             on_progress: Called with a fraction and a message.
             on_usage: Called with units.
             call_id: A number from the connection's own source.
+            is_raw: The answer is wanted as `toft.plugins.packed.Packed`; whoever gets it releases it.
 
         Returns:
             The number to cancel it by; a cancelled request still ends with what the worker answers.
@@ -206,7 +208,7 @@ class Connection:
         """
         self._refuse_when_full()
         number = next(self._numbers) if call_id is None else call_id
-        self._begin(Pending(number, on_end, on_progress, on_usage), op, 0, arguments)
+        self._begin(Pending(number, on_end, on_progress, on_usage, is_raw=is_raw), op, 0, arguments)
         return number
 
     def begin_stream(

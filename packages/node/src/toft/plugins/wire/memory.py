@@ -10,6 +10,7 @@ from typing import Any
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _OFF_LOOP_BYTES = 8 << 20
+_CHUNK_BYTES = 4 << 20
 
 
 class Segment:
@@ -30,6 +31,12 @@ class Segment:
             raise
         with contextlib.suppress(OSError, AttributeError):
             self.map.madvise(mmap.MADV_HUGEPAGE)
+
+    def forget_pages(self, start: int, end: int) -> None:
+        """Unmap the pages that were used last from this process; the memory itself keeps what it holds."""
+        start -= start % mmap.PAGESIZE
+        if end > start:
+            self.map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def announced(self) -> None:
         """Let go of the descriptor: the worker has its own now."""
@@ -72,7 +79,17 @@ class Load:
         """Copy every buffer to its segment; may run in any thread."""
         for segment, data, size in self._copies:
             with memoryview(segment.map) as whole, whole[:size] as target:
-                if hasattr(data, "copy_into"):
+                if hasattr(data, "read_into"):
+                    _read(data, segment, target, size)
+                elif hasattr(data, "copy_into"):
                     data.copy_into(target)
                 else:
                     target[:] = data
+
+
+def _read(data: Any, segment: Segment, target: memoryview, size: int) -> None:
+    """Read a buffer that is still in its file, never with more than a chunk of it in this process."""
+    for start in range(0, size, _CHUNK_BYTES):
+        end = min(start + _CHUNK_BYTES, size)
+        data.read_into(target[start:end], start)
+        segment.forget_pages(start, end)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 import os
 import weakref
 from collections import deque
@@ -246,17 +245,20 @@ class Segments:
         """Take a segment back when `view` is gone."""
 
         def gone(_: object) -> None:
-            # Runs in any thread, wherever the last reference dies: only take note.
             self._views.pop(segment.number, None)
-            if self._is_closed:
-                self._pool.free_late(segment.size)
-                return
-            self._returned.append(segment)
-            if self._wants or self._idle_bytes + segment.size > self._pool.idle_bytes:
-                with contextlib.suppress(RuntimeError):  # the loop is closed, and so will be everything here
-                    self._loop.call_soon_threadsafe(self.collect)
+            self.dropped(segment)
 
         self._views[segment.number] = weakref.ref(view, gone)
+
+    def dropped(self, segment: Segment) -> None:
+        """Take a segment back in any thread, wherever its last reader was forgotten: only take note."""
+        if self._is_closed:
+            self._pool.free_late(segment.size)
+            return
+        self._returned.append(segment)
+        if self._wants or self._idle_bytes + segment.size > self._pool.idle_bytes:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so will be everything here
+                self._loop.call_soon_threadsafe(self.collect)
 
     def collect(self) -> None:
         """Put what came back among the free ones, serve who waits for it, and give up what is too much."""
@@ -271,7 +273,10 @@ class Segments:
             self._add_free(self._returned.popleft())
 
     def put_back(self, segment: Segment) -> None:
-        """Put one segment among the free ones."""
+        """Put one segment among the free ones; when the worker is gone meanwhile, it is gone too."""
+        if self._is_closed:
+            self._forget(segment.size)
+            return
         self._add_free(segment)
         self.collect()
 
@@ -329,9 +334,7 @@ class Lease:
 
     def forget_pages(self, start: int, end: int) -> None:
         """Let the pages that are read go out of this process; the memory itself keeps what it holds."""
-        start -= start % mmap.PAGESIZE
-        if end > start:
-            self._segment.map.madvise(mmap.MADV_DONTNEED, start, end - start)
+        self._segment.forget_pages(start, end)
 
     def array(self, np: Any) -> Any:
         """Return the bytes as a flat array without a copy; the lease lasts as long as it and its views."""
@@ -347,3 +350,8 @@ class Lease:
         if not self.is_taken:
             self.is_taken = True
             self._segments.put_back(self._segment)
+
+    def __del__(self) -> None:
+        if not self.is_taken:
+            # An answer that nobody wanted any more.
+            self._segments.dropped(self._segment)
