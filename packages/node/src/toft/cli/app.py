@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from toft import __version__
-from toft.cli import doctor, environment, failures, plugin, secret, trials
+from toft.cli import doctor, environment, events, failures, job, plugin, secret, trials, why
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
@@ -31,8 +31,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("run")(running.run)
+app.command("why")(why.why)
+app.command("events")(events.events)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(trials.demo)
+app.add_typer(job.app, name="job")
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")

@@ -32,6 +32,7 @@ BY_CODE: Mapping[str, str] = {
     "instance.options": "toft plugin options NAME shows the options and what they are now.",
     "instance.disabled": "toft plugin enable NAME",
     "integrity": "toft doctor looks at the home and says what is wrong.",
+    "job": "toft job list shows what there is.",
     "manifest": "toft plugin validate FILE names every problem.",
     "name": "Choose a name of a-z, 0-9, - and _, such as my-plugin.",
     "node": ANYTHING,
@@ -69,5 +70,6 @@ def of(code: str, details: Mapping[str, Any], subject: str | None = None) -> str
     hint = find(code) or ANYTHING
     if details.get("errno") in (errno.EROFS, errno.EACCES) and code.startswith("plugin."):
         hint = _READ_ONLY
-    name = details.get("plugin") or details.get("instance") or details.get("name") or subject
+    name = details.get("job") if code.startswith("job.") else None
+    name = name or details.get("plugin") or details.get("instance") or details.get("name") or subject
     return hint.replace("NAME", name) if isinstance(name, str) and name else hint

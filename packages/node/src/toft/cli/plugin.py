@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import authoring, failures, install, rendering, signatures
+from toft.cli import authoring, failures, install, rendering, shown, signatures
 from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli import words as typed
@@ -289,7 +289,7 @@ def logs(
         node.installed.get(name)
         lines = node.logs(name, count, instance=instance)
     if as_json and not follow:
-        session.terminal.json([_line(each) for each in lines])
+        session.terminal.json([shown.log_line(each) for each in lines])
         return
     path = session.settings().home / "logs" / f"{instance or name}.log"
     if not lines and not follow:
@@ -297,16 +297,10 @@ def logs(
     # A follower ends with Ctrl-C, and needs no node meanwhile.
     for line in itertools.chain(lines, following.lines(path) if follow else ()):
         if as_json:
-            session.terminal.json_line(_line(line))
+            session.terminal.json_line(shown.log_line(line))
         else:
             session.terminal.line(line)
             session.terminal.out.flush()
-
-
-def _line(text: str) -> dict[str, Any]:
-    """Take a line of a log apart, as `toft.plugins.logs` puts it together."""
-    time, stream, call, said = (*text.split(" ", 3), "", "", "")[:4]
-    return {"time": time, "stream": stream, "call": int(call) if call.isdigit() else None, "text": said}
 
 
 @app.command("validate")

@@ -20,6 +20,17 @@ from toft.kernel.quantities import duration, size
 from toft.plugins.plugin_errors import PluginError
 from toft.store import durable
 
+ArgumentsArgument = Annotated[
+    list[str] | None,
+    argument("KEY=VALUE", "Arguments; KEY=@FILE takes a file's content, KEY:=JSON any JSON value."),
+]
+InputOption = Annotated[
+    str | None, option("--input", metavar="JSON|@FILE|-", help="All arguments as one JSON object.")
+]
+InstanceOption = Annotated[
+    str | None, option("--instance", metavar="ID", help="Which instance; the plugin's own by default.")
+]
+
 _CANCEL_WAIT_S = 10.0
 """Longer than any grace a node gives a cancelled call; after it the node is closed over the call's head."""
 
@@ -27,20 +38,13 @@ _CANCEL_WAIT_S = 10.0
 def run(
     context: typer.Context,
     target: Annotated[str, argument("NAME[.ACTION]", "The plugin, and which of its actions.")],
-    arguments: Annotated[
-        list[str] | None,
-        argument("KEY=VALUE", "Arguments; KEY=@FILE takes a file's content, KEY:=JSON any JSON value."),
-    ] = None,
-    input_json: Annotated[
-        str | None, option("--input", metavar="JSON|@FILE|-", help="All arguments as one JSON object.")
-    ] = None,
+    arguments: ArgumentsArgument = None,
+    input_json: InputOption = None,
     stream: Annotated[bool, option("--stream", help="Print each chunk when it comes.")] = False,
     timeout: Annotated[
         float | None, option("--timeout", metavar="SECONDS", min=0.001, help="End the call after this long.")
     ] = None,
-    instance: Annotated[
-        str | None, option("--instance", metavar="ID", help="Which instance; the plugin's own by default.")
-    ] = None,
+    instance: InstanceOption = None,
     config: Annotated[
         list[str] | None,
         option("--config", "-c", metavar="KEY=VALUE", help="Configuration of this run only; repeatable."),
@@ -69,7 +73,7 @@ def run(
         manifest = node.installed.get(name)
         settings = words.settings(manifest, config) if config else None
         # Before anything is started: what cannot be called is refused at once.
-        bound = words.arguments(_signature(manifest, action), given, input_json)
+        bound = words.arguments(signature(manifest, action), given, input_json)
         options = {"writable": [str(each.absolute()) for each in writable]} if writable else {}
         loaded = node.load(name, config=settings, instance=instance, **options)
         call = _Call(session, loaded, action or None, manifest, timeout)
@@ -81,7 +85,8 @@ def run(
         session.terminal.note(call.where())
 
 
-def _signature(manifest: Any, action: str) -> Mapping[str, Any] | None:
+def signature(manifest: Any, action: str) -> Mapping[str, Any] | None:
+    """Return the input schema of an action as the manifest has it."""
     described = manifest.runtime.actions.get(action or "execute")
     return described.get("input") if isinstance(described, Mapping) else None
 

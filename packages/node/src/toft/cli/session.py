@@ -33,7 +33,7 @@ JsonOption = Annotated[bool, option("--json", help="Print one JSON value on stdo
 PluginArgument = Annotated[str, argument("NAME", "The plugin's name.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 
-_NAMES = ("target", "plugin", "name")
+_NAMES = ("target", "plugin", "name", "id")
 
 Connect = Callable[..., AbstractContextManager[Any]]
 

@@ -51,3 +51,31 @@ def options(words: Sequence[str]) -> dict[str, Any]:
     from toft.plugins.manifests.arguments import read_cli  # noqa: PLC0415 - as above
 
     return read_cli({"parameters": OPTIONS_SCHEMA["properties"]}, words)
+
+
+_RETRY = {"on": str, "first_s": float, "factor": float, "most_s": float, "jitter": float}
+
+
+def retry(text: str) -> dict[str, Any]:
+    """Return a retry policy written as `N` or `N,on=transient+resource,first_s=1`.
+
+    Raises:
+        UsageError: It is not written like that.
+    """
+    first, *rest = text.split(",")
+    try:
+        found: dict[str, Any] = {"max_attempts": int(first)}
+        for word in rest:
+            name, _, value = word.partition("=")
+            found[name] = _RETRY[name](value)
+    except (ValueError, KeyError):
+        found = {"max_attempts": 0}
+    if found["max_attempts"] < 1:
+        raise UsageError(
+            f"--retry {one_line(text)!r} is not N[,KEY=VALUE...]",
+            code="request.command_line",
+            hint=f"such as --retry 5 or --retry 5,on=transient,first_s=2; it takes {', '.join(_RETRY)}",
+        )
+    if "on" in found:
+        found["on"] = tuple(found["on"].split("+"))
+    return found

@@ -18,10 +18,38 @@ CANCEL_PHASES: Mapping[str, str] = {
     "done": "the cancel was over",
 }
 
-CAUSES: Mapping[str, str] = {}
+CAUSES: Mapping[str, str] = {
+    "asked": "somebody asked for it",
+    "boot": "the node came back",
+    "idempotent": "it was declared idempotent, so running it again does no harm",
+    "not_started": "its worker went away before the job was handed to it, so nothing had happened yet",
+    "resource": "the plugin said that it lacked a resource; it gets more room and a fresh worker",
+    "timeout": "it took longer than it was given",
+    "transient": "the plugin said that the same may work later",
+    "worker_lost": "its worker died while it ran",
+}
 """Words in `because` of an event."""
 
-BLOCKS: Mapping[str, str] = {}
+BLOCKS: Mapping[str, str] = {
+    "after": "it comes after other jobs that have not ended yet",
+    "away": "its instance cannot take work just now",
+    "instance_busy": "its instance runs {running} jobs already and takes {cap} at once",
+    "loading": "its instance {instance} was being loaded",
+    "making_room": "{missing_bytes} of {resource} were missing, so idle instances had to go first: {evicted}",
+    "measuring": (
+        "{instance} runs for the first time, and runs alone until it is known how much memory it takes"
+    ),
+    "memory": (
+        "it needs {needed_bytes} of {resource}, of which {free_bytes} were free and {coming_bytes} promised"
+        " to running jobs; {missing_bytes} were missing"
+    ),
+    "no_lane": "all lanes were taken: {running} jobs were running",
+    "not_overtaking": "{instance} has waited for {resource} so long that nothing that delays it may go first",
+    "scheduled": "it is not to begin before its time",
+    "unmeasured": (
+        "nobody knows yet how much memory it takes, so it first waits for {running} running jobs to end"
+    ),
+}
 """Codes of block reasons; `{name}` is a value of the reason."""
 
 

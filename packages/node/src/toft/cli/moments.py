@@ -1,0 +1,34 @@
+"""Moments as people write them on a command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+from toft.cli.terminal import one_line
+from toft.kernel.clock import SYSTEM, Clock
+from toft.kernel.errors import UsageError
+
+
+def read(text: str, clock: Clock = SYSTEM) -> float:
+    """Return the moment a text names, in seconds since 1970.
+
+    Args:
+        text: RFC 3339, or without a zone in local time; a time of day alone is the next such time.
+        clock: Says what is next.
+
+    Raises:
+        UsageError: It names none.
+    """
+    now = datetime.fromtimestamp(clock.now(), UTC).astimezone()
+    try:
+        if "-" not in text:
+            of_day = time.fromisoformat(text)
+            moment = datetime.combine(now.date(), of_day, of_day.tzinfo or now.tzinfo)
+            return (moment if moment >= now else moment + timedelta(days=1)).timestamp()
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{one_line(text)!r} is not a moment",
+            code="request.command_line",
+            hint="such as 2027-01-31T18:30:00Z, 2027-01-31T18:30 or 18:30",
+        ) from None
