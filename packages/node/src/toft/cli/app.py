@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from toft import __version__
-from toft.cli import doctor, environment, events, failures, job, plugin, secret, trials, why
+from toft.cli import daemon, doctor, environment, events, failures, job, plugin, secret, trials, why
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
@@ -40,6 +40,7 @@ app.add_typer(plugin.app, name="plugin")
 app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")
 app.add_typer(trials.bench, name="bench")
+daemon.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -61,6 +62,7 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise UsageError("No command was given", code="request.command_line", hint="toft --help")
+    session.is_verbose = verbose
     if verbose:
         from toft.kernel import log  # noqa: PLC0415 - structlog costs 40 ms
 

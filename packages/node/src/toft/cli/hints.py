@@ -18,6 +18,7 @@ BY_CODE: Mapping[str, str] = {
     "command": "Run it again; toft --verbose shows each step.",
     "config": "toft plugin config NAME shows the settings and what they may be.",
     "conflict": "toft plugin list shows what is there.",
+    "daemon": "toft status and toft logs show what the daemon is doing.",
     "environment": "toft doctor looks at the machine; toft --verbose shows each step.",
     "environment.build_failed": "Read the build's last lines; another --python may have a ready wheel.",
     "environment.busy": "Try again in a moment.",

@@ -57,6 +57,7 @@ class Session:
         self.environ = environ
         self.home: Path | None = None
         self.offline: bool | None = None
+        self.is_verbose = False
         self.subject: str | None = None
         self._connect = connect
 

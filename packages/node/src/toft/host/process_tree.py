@@ -80,6 +80,12 @@ def descendants(root: int, by_parent: dict[int, list[Stat]] | None = None) -> li
     return found
 
 
+def alive(pid: int, started_ticks: int | None = None) -> bool:
+    """Say whether a process still runs; with its start, whether it is that one and no later one."""
+    stat = read(pid)
+    return stat is not None and stat.state not in "ZX" and started_ticks in (None, stat.started_ticks)
+
+
 def started_s(pid: int) -> float:
     """Return when a process started, in seconds since boot; 0.0 when it is gone."""
     stat = read(pid)

@@ -67,6 +67,20 @@ class NodeError(Exception):
             "hint": self.hint,
         }
 
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> NodeError:
+        """Build an error of this class from what `to_dict` returned, without its constructor's own words."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, str(fields.get("message", "")))
+        error.message = str(fields.get("message", ""))
+        for name in ("code", "category", "blame", "retry", "hint"):
+            setattr(error, name, str(fields.get(name) or getattr(cls, name, "")))
+        details = fields.get("details")
+        error.details = dict(details) if isinstance(details, Mapping) else {}
+        after = fields.get("retry_after_s")
+        error.retry_after_s = float(after) if isinstance(after, (int, float)) else None
+        return error
+
 
 class UsageError(NodeError):
     """The request itself is wrong; trying it again unchanged cannot help."""
@@ -113,3 +127,19 @@ class IntegrityError(NodeError):
     """Something on disk or on the wire is not what it must be."""
 
     code = "integrity"
+
+
+def from_dict(fields: Mapping[str, Any]) -> NodeError:
+    """Build the error that `to_dict` described; `kind` names the class, an unknown one becomes the root."""
+    return _kinds().get(str(fields.get("kind")), NodeError).from_fields(fields)
+
+
+def _kinds() -> dict[str, type[NodeError]]:
+    """Return every class of the family that some room has defined, by name."""
+    found: dict[str, type[NodeError]] = {}
+    waiting: list[type[NodeError]] = [NodeError]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.__name__] = kind
+        waiting.extend(kind.__subclasses__())
+    return found

@@ -63,6 +63,8 @@ class Settings:
         queue_limit: Calls that may wait for one instance; one more is answered `busy`.
         log_bytes: Size of one log file of an instance before it is rotated.
         log_files: Rotated files kept beside the current one.
+        drain_s: Seconds a stopping daemon gives to what runs before it interrupts it.
+        request_bytes: The most one request to the daemon may carry.
     """
 
     home: Path
@@ -89,6 +91,8 @@ class Settings:
     queue_limit: int = 1024
     log_bytes: int = 4_000_000
     log_files: int = 2
+    drain_s: float = 30.0
+    request_bytes: int = 1 << 30
 
 
 def default_home(environ: Mapping[str, str], *, is_root: bool | None = None) -> Path:

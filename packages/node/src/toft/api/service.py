@@ -1,0 +1,106 @@
+"""What every route works with: the node, and what the process around it is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import Request
+
+from toft.kernel import clock as clocks
+from toft.kernel import errors
+from toft.kernel.version import VERSION
+from toft.plugins.node import Node
+from toft.plugins.supervision.calls import Call
+
+
+class State(enum.StrEnum):
+    """How far the life of the daemon is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(kw_only=True)
+class Service:
+    """The daemon as its routes see it.
+
+    Attributes:
+        node: The node.
+        socket: Where it is asked.
+        state: Whether it takes work.
+    """
+
+    node: Node
+    socket: Path
+    clock: clocks.Clock = clocks.SYSTEM
+    state: State = State.STARTING
+    version: str = VERSION
+    pid: int = field(default_factory=os.getpid)
+    began: float = 0.0
+    _running: set[Call] = field(default_factory=set)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock.monotonic()
+        self._idle.set()
+
+    @property
+    def uptime_s(self) -> float:
+        """Return the seconds since it was started."""
+        return self.clock.monotonic() - self.began
+
+    def admit(self) -> None:
+        """Let new work in.
+
+        Raises:
+            UnavailableError: The daemon is stopping.
+        """
+        if self.state is State.DRAINING:
+            raise errors.UnavailableError(
+                "the daemon is stopping and takes no new work",
+                code="daemon.draining",
+                retry_after_s=5.0,
+                hint="toft up starts it again",
+            )
+
+    @property
+    def running(self) -> int:
+        """Return how many calls of clients run or wait."""
+        return len(self._running)
+
+    def begin(self, call: Call) -> None:
+        """Take note of a call."""
+        self._running.add(call)
+        self._idle.clear()
+
+    def end(self, call: Call) -> None:
+        """Take note that a call has ended."""
+        self._running.discard(call)
+        if not self._running:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no call runs."""
+        await self._idle.wait()
+
+    def interrupt(self) -> None:
+        """End every call, and tell its caller why."""
+        for call in list(self._running):
+            call.ask_to_end(
+                errors.UnavailableError(
+                    "the daemon stopped before this call had ended",
+                    code="daemon.stopped",
+                    hint="it may have had effects; run it again when that does no harm",
+                )
+            )
+
+
+def of(request: Request) -> Service:
+    """Return the service of the application that a request came to."""
+    found: Service = request.app.state.service
+    return found

@@ -1,0 +1,80 @@
+"""Is it there, is it ready, what is it doing."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse
+
+from toft.api import service
+from toft.api.service import Service, State
+from toft.host import process_tree
+
+router = APIRouter(tags=["node"])
+_MB = 1 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+Serves = Annotated[Service, Depends(service.of)]
+
+
+@router.get("/livez")
+async def livez() -> dict[str, Any]:
+    """Say that the process answers."""
+    return {"ok": True}
+
+
+@router.get("/readyz")
+async def readyz(serves: Serves) -> JSONResponse:
+    """Say whether new work is taken: 200, or 503 while the daemon starts or stops."""
+    is_ready = serves.state is State.READY
+    return JSONResponse({"ok": is_ready, "state": serves.state}, status_code=200 if is_ready else 503)
+
+
+@router.get("/v1/status")
+async def status(serves: Serves) -> dict[str, Any]:
+    """Say what the daemon is doing: its process, the queue, memory, GPUs."""
+    machine = await serves.node.system("status")
+    return {
+        "state": str(serves.state),
+        "pid": serves.pid,
+        "version": serves.version,
+        "uptime_s": round(serves.uptime_s, 3),
+        "socket": str(serves.socket),
+        "lanes": None,
+        "queue": {},
+        "memory": _memory(machine),
+        "gpu": _gpus(machine),
+        "instances": [
+            {"instance": each.id, "plugin": each.plugin, "state": str(each.state)}
+            for each in serves.node.instances()
+        ],
+    }
+
+
+def _memory(machine: dict[str, Any]) -> dict[str, Any]:
+    """Return the machine's memory and the daemon's own, in bytes."""
+    found = {
+        f"{name}_bytes": round(machine[f"memory_{name}_mb"] * _MB)
+        for name in ("total", "used", "available")
+        if machine.get(f"memory_{name}_mb") is not None
+    }
+    me = process_tree.read("self")
+    return {**found, "daemon_bytes": me.rss_pages * _PAGE if me is not None else None}
+
+
+def _gpus(machine: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": each.get("index"),
+            "name": each.get("name"),
+            "uuid": each.get("uuid"),
+            **{
+                f"{name}_bytes": round(each[f"{name}_memory_mb"] * _MB)
+                for name in ("total", "used", "free")
+                if each.get(f"{name}_memory_mb") is not None
+            },
+            "load_percent": each.get("load_percent"),
+        }
+        for each in machine.get("gpus") or ()
+    ]

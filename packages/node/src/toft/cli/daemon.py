@@ -1,0 +1,204 @@
+"""`toft up`, `down`, `status`, `logs` and `service`: the node as a process that stays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toft.cli import follow as following
+from toft.cli import session as sessions
+from toft.cli.session import JsonOption, Session, option
+from toft.cli.terminal import seconds, size
+
+service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
+
+SystemOption = Annotated[bool, option("--system", help="For the machine, as root; for you by default.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the tree."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+    app.command("logs")(logs)
+    app.add_typer(service, name="service")
+
+
+def up(
+    context: typer.Context,
+    detach: Annotated[bool, option("--detach", "-d", help="Return when it is ready; it goes on.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the daemon of this home.
+
+    Jobs run while it does; commands and programs use it by themselves. Ctrl-C or toft down ends it.
+    """
+    from toft.daemon import control  # noqa: PLC0415 - `toft --help` does not pay for it
+
+    session = sessions.of(context)
+    chosen = session.settings()
+    if not detach:
+        from toft.client.place import Place  # noqa: PLC0415 - as above
+
+        if Place(chosen.home).is_held():
+            raise Place(chosen.home).taken()
+        # A process with nothing of the command line in it: what stays should be small.
+        command = control.argv(chosen, is_verbose=session.is_verbose)
+        os.execve(command[0], command, dict(session.environ))
+    found = control.start(chosen, session.environ, is_verbose=session.is_verbose)
+    if as_json:
+        session.terminal.json(
+            {"state": "ready", "pid": found.pid, "version": found.version, "socket": found.socket}
+        )
+    else:
+        session.terminal.note(f"the daemon is ready: process {found.pid}, socket {found.socket}")
+
+
+def down(
+    context: typer.Context,
+    now: Annotated[bool, option("--now", help="Interrupt what runs, without waiting for it.")] = False,
+    timeout: Annotated[
+        float | None, option("--timeout", metavar="SECONDS", min=0, help="Wait no longer than this.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End the daemon of this home, and return when none of its processes is left.
+
+    What runs gets the time that the setting drain_s allows, then it is interrupted.
+    """
+    from toft.client.place import Place  # noqa: PLC0415 - as above
+    from toft.daemon import control  # noqa: PLC0415 - as above
+
+    session = sessions.of(context)
+    chosen = session.settings()
+    patience = timeout if timeout is not None else chosen.drain_s + 30.0
+    found = control.stop(Place(chosen.home), timeout_s=patience, is_urgent=now)
+    if as_json:
+        session.terminal.json({"state": "stopped", "pid": found.pid if found else None})
+    else:
+        session.terminal.note(f"ended process {found.pid}" if found else f"no daemon runs for {chosen.home}")
+
+
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show what the daemon of this home is doing."""
+    session = sessions.of(context)
+    found = look(session.settings().home)
+    if as_json:
+        session.terminal.json(found)
+    else:
+        _show(session, found)
+
+
+def look(home: Path) -> dict[str, Any]:
+    """Return the status of a home's daemon as it was observed: asked, starting, or not there."""
+    from toft.client import probe  # noqa: PLC0415 - as above
+    from toft.client.place import Place  # noqa: PLC0415 - as above
+
+    place = Place(home)
+    record = place.find()
+    found: dict[str, Any] = dict.fromkeys(("pid", "version", "uptime_s", "socket", "lanes"))
+    found |= {"queue": {}, "memory": {}, "gpu": []}
+    if record is not None and place.socket.exists():
+        return {**found, **probe.get(place.socket, "/v1/status")}
+    if record is not None:
+        return {**found, "state": "starting", "pid": record.pid, "version": record.version}
+    return {**found, "state": "starting" if place.is_held() else "stopped"}
+
+
+def _show(session: Session, found: dict[str, Any]) -> None:
+    terminal = session.terminal
+    if found["state"] == "stopped":
+        terminal.line("stopped; toft up --detach starts it")
+        return
+    terminal.line(f"{found['state']}: process {found['pid']}, version {found['version']}")
+    if found["uptime_s"] is not None:
+        terminal.line(f"  up       {seconds(found['uptime_s'])}")
+        terminal.line(f"  socket   {found['socket']}")
+    if found["queue"]:
+        counts = (
+            f"{count} {state}" for state, count in found["queue"].items() if isinstance(count, int) and count
+        )
+        terminal.line(f"  jobs     {', '.join(counts) or 'none'}; {found['lanes']} lanes")
+    memory = found["memory"]
+    if memory.get("daemon_bytes"):
+        terminal.line(
+            f"  memory   the daemon {size(memory['daemon_bytes'])}; "
+            f"free {size(memory.get('available_bytes', 0))} of {size(memory.get('total_bytes', 0))}"
+        )
+    for each in found["gpu"]:
+        terminal.line(f"  gpu {each['index']}    {each['name']}: free {size(each.get('free_bytes', 0))}")
+    for each in found.get("instances", ()):
+        terminal.line(f"  loaded   {each['instance']} ({each['plugin']}): {each['state']}")
+
+
+def logs(
+    context: typer.Context,
+    count: Annotated[int, option("--lines", "-n", metavar="COUNT", min=1, help="How many lines; 50.")] = 50,
+    follow: Annotated[bool, option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the last lines of the daemon's own log, whether it runs or not."""
+    from toft.client.place import Place  # noqa: PLC0415 - as above
+    from toft.plugins import logs as files  # noqa: PLC0415 - as above
+
+    session = sessions.of(context)
+    chosen = session.settings()
+    path = Place(chosen.home).log
+    lines = files.read_tail(path, count, chosen.log_files)
+    if as_json and not follow:
+        session.terminal.json([{"text": line} for line in lines])
+        return
+    if not lines and not follow:
+        session.terminal.note(f"no daemon has logged anything in {chosen.home}")
+    for line in lines:
+        _line(session, line, as_json=as_json)
+    for line in following.lines(path) if follow else ():
+        _line(session, line, as_json=as_json)
+
+
+def _line(session: Session, text: str, *, as_json: bool) -> None:
+    if as_json:
+        session.terminal.json_line({"text": text})
+    else:
+        session.terminal.line(text)
+        session.terminal.out.flush()
+
+
+@service.command("install")
+def install(
+    context: typer.Context,
+    system: SystemOption = False,
+    show: Annotated[bool, option("--print", help="Print the unit file and change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let systemd start the daemon, now and at each start of the machine or session."""
+    from toft.daemon import units  # noqa: PLC0415 - as above
+
+    session = sessions.of(context)
+    unit = units.Unit.of(session.settings(), is_system=system)
+    if show:
+        if as_json:
+            session.terminal.json({"unit": unit.name, "file": str(unit.path), "text": unit.text()})
+        else:
+            session.terminal.write(unit.text())
+        return
+    _done(session, units.install(unit), as_json=as_json)
+
+
+@service.command("remove")
+def remove(context: typer.Context, system: SystemOption = False, as_json: JsonOption = False) -> None:
+    """Let systemd forget the daemon, and end it."""
+    from toft.daemon import units  # noqa: PLC0415 - as above
+
+    session = sessions.of(context)
+    _done(session, units.remove(units.Unit.of(session.settings(), is_system=system)), as_json=as_json)
+
+
+def _done(session: Session, done: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        session.terminal.json(done)
+    else:
+        session.terminal.note(f"{done['unit']}: {done['did']} ({done['file']})")

@@ -1,0 +1,52 @@
+"""One question to the daemon without an event loop and without httpx, for commands that ask nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from toft.client import place as places
+from toft.kernel import errors
+
+_TIMEOUT_S = 10.0
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a socket with a path."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        with places.address(self._path) as address:
+            self.sock.connect(address)
+
+
+def get(socket_path: Path, route: str, *, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
+    """Return what a route answers.
+
+    Raises:
+        UnavailableError: Nobody answers there.
+    """
+    connection = _Connection(socket_path, timeout_s)
+    try:
+        connection.request("GET", route, headers={"Connection": "close"})
+        found = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise errors.UnavailableError(
+            f"the daemon does not answer on {socket_path}: {error or type(error).__name__}",
+            code="daemon.no_answer",
+            details={"socket": str(socket_path)},
+            hint="toft logs shows what it is doing; toft down --now ends it",
+        ) from error
+    finally:
+        connection.close()
+    if not isinstance(found, dict):
+        raise errors.UnavailableError(f"{route} answered something else", code="daemon.no_answer")
+    return found

@@ -1,0 +1,72 @@
+"""The program of a daemon: `python -m toft.daemon`; people start it with `toft up`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toft.daemon import control, process
+from toft.kernel import errors
+from toft.kernel import settings as node_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Be a daemon; a failure is one line of JSON for whoever started it, or for a person."""
+    parser = argparse.ArgumentParser(prog="toft up", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--offline", action="store_true")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--ready-fd", type=int, default=-1)
+    given = parser.parse_args(arguments)
+    fd: int = given.ready_fd
+    if fd >= 0:
+        os.set_inheritable(fd, False)
+    try:
+        settings = node_settings.read(os.environ, home=given.home, offline=given.offline or None)
+        process.run(
+            process.Surroundings(
+                settings=settings,
+                environ=dict(os.environ),
+                level="DEBUG" if given.verbose else "INFO",
+                takes_stderr=fd >= 0,
+                ready=lambda: _tell(fd, control.READY),
+            )
+        )
+    except errors.NodeError as error:
+        _fail(fd, error)
+        return error.exit_code
+    except OSError as error:
+        _fail(fd, errors.NodeError(str(error), code="daemon.os_error", details={"errno": error.errno}))
+        return 1
+    return 0
+
+
+def _tell(fd: int, data: bytes) -> None:
+    if fd >= 0:
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+    else:
+        sys.stderr.write("ready; Ctrl-C ends it\n")
+        sys.stderr.flush()
+
+
+def _fail(fd: int, error: errors.NodeError) -> None:
+    if fd >= 0:
+        try:
+            os.write(fd, json.dumps({"kind": type(error).__name__, **error.to_dict()}, default=str).encode())
+        except OSError:
+            sys.stderr.write(f"error: {error.message}\n")
+        return
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"next: {error.hint}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The life of a daemon: take the home, open the node, serve, drain, close; in this order, back in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from toft import wiring
+from toft.api import app as applications
+from toft.api import service as services
+from toft.client import place as places
+from toft.daemon import listener, log_file, notify
+from toft.kernel import errors, log
+from toft.kernel.settings import Settings
+from toft.kernel.version import VERSION
+from toft.store import durable
+
+_log = log.get_logger("daemon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a daemon is started with.
+
+    Attributes:
+        settings: Of the node.
+        environ: The environment variables.
+        level: From which level on events are logged.
+        takes_stderr: The log file also takes what is printed on standard error.
+        ready: Called once it takes work.
+    """
+
+    settings: Settings
+    environ: Mapping[str, str]
+    level: str = "INFO"
+    takes_stderr: bool = False
+    ready: Callable[[], None] = lambda: None
+
+
+def run(given: Surroundings) -> None:
+    """Be the daemon of a home until somebody ends it; blocks.
+
+    Raises:
+        ConflictError: A daemon runs for this home already.
+        RefusedError: The directory of the socket is open to others.
+    """
+    place = places.Place(given.settings.home)
+    _prepare(place)
+    with place.hold():
+        log_to = log_file.LogFile(
+            place.log,
+            max_bytes=given.settings.log_bytes,
+            files=given.settings.log_files,
+            takes_stderr=given.takes_stderr,
+        )
+        with contextlib.closing(log_to):
+            log_to.attach(given.level)
+            place.write_record(VERSION)
+            # Not where it was started: what lies there decides nothing, and may be unmounted.
+            os.chdir(place.home)
+            _allow_many_files()
+            try:
+                asyncio.run(_Daemon(given, place, log_to).live())
+            except (errors.NodeError, OSError) as error:
+                _log.error("failed", error=str(error))
+                raise
+            finally:
+                place.record.unlink(missing_ok=True)
+
+
+def _prepare(place: places.Place) -> None:
+    durable.make_directory(place.home, 0o700)
+    durable.make_directory(place.run, 0o700)
+    if not places.is_private(place.run):
+        # A mode that somebody has changed is mended; another owner is not.
+        with contextlib.suppress(OSError):
+            place.run.chmod(0o700)
+    if not places.is_private(place.run):
+        raise errors.RefusedError(
+            f"{place.run} is not yours alone, and the socket would be there",
+            code="daemon.run_directory",
+            details={"path": str(place.run)},
+            hint=f"rmdir {place.run}, or point TOFT_HOME at a directory of your own",
+        )
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Daemon:
+    """One life."""
+
+    def __init__(self, given: Surroundings, place: places.Place, log_to: log_file.LogFile) -> None:
+        self._given = given
+        self._place = place
+        self._log_to = log_to
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._notify = notify.Notifier(given.environ)
+
+    async def live(self) -> None:
+        """Serve until a signal comes, then end in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._notify.tell, "STOPPING=1")
+            node = await stack.enter_async_context(
+                wiring.open_node(settings=self._given.settings, environ=self._given.environ)
+            )
+            self._log_to.redact = node.rooms.redactor.text
+            service = services.Service(node=node, socket=self._place.socket)
+            served = listener.Listener(applications.build(service))
+            address = stack.enter_context(places.address(self._place.socket))
+            sock = await asyncio.to_thread(listener.bind, address)
+            stack.callback(self._place.socket.unlink, missing_ok=True)
+            await served.start(sock)
+            # After the node's own end: whoever waits for a job still hears how it ended.
+            watchdog = asyncio.create_task(self._notify.keep_alive())
+            stack.callback(watchdog.cancel)
+            service.state = services.State.READY
+            _log.info("ready", pid=os.getpid(), socket=str(self._place.socket), version=VERSION)
+            self._notify.tell("READY=1", f"MAINPID={os.getpid()}")
+            self._given.ready()
+            await self._stop.wait()
+            await self._drain(service)
+            await node.close()
+            await served.close()
+        _log.info("stopped")
+
+    def _end(self) -> None:
+        """Stop in order; asked a second time, without waiting for what runs."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _drain(self, service: services.Service) -> None:
+        """Take no new work, and give what runs the time that the settings allow."""
+        service.state = services.State.DRAINING
+        seconds = self._given.settings.drain_s
+        _log.info("draining", running=service.running, drain_s=seconds)
+        self._notify.tell("STOPPING=1", f"STATUS=draining, {service.running} running")
+        hurry = asyncio.create_task(self._hurry.wait())
+        idle = asyncio.create_task(service.wait_idle())
+        try:
+            await asyncio.wait((hurry, idle), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if service.running:
+                _log.warning("interrupting", running=service.running)
+                service.interrupt()
+        finally:
+            hurry.cancel()
+            idle.cancel()

@@ -1,0 +1,173 @@
+"""The daemon as a systemd unit: its text, and the steps to have it installed or removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toft.kernel import errors
+from toft.kernel.settings import Settings, default_home
+from toft.store import durable
+
+_COMMAND_S = 60.0
+
+_TEXT = """\
+[Unit]
+Description=toft node at {home}
+Documentation=man:toft(1)
+After=network-online.target
+
+[Service]
+Type=notify
+ExecStart={python} -P -m toft.daemon --home {home}
+Environment=PATH={path}
+Restart=on-failure
+RestartSec=2
+# What runs gets the time of drain_s; then the daemon interrupts it and needs a moment to say so.
+TimeoutStopSec={stop_s:.0f}
+TimeoutStartSec=90
+WatchdogSec=60
+# The daemon ends its workers itself, and says how each call ended.
+KillMode=mixed
+# Workers get control groups below the unit's own.
+Delegate=yes
+TasksMax=infinity
+LimitNOFILE=524288
+UMask=0077
+
+[Install]
+WantedBy={target}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One unit file.
+
+    Attributes:
+        name: As `systemctl` takes it.
+        path: Where it belongs.
+        is_system: Of the machine's manager; of the user's otherwise.
+    """
+
+    name: str
+    path: Path
+    is_system: bool
+    home: Path
+    drain_s: float
+    search_path: str
+
+    @classmethod
+    def of(cls, settings: Settings, *, is_system: bool, environ: Mapping[str, str] = os.environ) -> Unit:
+        """Return the unit of a home."""
+        default = default_home(environ)
+        # One unit for each home: the ordinary one has the short name.
+        tail = (
+            ""
+            if settings.home == default
+            else "-" + "".join(each if each.isalnum() else "-" for each in settings.home.name).strip("-")
+        )
+        name = f"toft{tail}.service"
+        base = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
+        directory = Path("/etc/systemd/system") if is_system else base / "systemd" / "user"
+        return cls(
+            name=name,
+            path=directory / name,
+            is_system=is_system,
+            home=settings.home,
+            drain_s=settings.drain_s,
+            search_path=environ.get("PATH", os.defpath),
+        )
+
+    def text(self) -> str:
+        """Return the file."""
+        return _TEXT.format(
+            home=_quoted(str(self.home)),
+            python=_quoted(sys.executable),
+            path=_quoted(self.search_path),
+            stop_s=self.drain_s + 30,
+            target="multi-user.target" if self.is_system else "default.target",
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command for the manager this unit belongs to."""
+        return ["systemctl", *(() if self.is_system else ("--user",)), *arguments]
+
+
+def install(unit: Unit) -> dict[str, Any]:
+    """Write the unit and let the manager start it, now and from now on.
+
+    Raises:
+        UnavailableError: There is no systemd here; nothing was written.
+        RefusedError: Only root may install for the machine.
+    """
+    _check(unit)
+    durable.make_directory(unit.path.parent)
+    durable.write_file(unit.path, unit.text().encode(), mode=0o644)
+    _run(unit.command("daemon-reload"))
+    _run(unit.command("enable", "--now", unit.name))
+    return {"unit": unit.name, "file": str(unit.path), "did": "installed and started"}
+
+
+def remove(unit: Unit) -> dict[str, Any]:
+    """Let the manager end and forget the unit.
+
+    Raises:
+        NotFoundError: It is not installed.
+    """
+    _check(unit)
+    if not unit.path.exists():
+        raise errors.NotFoundError(
+            f"there is no {unit.path}", code="service.not_installed", hint="toft service install"
+        )
+    _run(unit.command("disable", "--now", unit.name))
+    unit.path.unlink()
+    _run(unit.command("daemon-reload"))
+    return {"unit": unit.name, "file": str(unit.path), "did": "stopped and removed"}
+
+
+def _check(unit: Unit) -> None:
+    if shutil.which("systemctl") is None:
+        raise errors.UnavailableError(
+            "there is no systemctl here, so systemd cannot keep the daemon",
+            code="service.no_systemd",
+            blame="environment",
+            hint="toft up --detach starts it without; toft service install --print shows the unit",
+        )
+    if unit.is_system and os.geteuid() != 0:
+        raise errors.RefusedError(
+            "only root may install a service for the machine",
+            code="service.not_root",
+            hint="leave --system out, or run it with sudo",
+        )
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(command, str(error)) from error
+    if done.returncode != 0:
+        raise _failed(command, done.stderr.strip() or done.stdout.strip())
+
+
+def _failed(command: list[str], said: str) -> errors.UnavailableError:
+    return errors.UnavailableError(
+        f"{' '.join(command)} failed: {said[:500]}",
+        code="service.systemctl",
+        blame="environment",
+        details={"command": command},
+        hint="journalctl --unit toft shows more; for a service of yours, with --user",
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return a word as a unit file takes it: percent signs and quotes mean something there."""
+    safe = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{safe}"' if any(each.isspace() for each in safe) or '"' in safe else safe
