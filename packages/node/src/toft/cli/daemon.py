@@ -11,7 +11,7 @@ import typer
 from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, option
-from toft.cli.terminal import seconds, size
+from toft.kernel.quantities import seconds, size
 
 service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
 
