@@ -11,7 +11,7 @@ import typer
 from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, option
-from toft.kernel.quantities import seconds, size
+from toft.kernel.quantities import duration, size
 
 service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
 
@@ -115,7 +115,7 @@ def _show(session: Session, found: dict[str, Any]) -> None:
         return
     terminal.line(f"{found['state']}: process {found['pid']}, version {found['version']}")
     if found["uptime_s"] is not None:
-        terminal.line(f"  up       {seconds(found['uptime_s'])}")
+        terminal.line(f"  up       {duration(found['uptime_s'])}")
         terminal.line(f"  socket   {found['socket']}")
     if found["queue"]:
         counts = (
