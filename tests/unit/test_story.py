@@ -10,6 +10,7 @@ from toft.jobs import story
 from toft.kernel.clock import rfc3339
 
 JOB = "job_01"
+USAGE = {"duration_s": 1.5, "peak_memory_bytes": {"memory": 340e6}, "units": {"pages": 4}}
 
 
 class Tape:
@@ -49,7 +50,7 @@ def lines(told: list[dict[str, Any]]) -> list[str]:
 
 def test_an_ordinary_job_is_told_in_three_sentences_with_its_times_and_what_it_used() -> None:
     tape = Tape().add("submitted").state("pending", "running", after_s=3.2)
-    tape.state("running", "completed", after_s=90, usage={"pages": 4, "memory_peak_bytes": 340e6})
+    tape.state("running", "completed", after_s=90, usage=USAGE)
     told = story.tell(job(), tape.events)
     assert lines(told) == [
         "submitted: run ocr",
@@ -57,7 +58,7 @@ def test_an_ordinary_job_is_told_in_three_sentences_with_its_times_and_what_it_u
         "completed after 90.0 s",
     ]
     assert told[1]["evidence"] == {"waited": "3.2 s"}
-    assert told[2]["evidence"] == {"used": "4 pages, 340 MB of memory peak"}
+    assert told[2]["evidence"] == {"used": "1.5 s of duration, up to 340 MB of memory, 4 pages"}
     assert [list(each) for each in told] == [["at", "what", "because", "evidence"]] * 3
 
 
@@ -93,6 +94,34 @@ def test_a_retry_says_what_went_wrong_and_when_it_goes_on() -> None:
     assert retry["because"].startswith("429 from the model")
     assert "trace" not in retry["evidence"]["error"]
     assert told[-1]["what"] == "attempt 2 began on instance ocr"
+
+
+def test_a_retry_and_the_change_of_state_it_leads_to_are_one_entry_in_whatever_order() -> None:
+    error = {"message": "no memory", "category": "resource"}
+    for turned in (False, True):
+        tape = Tape().add("submitted").state("pending", "running")
+        tape.add("retry", 1, because="resource", error=error, delay_s=0).state(
+            "running", "pending", because="resource"
+        )
+        if turned:
+            tape.events[-2:] = reversed(tape.events[-2:])
+        told = story.tell(job(state="pending"), tape.events)
+        assert [each["what"] for each in told[2:]] == ["will be tried again"]
+        assert told[2]["because"].startswith("no memory; the plugin said that it lacked a resource")
+    tape = (
+        Tape().add("submitted").state("pending", "running").state("running", "failed", because="plugin.fatal")
+    )
+    tape.add("retry", 1, because="asked").state("failed", "pending", because="asked")
+    assert lines(story.tell(job(state="pending"), tape.events))[3:] == ["queued again: somebody asked for it"]
+
+
+def test_a_job_after_others_says_whose_end_it_waited_for() -> None:
+    tape = Tape().add("submitted", waiting=2).add("unblocked", because="job_a completed", waiting=1)
+    tape.add("unblocked", because="job_b completed", waiting=0)
+    assert lines(story.tell(job(), tape.events))[1:] == [
+        "waits for 1 more: job_a completed, which it had to wait for",
+        "may begin: job_b completed",
+    ]
 
 
 def test_an_interruption_says_that_nobody_knows_how_far_it_came() -> None:
@@ -131,10 +160,12 @@ def test_many_reports_and_samples_become_one_entry_each_for_an_attempt() -> None
 
 
 def test_who_was_evicted_and_which_late_answer_was_refused_is_told() -> None:
-    tape = Tape().add("submitted").add("evicted", 0, instance="big", because="memory", freed_bytes=2e9)
+    tape = Tape().add("submitted")
+    tape.add("evicted", 0, instance="big", because="making_room", freed_bytes={"memory": 2e9, "gpu0": 1e9})
     tape.add("fenced", 1)
     told = lines(story.tell(job(), tape.events))
-    assert told[1].startswith("the idle instance big was unloaded to make room, which freed 2.0 GB")
+    assert told[1].startswith("the idle instance big was unloaded to make room, which freed 2.0 GB of memory")
+    assert "1.0 GB of gpu0: a job needs the memory" in told[1]
     assert told[2].startswith("a late answer of attempt 1 was thrown away: only the newest attempt")
 
 

@@ -21,9 +21,16 @@ CANCEL_PHASES: Mapping[str, str] = {
 CAUSES: Mapping[str, str] = {
     "asked": "somebody asked for it",
     "boot": "the node came back",
+    "deadline": "it was not done by its deadline",
+    "due": "its time came",
     "idempotent": "it was declared idempotent, so running it again does no harm",
+    "job.never_fits": "it needs more than this machine has",
+    "job.no_room": "there was no room for it for as long as the scheduling policy waits",
+    "making_room": "a job needs the memory it held, and it had nothing to do",
+    "node_stopped": "the node was ended while it ran",
     "not_started": "its worker went away before the job was handed to it, so nothing had happened yet",
     "resource": "the plugin said that it lacked a resource; it gets more room and a fresh worker",
+    "skipped": "a job that has to complete before it did not",
     "timeout": "it took longer than it was given",
     "transient": "the plugin said that the same may work later",
     "worker_lost": "its worker died while it ran",
@@ -33,7 +40,11 @@ CAUSES: Mapping[str, str] = {
 BLOCKS: Mapping[str, str] = {
     "after": "it comes after other jobs that have not ended yet",
     "away": "its instance cannot take work just now",
+    "disabled": "its instance {instance} is switched off; toft plugin enable switches it on",
+    "down": "the worker of {instance} died too often and is kept down for a while: {because}",
+    "evicted": "its instance {instance} was just unloaded to make room for {for}",
     "instance_busy": "its instance runs {running} jobs already and takes {cap} at once",
+    "load_failed": "its instance {instance} could not be loaded; it is tried again after a pause",
     "loading": "its instance {instance} was being loaded",
     "making_room": "{missing_bytes} of {resource} were missing, so idle instances had to go first: {evicted}",
     "measuring": (
@@ -45,6 +56,9 @@ BLOCKS: Mapping[str, str] = {
     ),
     "no_lane": "all lanes were taken: {running} jobs were running",
     "not_overtaking": "{instance} has waited for {resource} so long that nothing that delays it may go first",
+    "not_started": "its instance {instance} lost its worker; it is tried again after a pause",
+    "recovering": "its instance {instance} gets a fresh worker after {job} ran out of a resource",
+    "restarting": "the worker of {instance} is being replaced: {because}",
     "scheduled": "it is not to begin before its time",
     "unmeasured": (
         "nobody knows yet how much memory it takes, so it first waits for {running} running jobs to end"

@@ -94,6 +94,7 @@ class _Teller:
         self._progress: Entry | None = None
         self._reports = 0
         self._snapshot: Entry | None = None
+        self._again: tuple[int, Entry] | None = None
         self._since = str(job.get("submitted_at") or "")
         self._cancel_at = ""
         self._hear: dict[str, Callable[[Mapping[str, Any], Entry], None]] = {
@@ -144,17 +145,18 @@ class _Teller:
 
     def _state(self, event: Mapping[str, Any], data: Entry) -> None:
         before, after = str(data.pop("from", "")), str(data.pop("to", ""))
-        because = reasons.cause(str(data.pop("because", "") or ""))
+        word = str(data.pop("because", "") or "")
+        because = "" if word == after else reasons.cause(word)
         self._unblock(event)
         if after == "running":
             self._began(event, because, data)
         elif after in _ENDS:
-            self._ended(event, before, after, because, data)
+            self._ended(event, before, after, word, data)
         elif after == "interrupted":
             ran = _between(self._since, event["at"])
             self._say(event, f"interrupted{ran and f' after {ran}'}", because or reasons.INTERRUPTED, data)
-        else:
-            self._say(event, "queued again", because, data)
+        elif self._again is None or self._again[0] != event["attempt"]:
+            self._again = int(event["attempt"]), self._say(event, "queued again", because, data)
         self._since = str(event["at"])
 
     def _began(self, event: Mapping[str, Any], because: str, data: Entry) -> None:
@@ -164,7 +166,8 @@ class _Teller:
         where = f" on instance {instance}" if instance else ""
         self._say(event, f"attempt {event['attempt']} began{where}", because, {"waited": waited, **data})
 
-    def _ended(self, event: Mapping[str, Any], before: str, after: str, because: str, data: Entry) -> None:
+    def _ended(self, event: Mapping[str, Any], before: str, after: str, word: str, data: Entry) -> None:
+        because = "" if word == after else reasons.cause(word)
         error = data.get("error") or (self._job.get("error") if after != "completed" else None)
         attempt = {
             key: value
@@ -178,7 +181,8 @@ class _Teller:
         if isinstance(error, Mapping):
             evidence.pop("error", None)
             evidence["error"] = _short(error)
-            because = because or str(error.get("message") or "")
+            because = because if word in reasons.CAUSES else ""
+            because = "; ".join(each for each in (because, str(error.get("message") or "")) if each)
         self._say(event, f"{after}{ran}", because, evidence)
 
     def _progressed(self, event: Mapping[str, Any], data: Entry) -> None:
@@ -201,6 +205,12 @@ class _Teller:
 
     def _unblocked(self, event: Mapping[str, Any], data: Entry) -> None:
         self._unblock(event)
+        word = str(data.pop("because", "") or "")
+        left = data.get("waiting")
+        if left:
+            self._say(event, f"waits for {left} more", f"{word}, which it had to wait for", data)
+        elif word:
+            self._say(event, "may begin", reasons.cause(word), data)
 
     def _unblock(self, event: Mapping[str, Any]) -> None:
         if self._block is not None:
@@ -215,7 +225,12 @@ class _Teller:
             because = "; ".join(each for each in (str(error.get("message") or ""), because) if each)
         delay = data.get("delay_s")
         soon = f" in {duration(delay)}" if isinstance(delay, (int, float)) and delay > 0 else ""
-        self._say(event, f"will be tried again{soon}", because, data)
+        what = f"will be tried again{soon}" if error else "queued again"
+        if self._again is not None and self._again[0] == event["attempt"]:
+            # Both the retry and the change of state that it leads to are written down.
+            self._again[1].update(what=what, because=because, evidence=data)
+        else:
+            self._again = int(event["attempt"]), self._say(event, what, because, data)
 
     def _cancelled(self, event: Mapping[str, Any], data: Entry) -> None:
         phase = str(data.pop("phase", ""))
@@ -238,7 +253,8 @@ class _Teller:
 
     def _evicted(self, event: Mapping[str, Any], data: Entry) -> None:
         freed = data.get("freed_bytes")
-        room = f", which freed {size(freed)}" if isinstance(freed, (int, float)) and freed > 0 else ""
+        freed = {"memory_bytes": freed} if isinstance(freed, (int, float)) else freed
+        room = f", which freed {_used({'_bytes': freed})}" if isinstance(freed, Mapping) and freed else ""
         what = f"the idle instance {data.get('instance')} was unloaded to make room{room}"
         self._say(event, what, reasons.cause(str(data.pop("because", "") or "")), data)
 
@@ -247,7 +263,9 @@ class _Teller:
         self._say(event, what, reasons.cause(str(data.pop("because", "") or "")) or reasons.FENCED, data)
 
     def _reordered(self, event: Mapping[str, Any], data: Entry) -> None:
-        self._say(event, "was moved in the queue", str(data.pop("because", "") or "somebody asked"), data)
+        other = data.pop("because", None)
+        because = f"it makes room for {other}" if other else "somebody asked for it"
+        self._say(event, "was moved in the queue", because, data)
 
     def _other(self, event: Mapping[str, Any], data: Entry) -> None:
         because = reasons.cause(str(data.pop("because", "") or ""))
@@ -288,6 +306,11 @@ def _used(usage: Any) -> str:
         return str(usage)
     parts = []
     for name, value in usage.items():
+        if isinstance(value, Mapping):
+            unit = "_bytes" if name.endswith("_bytes") else ""
+            most = "up to " if name.startswith("peak") else ""
+            parts += [most + _used({f"{key.removesuffix(unit)}{unit}": item}) for key, item in value.items()]
+            continue
         if not isinstance(value, (int, float)) or name in ("pid", "at"):
             continue
         if name.endswith("_bytes"):
