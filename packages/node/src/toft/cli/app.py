@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from toft import __version__
-from toft.cli import daemon, doctor, environment, events, failures, job, plugin, secret, trials, why
+from toft.cli import daemon, doctor, environment, events, failures, job, plugin, secret, top, trials, why
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command("run")(running.run)
 app.command("why")(why.why)
+app.command("top")(top.top)
 app.command("events")(events.events)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(trials.demo)
