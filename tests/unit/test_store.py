@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from toft.kernel import errors
-from toft.store import database, durable, locks
+from toft.store import database, durable, locks, sqlite_errors
 
 
 class _StoppedError(OSError):
@@ -230,7 +230,7 @@ async def test_a_closed_database_says_so(tmp_path: Path) -> None:
 def test_what_sqlite_says_becomes_what_somebody_can_do(name: str, code: str) -> None:
     error = sqlite3.DatabaseError("as sqlite says it")
     error.sqlite_errorname = name
-    told = database._translate(error, Path("/home/node.db"))
+    told = sqlite_errors.translate(error, Path("/home/node.db"))
     assert told.code == code
     assert "/home/node.db" in told.message
     assert told.hint or code == "store.conflict"

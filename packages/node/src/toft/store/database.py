@@ -1,28 +1,47 @@
-"""One SQLite file, one connection, one thread: a transaction that returned is on disk.
+"""One SQLite file, one thread that writes and one that reads: a transaction that returned is on disk.
 
-Rooms bring their own tables as numbered scripts; this module knows none by name.
+Whatever waits to be written shares one commit, so that many callers pay for one fsync. Rooms bring their own
+tables as numbered scripts; this module knows none by name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import queue
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from toft.kernel import errors
+from toft.store import durable
+from toft.store.scripts import migrate, read_migrations, read_queries
+from toft.store.sqlite_errors import LOCKED_AFTER_S, translate
+
+__all__ = ["Connection", "Database", "Row", "Store", "read_migrations", "read_queries"]
 
 T = TypeVar("T")
 Connection = sqlite3.Connection
 Row = sqlite3.Row
+Work = Callable[[sqlite3.Connection], Any]
 
-_LOCKED_AFTER_S = 10.0
-_SCRIPT = re.compile(r"(\d{4})_(pre|post)_[a-z0-9_]+\.sql")
-_NAMED = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
+_BATCH = 256
+_CACHE_KIB = 16_384
+# Up to this size the whole file is checked before anything is promised; for a bigger one that takes too long.
+_CHECKED_BYTES = 32_000_000
+
+
+class Store(Protocol):
+    """What a room needs of a database: transactions that are on disk when they return."""
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run queries that change nothing."""
+        ...
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one transaction; on disk when this returns, nothing of it when `work` raises."""
+        ...
 
 
 class Database:
@@ -34,8 +53,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="toft-store")
-        self._connection: sqlite3.Connection | None = None
+        self._writer: _Lane | None = None
+        self._reader: _Lane | None = None
 
     async def open(self, rooms: Mapping[str, str]) -> None:
         """Open the file and bring every room's tables to their newest form.
@@ -44,159 +63,227 @@ class Database:
             rooms: Room name to the package that holds its `migrations` directory.
 
         Raises:
-            IntegrityError: The file is no database, or a newer toft wrote it.
+            IntegrityError: The file is no database, it is damaged, or a newer toft wrote it.
             UnavailableError: Another process held it too long.
         """
-        await self._run(self._open, rooms)
+        writer, reader = await self._mapped(asyncio.to_thread(self._open, rooms))
+        self._writer = _Lane(writer, self._path, is_writer=True)
+        self._reader = _Lane(reader, self._path, is_writer=False)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run queries that change nothing."""
-        return await self._run(work, self._opened())
+        """Run queries that change nothing; they see all that was committed before."""
+        result: T = await self._opened(self._reader).run(work)
+        return result
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run one transaction; committed and fsynced when this returns, rolled back when `work` raises.
 
+        Works that wait at the same time share one transaction. When one of them raises, all are rolled back
+        and run again one by one, so a work must change nothing but the database.
+
         Cancellation: The transaction still ends, one way or the other.
         """
-        return await asyncio.shield(self._run(self._transact, work))
+        result: T = await asyncio.shield(self._opened(self._writer).run(work))
+        return result
+
+    async def backup(self, path: Path) -> None:
+        """Write a copy as of now under a name, whole or not at all, while others go on writing.
+
+        Raises:
+            UnavailableError: The disk is full.
+            RefusedError: The directory cannot be written.
+        """
+        self._opened(self._reader)
+        await self._mapped(asyncio.to_thread(_copy, self._path, path))
 
     async def close(self) -> None:
         """Close the file; a second close does nothing."""
-        if self._connection is not None:
-            await self._run(self._connection.close)
-            self._connection = None
-        self._thread.shutdown(wait=False)
+        lanes = [lane for lane in (self._reader, self._writer) if lane is not None]
+        self._reader = self._writer = None
+        for lane in lanes:
+            await lane.close()
 
-    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+    async def _mapped(self, waited: Any) -> Any:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-        except sqlite3.DatabaseError as error:
-            raise _translate(error, self._path) from error
+            return await waited
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
+    def _opened(self, lane: _Lane | None) -> _Lane:
+        if lane is None:
             raise errors.UnavailableError(f"{self._path} is not open", code="store.closed")
-        return self._connection
+        return lane
 
-    def _open(self, rooms: Mapping[str, str]) -> None:
+    def _open(self, rooms: Mapping[str, str]) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self._path, timeout=_LOCKED_AFTER_S, isolation_level=None, check_same_thread=False
-        )
+        writer = _connect(self._path)
         try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
+            if self._path.stat().st_size <= _CHECKED_BYTES:
+                found = writer.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    raise sqlite3.DatabaseError(found)
+            writer.execute("PRAGMA journal_mode=WAL")
+            writer.execute("PRAGMA synchronous=FULL")
+            writer.execute("PRAGMA foreign_keys=ON")
+            writer.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             for room, package in rooms.items():
-                _migrate(connection, room, read_migrations(package))
+                migrate(writer, room, read_migrations(package))
+            reader = _connect(self._path)
         except BaseException:
-            connection.close()
+            writer.close()
             raise
+        reader.execute("PRAGMA query_only=ON")
+        return writer, reader
+
+
+class _Lane:
+    """A thread that owns a connection and runs what waits for it, in order.
+
+    Results go back with one wake-up of the event loop for all that ran together.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, is_writer: bool) -> None:
         self._connection = connection
+        self._path = path
+        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._run = self._commit if is_writer else self._look
+        name = f"toft-store-{'writer' if is_writer else 'reader'}"
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._opened()
-        connection.execute("BEGIN IMMEDIATE")
+    def run(self, work: Work) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.put(_Item(work, loop, future))
+        return future
+
+    async def close(self) -> None:
+        """Run what waits, then close the connection."""
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        is_open = True
+        while is_open:
+            items = []
+            item = self._waiting.get()
+            while item is not None:
+                items.append(item)
+                if len(items) == _BATCH:
+                    break
+                try:
+                    item = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+            is_open = item is not None
+            if items:
+                self._run(items)
+                _deliver(items)
+        self._connection.close()
+
+    def _look(self, items: list[_Item]) -> None:
+        for item in items:
+            item.attempt(self._connection, self._path)
+
+    def _commit(self, items: list[_Item]) -> None:
         try:
-            result = work(connection)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-        return result
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            for item in items:
+                item.fail(translate(error, self._path))
+            return
+        for item in items:
+            item.attempt(self._connection, self._path)
+            if item.error is not None:
+                break
+        else:
+            try:
+                self._connection.execute("COMMIT")
+                return
+            except sqlite3.Error as error:
+                items[0].fail(translate(error, self._path))
+        self._roll_back()
+        if len(items) > 1:
+            for item in items:
+                item.error = None
+                self._commit([item])
+
+    def _roll_back(self) -> None:
+        # Some errors, a full disk among them, have ended the transaction already.
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
 
-def read_migrations(package: str) -> list[tuple[int, str]]:
-    """Return the numbered scripts in a package's `migrations` directory, in order."""
-    scripts = []
-    for entry in resources.files(package).joinpath("migrations").iterdir():
-        match = _SCRIPT.fullmatch(entry.name)
-        if match:
-            scripts.append((int(match.group(1)), entry.read_text(encoding="utf-8")))
-    return sorted(scripts)
+class _Item:
+    """Something to run and who waits for it."""
+
+    __slots__ = ("error", "future", "loop", "result", "work")
+
+    def __init__(self, work: Work, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.loop = loop
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def attempt(self, connection: sqlite3.Connection, path: Path) -> None:
+        try:
+            self.result = self.work(connection)
+        except sqlite3.Error as error:
+            self.fail(translate(error, path), error)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the work was asked for
+            self.error = error
+
+    def fail(self, error: BaseException, cause: BaseException | None = None) -> None:
+        error.__cause__ = cause
+        self.error = error
+
+    def settle(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
 
 
-def read_queries(package: str, file: str = "queries.sql") -> dict[str, str]:
-    """Return the statements of a `.sql` file by the name in the `-- name: x` line above each."""
-    text = resources.files(package).joinpath(file).read_text(encoding="utf-8")
-    parts = _NAMED.split(text)[1:]
-    return {name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+def _deliver(items: list[_Item]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
+    for item in items:
+        by_loop.setdefault(item.loop, []).append(item)
+    for loop, its in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_settle, its)
+        except RuntimeError:
+            # The loop ended; nobody waits any more.
+            continue
 
 
-def _migrate(connection: sqlite3.Connection, room: str, scripts: Iterable[tuple[int, str]]) -> None:
-    scripts = list(scripts)
-    newest = max((number for number, _ in scripts), default=0)
-    connection.execute("BEGIN IMMEDIATE")
+def _settle(items: list[_Item]) -> None:
+    for item in items:
+        item.settle()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=LOCKED_AFTER_S, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = durable.temporary_name(target)
     try:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_numbers "
-            "(room TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT"
-        )
-        row = connection.execute("SELECT number FROM schema_numbers WHERE room = ?", (room,)).fetchone()
-        current = row[0] if row else 0
-        if current > newest:
-            raise errors.IntegrityError(
-                f"the tables of {room} have schema {current}, this toft knows up to {newest}",
-                code="store.newer",
-                hint="use the toft that wrote this home, or another TOFT_HOME",
-            )
-        for number, script in scripts:
-            if number > current:
-                for statement in _statements(script):
-                    connection.execute(statement)
-        connection.execute(
-            "INSERT INTO schema_numbers VALUES (?, ?) "
-            "ON CONFLICT (room) DO UPDATE SET number = excluded.number",
-            (room, newest),
-        )
+        origin = _connect(source)
+        try:
+            copy = sqlite3.connect(temporary)
+            try:
+                # In one step: a copy in steps starts anew whenever somebody writes in between.
+                origin.backup(copy)
+            finally:
+                copy.close()
+        finally:
+            origin.close()
+        durable.publish_file(temporary, target)
     except BaseException:
-        connection.execute("ROLLBACK")
+        temporary.unlink(missing_ok=True)
         raise
-    connection.execute("COMMIT")
-
-
-def _statements(script: str) -> list[str]:
-    # executescript would commit the transaction that makes a migration all or nothing.
-    statements, current = [], ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            statements.append(current)
-            current = ""
-    return [*statements, current] if current.strip() else statements
-
-
-def _translate(error: sqlite3.DatabaseError, path: Path) -> errors.NodeError:
-    name = getattr(error, "sqlite_errorname", "")
-    details = {"path": str(path), "sqlite": f"{name}: {error}" if name else str(error)}
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return errors.UnavailableError(
-            f"{path} was locked by another process for {_LOCKED_AFTER_S:g} s",
-            code="store.locked",
-            details=details,
-            hint="wait for the other toft to end",
-        )
-    if name.startswith("SQLITE_CONSTRAINT"):
-        return errors.ConflictError(f"{path}: {error}", code="store.conflict", details=details)
-    if name.startswith("SQLITE_FULL"):
-        return errors.UnavailableError(
-            f"{path} cannot grow: the disk is full",
-            code="store.disk_full",
-            details=details,
-            hint="free some space: toft env gc removes environments that nothing uses",
-        )
-    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
-        return errors.RefusedError(
-            f"{path} cannot be used: {error}",
-            code="store.unusable",
-            blame="environment",
-            details=details,
-            hint="run toft as the user who owns it, or point TOFT_HOME at a directory of your own",
-        )
-    return errors.IntegrityError(
-        f"{path}: {error}",
-        code="store.damaged",
-        details=details,
-        hint="move it away: plugins stay installed, and what instances were configured with is lost",
-    )

@@ -13,18 +13,20 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from toft.kernel import errors
 
+Buffer = bytes | bytearray | memoryview
 _counter = itertools.count()
 
 
 class Operations(Protocol):
     """The steps a durable write is made of."""
 
-    def write(self, path: str, data: bytes, mode: int) -> None:
+    def write(self, path: str, data: Buffer | Sequence[Buffer], mode: int) -> None:
         """Make a new file with these bytes and fsync it; fails when there is one."""
         ...
 
@@ -44,13 +46,14 @@ class Operations(Protocol):
 class SystemOperations:
     """The operating system's own."""
 
-    def write(self, path: str, data: bytes, mode: int) -> None:
+    def write(self, path: str, data: Buffer | Sequence[Buffer], mode: int) -> None:
         """Make a new file with these bytes and fsync it."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            for part in [data] if isinstance(data, bytes | bytearray | memoryview) else data:
+                view = memoryview(part).cast("B")
+                while view:
+                    view = view[os.write(fd, view) :]
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -86,9 +89,16 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644, operations: Operat
     Raises:
         OSError: As the operating system said; the old content is untouched and nothing is left over.
     """
+    write_parts(path, [data], mode=mode, operations=operations)
+
+
+def write_parts(
+    path: Path, parts: Sequence[Buffer], *, mode: int = 0o644, operations: Operations = SYSTEM
+) -> None:
+    """Do what `write_file` does with content that stands in several places, without joining it."""
     temporary = str(temporary_name(path))
     try:
-        operations.write(temporary, data, mode)
+        operations.write(temporary, parts[0] if len(parts) == 1 else parts, mode)
         operations.rename(temporary, str(path))
     except OSError:
         with contextlib.suppress(OSError):
@@ -171,6 +181,20 @@ def _sync_each(path: Path) -> None:
             finally:
                 os.close(fd)
         SYSTEM.sync_directory(directory)
+
+
+def publish_file(staged: Path, path: Path, *, operations: Operations = SYSTEM) -> None:
+    """Give a finished file its name, in place of what has it.
+
+    Durability: The content is fsynced before the name appears.
+    """
+    fd = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    operations.rename(str(staged), str(path))
+    operations.sync_directory(str(path.parent))
 
 
 def publish_directory(staged: Path, path: Path, *, operations: Operations = SYSTEM) -> None:

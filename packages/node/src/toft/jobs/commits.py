@@ -1,0 +1,163 @@
+"""Turning wishes into transactions: what is asked while one is under way goes into the next.
+
+After each commit memory learns what changed, those who wait are answered, and the timer is set to when the
+next delay or deadline is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from toft.jobs import board as boards
+from toft.jobs import operations, submission
+from toft.jobs.queue_clock import QueueClock
+from toft.jobs.records import ENDED
+from toft.jobs.transaction import Effects, Follower, Transaction
+from toft.kernel import errors
+from toft.store import database
+
+# An appointment is on the wall clock, which may be set; looking at it again now and then costs nothing.
+_APPOINTMENT_CHECK_S = 30.0
+
+
+class Commits:
+    """The one place where the queue's tables are written.
+
+    Args:
+        store: Where the tables are.
+        time: The queue's clock.
+        board: What memory knows; kept up to date here.
+        followers: Called in each transaction that changes a state.
+        listeners: Called after each commit.
+    """
+
+    def __init__(
+        self,
+        store: database.Store,
+        time: QueueClock,
+        board: boards.Board,
+        *,
+        followers: Sequence[Follower],
+        listeners: Sequence[Callable[[Effects], None]],
+    ) -> None:
+        self.time = time
+        self.board = board
+        self.submitting = 0
+        self._followers = followers
+        self._listeners = listeners
+        self._store = store
+        self._waiting: list[operations.Operation] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._is_open = True
+        self.timer: asyncio.TimerHandle | None = None
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+
+    def add(self, operation: operations.Operation) -> None:
+        """Ask for something; it is applied with all else that is asked until the next transaction begins."""
+        if isinstance(operation, submission.Submit):
+            self.submitting += len(operation.entries)
+        self._waiting.append(operation)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def close(self) -> None:
+        """Commit what waits."""
+        self._is_open = False
+        if self.timer is not None:
+            self.timer.cancel()
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
+
+    def await_end(self, job_id: str) -> asyncio.Future[None]:
+        """Return what is done when a job ends after now; to be given back with `forget`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, []).append(future)
+        return future
+
+    def forget(self, job_id: str, future: asyncio.Future[None]) -> None:
+        """Wait no more."""
+        waiters = self._waiters[job_id]
+        waiters.remove(future)
+        if not waiters:
+            del self._waiters[job_id]
+
+    def set_timer(self, due: tuple[float | None, float | None, float | None]) -> None:
+        """Look at delays, appointments and deadlines again when the first of them is over."""
+        due_q, ready_at, deadline_q = due
+        waits = [due - self.time.q() for due in (due_q, deadline_q) if due is not None]
+        if ready_at is not None:
+            waits.append(min(ready_at - self.time.at(), _APPOINTMENT_CHECK_S))
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if waits and self._is_open:
+            self.timer = asyncio.get_running_loop().call_later(max(0.0, min(waits)), self._wake)
+
+    def _wake(self) -> None:
+        self.timer = None
+        if self._is_open:
+            self.add(operations.Due(None))
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._commit(batch)
+        finally:
+            self._flushing = None
+
+    async def _commit(self, batch: list[operations.Operation]) -> None:
+        batch.sort(key=_order)
+        try:
+            effects = await self._store.write(lambda connection: self._apply(connection, batch))
+        except errors.NodeError as error:
+            if len(batch) == 1:
+                self._refuse(batch[0], error)
+                return
+            # What cannot be stored together may be stored in part: a small result still fits on a full disk.
+            for each in batch:
+                await self._commit([each])
+            return
+        except BaseException as error:
+            for each in batch:
+                self._refuse(each, error)
+            raise
+        self._learn(effects, batch)
+        if effects.timers_changed:
+            self.set_timer(effects.due)
+
+    def _apply(self, connection: database.Connection, batch: Iterable[operations.Operation]) -> Effects:
+        tx = Transaction(connection, at=self.time.at(), q=self.time.q(), numbers=self.board.numbers)
+        order = 0
+        for operation in batch:
+            if operation.order != order:
+                tx.follow(self._followers)
+                order = operation.order
+            operation.error = None
+            operation.apply(tx)
+        tx.follow(self._followers)
+        return tx.close()
+
+    def _learn(self, effects: Effects, batch: Iterable[operations.Operation]) -> None:
+        self.board.learn(effects, self.time)
+        for operation in batch:
+            if isinstance(operation, submission.Submit):
+                self.submitting -= len(operation.entries)
+            operation.settle()
+        for change in effects.changes:
+            if change.after in ENDED and change.id in self._waiters:
+                for waiter in self._waiters[change.id]:
+                    if not waiter.done():
+                        waiter.set_result(None)
+        for listener in self._listeners:
+            listener(effects)
+
+    def _refuse(self, operation: operations.Operation, error: BaseException) -> None:
+        if isinstance(operation, submission.Submit):
+            self.submitting -= len(operation.entries)
+        operation.fail(error)
+
+
+def _order(operation: operations.Operation) -> int:
+    return operation.order

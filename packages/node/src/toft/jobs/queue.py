@@ -1,0 +1,339 @@
+"""The durable queue: what was submitted is on disk before anybody is told so, and happens once.
+
+The only writer of its tables. All that is asked while a transaction is under way goes into the next one, so
+that a commit, and its fsync, is shared. The queue's logic has no thread and no time of its own: the clock,
+randomness and the store are arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from toft.jobs import commits, controls, errors, feed, operations, reading, recovery, submission
+from toft.jobs.queue_clock import QueueClock
+from toft.jobs.records import (
+    ENDED,
+    INLINE_BYTES,
+    Attempt,
+    Claimed,
+    Event,
+    Head,
+    Job,
+    Limits,
+    Outcome,
+    Recovered,
+    Request,
+    ResultRef,
+    State,
+    Submitted,
+)
+from toft.jobs.transaction import Effects, Follower, Running
+from toft.kernel import clock as clocks
+from toft.kernel import ids
+from toft.store import blobs as blob_store
+from toft.store import database
+
+Entries = list[submission.Entry]
+Answers = list[Submitted]
+
+
+class JobQueue:
+    """Jobs of one node.
+
+    Args:
+        store: Where the tables are.
+        blobs: Where large arguments and results are.
+        clock: Wall clock and monotonic clock.
+        randomness: For identifiers.
+        limits: How much it holds.
+    """
+
+    def __init__(
+        self,
+        store: database.Store,
+        blobs: blob_store.BlobStore,
+        *,
+        clock: clocks.Clock = clocks.SYSTEM,
+        randomness: ids.Randomness,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        self.blobs = blobs
+        self.limits = limits
+        self.new_id = ids.Ulids(clock, randomness, prefix="job_").next
+        self.followers: list[Follower] = []
+        self._store = store
+        self._clock = clock
+        self._commits: commits.Commits | None = None
+        self._feed = feed.Feed(self.events)
+        self._listeners: list[Callable[[Effects], None]] = [
+            lambda effects: self._feed.publish(effects.events)
+        ]
+        self._reading = reading.Reading(store)
+
+    async def open(self) -> Recovered:
+        """Take up where the last process ended; what it ran is interrupted, or resumed if idempotent."""
+        found = await self._store.read(recovery.look)
+        time = QueueClock(self._clock, found.last_q)
+        self._commits = commits.Commits(
+            self._store, time, found.board(time), followers=self.followers, listeners=self._listeners
+        )
+        self._commits.set_timer(found.due)
+        return await recovery.recover(
+            found.running, self.finish, lambda job: self._control(controls.Resume(job, self._future()))
+        )
+
+    async def close(self) -> None:
+        """Commit what waits; a second close does nothing."""
+        if self._commits is not None:
+            opened, self._commits = self._commits, None
+            await opened.close()
+        self._feed.close()
+
+    # -- work ------------------------------------------------------------------------------------------------
+
+    def submit(self, requests: Sequence[Request]) -> asyncio.Future[list[Submitted]]:
+        """Store jobs, all or none; on disk when the answer is there.
+
+        Raises:
+            UsageError: A field cannot be right.
+            NotFoundError: A job in `after` is not there.
+            ConflictError: An idempotency key belongs to something else.
+            UnavailableError: The queue or the disk is full; nothing was stored.
+        """
+        future = self._future()
+        for request in requests:
+            if len(request.arguments) > INLINE_BYTES:
+                return asyncio.ensure_future(self._submit_large(requests))
+        self._check_submission(requests)
+        entries: Entries = [(each, each.id or self.new_id(), each.arguments, None) for each in requests]
+        self._opened.add(submission.Submit(entries, future))
+        return future
+
+    def claim(
+        self, instance: str, count: int = 1, *, lane_info: Mapping[str, Any] | None = None
+    ) -> asyncio.Future[list[Claimed]]:
+        """Let the next jobs of an instance run; each begins a new attempt."""
+        future = self._future()
+        self._opened.add(operations.Claim(instance, count, lane_info or {}, future))
+        return future
+
+    def finish(self, job_id: str, attempt: int, outcome: Outcome) -> asyncio.Future[bool]:
+        """End an attempt; False when it is not the one that runs (it is fenced, and changes nothing).
+
+        Issued together with a `claim`, without awaiting in between, the two share a commit.
+        """
+        result = outcome.result
+        if isinstance(result, bytes) and len(result) > INLINE_BYTES:
+            return asyncio.ensure_future(self._finish_large(job_id, attempt, outcome, result))
+        future = self._future()
+        ref = ResultRef(len(result), result) if isinstance(result, bytes) else result
+        job = self._opened.board.running.get(job_id)
+        if job is None:
+            # Kept as an event of that job, so that its story shows the late answer.
+            self._opened.add(operations.LateFinish(job_id, attempt, outcome, future))
+        else:
+            self._opened.add(operations.Finish(job, attempt, outcome, ref, future))
+        return future
+
+    # -- wishes ----------------------------------------------------------------------------------------------
+
+    def request_cancel(self, job_id: str, because: str = "asked") -> asyncio.Future[Job]:
+        """End a pending job, ask the worker of a running one; an ended job is left as it is."""
+        return self._control(controls.Cancel(job_id, because, self._future()))
+
+    def retry(self, job_id: str) -> asyncio.Future[Job]:
+        """Run a failed or interrupted job again, as its next attempt."""
+        return self._control(controls.Retry(job_id, self._future()))
+
+    def end(self, job_id: str, outcome: Outcome) -> asyncio.Future[Job]:
+        """End a pending job without running it: a fan-out that is done, or a job that can never fit."""
+        result = outcome.result
+        if isinstance(result, bytes) and len(result) > INLINE_BYTES:
+            return asyncio.ensure_future(self._end_large(job_id, outcome, result))
+        ref = ResultRef(len(result), result) if isinstance(result, bytes) else result
+        return self._control(controls.End(job_id, outcome, ref, self._future()))
+
+    def reorder(
+        self,
+        job_id: str,
+        *,
+        priority: int | None = None,
+        before: str | None = None,
+        first: bool = False,
+        last: bool = False,
+    ) -> asyncio.Future[Job]:
+        """Give a pending job another priority or place."""
+        place = {"priority": priority, "before": before, "first": first, "last": last}
+        if sum((priority is not None, before is not None, first, last)) != 1:
+            raise errors.bad_request("place", "is one of priority, before, first and last")
+        return self._control(controls.Reorder(job_id, place, self._future()))
+
+    def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
+        """Write down something about a job without waiting for it; too late and too many are dropped."""
+        if self._commits is None:
+            return
+        job = self._opened.board.running.get(job_id)
+        if job is None and kind not in ("blocked", "unblocked"):
+            return
+        if job is not None and job.attempt != attempt:
+            return
+        self._opened.add(operations.Note(kind, job or Running(0, job_id, attempt, "", None), attempt, data))
+
+    # -- looking ---------------------------------------------------------------------------------------------
+
+    def heads(self) -> Mapping[str, Head]:
+        """Return the next job of each instance, as of the last commit."""
+        return self._opened.board.heads
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        return {str(state): count for state, count in self._opened.board.counts.items()}
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        job = await self.find(job_id)
+        if job is None:
+            raise errors.not_found(job_id)
+        return job
+
+    async def find(self, job_id: str) -> Job | None:
+        """Return a job or None."""
+        return await self._reading.find(job_id)
+
+    async def list(
+        self,
+        *,
+        state: State | str | None = None,
+        plugin: str | None = None,
+        instance: str | None = None,
+        sequence: str | None = None,
+        limit: int = 100,
+        before_seq: int | None = None,
+    ) -> list[Job]:
+        """Return jobs, the newest first, at most 1000."""
+        return await self._reading.list(
+            state=None if state is None else str(State(state)),
+            plugin=plugin,
+            instance=instance,
+            sequence=sequence,
+            limit=limit,
+            before_seq=before_seq,
+        )
+
+    async def attempts(self, job_id: str) -> Sequence[Attempt]:
+        """Return the attempts of a job, the first one first."""
+        return await self._reading.attempts(job_id)
+
+    async def events(
+        self, after: int = 0, *, job: str | None = None, sequence: str | None = None, limit: int = 1000
+    ) -> Sequence[Event]:
+        """Return stored events after a cursor, the oldest first."""
+        return await self._reading.events(after, job=job, sequence=sequence, limit=limit)
+
+    def watch(
+        self,
+        *,
+        job: str | None = None,
+        sequence: str | None = None,
+        after: int | None = None,
+        capacity: int = 1000,
+    ) -> AsyncIterator[Event]:
+        """Follow the events of a job, a sequence or everything.
+
+        Args:
+            job: Only this job.
+            sequence: Only the jobs of this sequence.
+            after: The last cursor that was seen; what is stored after it comes first. None is from now on.
+            capacity: Events that may wait for a reader; a slower one gets `lost` with how many it missed.
+        """
+        return self._feed.watch(job=job, sequence=sequence, after=after, capacity=capacity)
+
+    async def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
+        """Return a job once it has ended.
+
+        Raises:
+            NotFoundError: There is none.
+            WaitTimeoutError: It has not ended in that time.
+        """
+        opened = self._opened
+        future = opened.await_end(job_id)
+        try:
+            job = await self.get(job_id)
+            if job.state not in ENDED:
+                done, _ = await asyncio.wait([future], timeout=timeout_s)
+                if not done:
+                    raise errors.wait_timeout(job_id, timeout_s or 0.0)
+                job = await self.get(job_id)
+        finally:
+            opened.forget(job_id, future)
+        return job
+
+    # -- those who depend on it ------------------------------------------------------------------------------
+
+    def on_change(self, listener: Callable[[Effects], None]) -> None:
+        """Call somebody on the loop after each commit."""
+        self._listeners.append(listener)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def _opened(self) -> commits.Commits:
+        if self._commits is None:
+            raise errors.closed()
+        return self._commits
+
+    def _future(self) -> asyncio.Future[Any]:
+        if self._commits is None:
+            raise errors.closed()
+        return asyncio.get_running_loop().create_future()
+
+    def _control(self, operation: controls.Control) -> asyncio.Future[Any]:
+        self._opened.add(operation)
+        assert operation.future is not None
+        return operation.future
+
+    def _check_submission(self, requests: Sequence[Request]) -> None:
+        pending = self._opened.board.counts[State.PENDING] + self._opened.submitting
+        if pending + len(requests) > self.limits.pending:
+            raise errors.queue_full(pending, self.limits.pending, len(requests))
+        submission.check(requests)
+
+    async def _submit_large(self, requests: Sequence[Request]) -> Answers:
+        self._check_submission(requests)
+        entries: Entries = []
+        for each in requests:
+            is_large = len(each.arguments) > INLINE_BYTES
+            blob = await self.blobs.save(each.arguments) if is_large else None
+            entries.append((each, each.id or self.new_id(), None if is_large else each.arguments, blob))
+        future = self._future()
+        self._opened.add(submission.Submit(entries, future))
+        answers: Answers = await future
+        return answers
+
+    async def _finish_large(self, job_id: str, attempt: int, outcome: Outcome, result: bytes) -> bool:
+        ref = await self._saved(result)
+        return await self.finish(job_id, attempt, _with_result(outcome, ref))
+
+    async def _end_large(self, job_id: str, outcome: Outcome, result: bytes) -> Job:
+        ref = await self._saved(result)
+        return await self.end(job_id, _with_result(outcome, ref))
+
+    async def _saved(self, result: bytes) -> ResultRef:
+        return ResultRef(len(result), None, await self.blobs.save(result))
+
+
+def _with_result(outcome: Outcome, ref: ResultRef) -> Outcome:
+    return Outcome(
+        state=outcome.state,
+        result=ref,
+        error=outcome.error,
+        usage=outcome.usage,
+        because=outcome.because,
+        retry_in_s=outcome.retry_in_s,
+    )

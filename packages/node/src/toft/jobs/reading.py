@@ -1,0 +1,112 @@
+"""Questions about jobs that the database answers, on the thread that reads.
+
+Questions for single jobs that are asked at the same time share one statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toft.jobs import rows
+from toft.jobs.records import Attempt, Event, Job
+from toft.jobs.transaction import QUERIES
+from toft.kernel import errors
+from toft.store import database
+
+MOST = 1000
+_Waiters = list[asyncio.Future[Job | None]]
+_TROUBLED = ("failed", "cancelled", "interrupted")
+
+
+class Reading:
+    """Reads of the queue's tables."""
+
+    def __init__(self, store: database.Store) -> None:
+        self._store = store
+        self._wanted: dict[str, _Waiters] = {}
+        self._finding: asyncio.Task[None] | None = None
+
+    async def find(self, job_id: str) -> Job | None:
+        """Return a job or None."""
+        future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
+        self._wanted.setdefault(job_id, []).append(future)
+        if self._finding is None:
+            self._finding = asyncio.get_running_loop().create_task(self._find())
+        return await future
+
+    async def list(
+        self,
+        *,
+        state: str | None,
+        plugin: str | None,
+        instance: str | None,
+        sequence: str | None,
+        limit: int,
+        before_seq: int | None,
+    ) -> list[Job]:
+        """Return jobs, the newest first."""
+        query = "list_jobs"
+        if sequence is not None:
+            query = "list_sequence"
+        elif state == "running":
+            query = "list_running"
+        elif state in _TROUBLED:
+            query = "list_troubled"
+        values = {
+            "state": state,
+            "plugin": plugin,
+            "instance": instance,
+            "sequence": sequence,
+            "limit": max(0, min(limit, MOST)),
+            "before_seq": before_seq,
+        }
+        found = await self._store.read(lambda connection: _all(connection, query, values))
+        return [rows.job(row) for row in found]
+
+    async def attempts(self, job_id: str) -> Sequence[Attempt]:
+        """Return the attempts of a job."""
+        found = await self._store.read(lambda connection: _all(connection, "list_attempts", (job_id,)))
+        return [rows.attempt(row) for row in found]
+
+    async def events(
+        self, after: int, *, job: str | None, sequence: str | None, limit: int
+    ) -> Sequence[Event]:
+        """Return stored events after a cursor."""
+        limit = max(0, min(limit, MOST))
+        query, values = "list_events", (after, limit)
+        if job is not None:
+            query, values = "list_job_events", (job, after, limit)  # type: ignore[assignment]
+        elif sequence is not None:
+            query, values = "list_sequence_events", (sequence, after, limit)  # type: ignore[assignment]
+        found = await self._store.read(lambda connection: _all(connection, query, values))
+        return [rows.event(row) for row in found]
+
+    async def _find(self) -> None:
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, {}
+                await self._answer(wanted)
+        finally:
+            self._finding = None
+
+    async def _answer(self, wanted: dict[str, _Waiters]) -> None:
+        text = rows.encode(list(wanted))
+        try:
+            found = await self._store.read(functools.partial(_all, query="find_jobs", values=(text,)))
+        except errors.NodeError as error:
+            for future in (each for futures in wanted.values() for each in futures):
+                if not future.done():
+                    future.set_exception(error)
+            return
+        jobs = {job.id: job for job in map(rows.job, found)}
+        for job_id, futures in wanted.items():
+            for future in futures:
+                if not future.done():
+                    future.set_result(jobs.get(job_id))
+
+
+def _all(connection: database.Connection, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
+    return connection.execute(QUERIES[query], values).fetchall()

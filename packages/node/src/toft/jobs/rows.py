@@ -1,0 +1,87 @@
+"""Between rows of the database and records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toft.jobs.records import ONCE, THRICE, Attempt, Event, Job, Request, ResultRef, RetryPolicy, State
+
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def optional(value: Any) -> str | None:
+    """Return JSON text, or None for what is empty."""
+    return encode(value) if value else None
+
+
+def stored_policy(request: Request) -> str | None:
+    """Return the retry policy as text; None when it is the one that `idempotent` implies."""
+    return None if request.retry is None else encode(request.retry.to_dict())
+
+
+def policy(text: str | None, idempotent: int) -> RetryPolicy:
+    """Return the retry policy of a row."""
+    if text is None:
+        return THRICE if idempotent else ONCE
+    return RetryPolicy.from_dict(json.loads(text))
+
+
+def job(row: Sequence[Any]) -> Job:
+    """Return the job of a row of `job_rows`."""
+    size, blob, data = row[23], row[24], row[25]
+    return Job(
+        seq=row[0],
+        id=row[1],
+        plugin=row[2],
+        instance=row[3],
+        action=row[4],
+        kind=row[5],
+        state=State(row[6]),
+        attempt=row[7],
+        priority=row[8],
+        rank=row[9],
+        waiting=row[10],
+        submitted_at=row[11],
+        ready_at=row[12],
+        started_at=row[13],
+        finished_at=row[14],
+        timeout_s=row[15],
+        deadline_at=row[16],
+        idempotent=bool(row[17]),
+        idempotency_key=row[18],
+        retry=policy(row[19], row[17]),
+        progress=row[20],
+        message=row[21],
+        block_reason=_loaded(row[22]) if row[22] else None,
+        result=None if size is None else ResultRef(size, data, blob),
+        error=_loaded(row[26]) if row[26] else None,
+        usage=_loaded(row[27]),
+        sequence=row[28],
+        step=row[29],
+        cancel_requested_at=row[30],
+    )
+
+
+def attempt(row: Sequence[Any]) -> Attempt:
+    """Return the attempt of a row."""
+    return Attempt(
+        attempt=row[0],
+        state=State(row[1]),
+        started_at=row[2],
+        finished_at=row[3],
+        because=row[4],
+        error=_loaded(row[5]) if row[5] else None,
+        usage=_loaded(row[6]),
+        lane=_loaded(row[7]),
+    )
+
+
+def event(row: Sequence[Any]) -> Event:
+    """Return the event of a row."""
+    return Event(row[0], row[1], row[2], row[3], row[4], row[5], json.loads(row[6]))
+
+
+def _loaded(text: str | None) -> Mapping[str, Any]:
+    return json.loads(text) if text else {}

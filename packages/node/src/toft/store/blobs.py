@@ -1,0 +1,169 @@
+"""Large values under their hash: written once, durable before anybody refers to them.
+
+`blobs/sha256/ab/cdef…`: the name says what is inside, so two writers of the same bytes do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from toft.kernel import errors
+from toft.store import durable
+from toft.store.durable import Buffer
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobStore(Protocol):
+    """Where large values are kept."""
+
+    async def save(self, data: Buffer | Iterable[Buffer]) -> str:
+        """Store bytes durably and return their digest."""
+        ...
+
+    async def load(self, digest: str) -> bytes:
+        """Return the bytes of a digest."""
+        ...
+
+    async def discard(self, digests: Iterable[str]) -> None:
+        """Remove blobs that nothing refers to."""
+        ...
+
+
+class Blobs:
+    """Blobs as files.
+
+    Args:
+        directory: Holds `sha256/`; made when something is stored.
+        operations: The steps of a durable write.
+    """
+
+    def __init__(self, directory: Path, *, operations: durable.Operations = durable.SYSTEM) -> None:
+        self._directory = directory / "sha256"
+        self._operations = operations
+
+    def put(self, data: Buffer | Iterable[Buffer]) -> str:
+        """Store bytes and return their digest; fsynced when this returns. Blocks.
+
+        Raises:
+            UnavailableError: The disk is full; nothing is left over.
+            RefusedError: The directory cannot be written.
+        """
+        parts = [data] if isinstance(data, bytes | bytearray | memoryview) else list(data)
+        hashed = hashlib.sha256()
+        for part in parts:
+            hashed.update(part)
+        digest = hashed.hexdigest()
+        path = self.path(digest)
+        if path.exists():
+            return digest
+        try:
+            durable.make_directory(path.parent, 0o700, operations=self._operations)
+            durable.write_parts(path, parts, mode=0o600, operations=self._operations)
+        except OSError as error:
+            raise _translate(error, path) from error
+        return digest
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob is, or would be.
+
+        Raises:
+            UsageError: This is no digest.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise errors.UsageError(
+                f"{digest[:80]!r} is no blob digest", code="blob.digest", hint="copy the digest whole"
+            )
+        return self._directory / digest[:2] / digest[2:]
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open a blob for reading. Blocks.
+
+        Raises:
+            NotFoundError: There is none, or it was removed with the job it belonged to.
+        """
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError as error:
+            raise errors.NotFoundError(
+                f"there is no blob {digest}",
+                code="blob.not_found",
+                details={"digest": digest},
+                hint="results are kept as long as their jobs: toft job list",
+            ) from error
+
+    def remove(self, digest: str) -> bool:
+        """Take a blob away; False when there was none. Blocks."""
+        try:
+            self._operations.remove(str(self.path(digest)))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sweep(self, keep: frozenset[str]) -> list[str]:
+        """Remove all blobs but these, and what interrupted writers left; only while nobody writes. Blocks."""
+        removed = []
+        with contextlib.suppress(FileNotFoundError):
+            for directory in sorted(self._directory.iterdir()):
+                durable.sweep(directory)
+                for path in sorted(directory.iterdir()):
+                    digest = directory.name + path.name
+                    if digest not in keep:
+                        path.unlink(missing_ok=True)
+                        removed.append(digest)
+        return removed
+
+    async def save(self, data: Buffer | Iterable[Buffer]) -> str:
+        """Store bytes durably and return their digest."""
+        return await asyncio.to_thread(self.put, data)
+
+    async def load(self, digest: str) -> bytes:
+        """Return the bytes of a digest.
+
+        Raises:
+            NotFoundError: There is none.
+            IntegrityError: The bytes are not those that were stored.
+        """
+        return await asyncio.to_thread(self._load, digest)
+
+    async def discard(self, digests: Iterable[str]) -> None:
+        """Remove blobs that nothing refers to."""
+        await asyncio.to_thread(lambda: [self.remove(digest) for digest in digests])
+
+    def _load(self, digest: str) -> bytes:
+        with self.open(digest) as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise errors.IntegrityError(
+                f"the blob {digest} is damaged",
+                code="blob.damaged",
+                details={"digest": digest, "path": str(self.path(digest))},
+                hint="run the job again that made it; then look at the disk",
+            )
+        return data
+
+
+def _translate(error: OSError, path: Path) -> errors.NodeError:
+    details = {"path": str(path), "errno": error.errno}
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return errors.UnavailableError(
+            f"{path} cannot be stored: {os.strerror(error.errno)}",
+            code="store.disk_full",
+            details=details,
+            hint="free some space: toft env gc removes environments that nothing uses",
+        )
+    return errors.RefusedError(
+        f"{path} cannot be stored: {error}",
+        code="store.unusable",
+        blame="environment",
+        details=details,
+        hint="run toft as the user who owns it, or point TOFT_HOME at a directory of your own",
+    )

@@ -1,0 +1,74 @@
+"""The numbered scripts and the named statements that rooms bring in their packages."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable
+from importlib import resources
+
+from toft.kernel import errors
+
+_SCRIPT = re.compile(r"(\d{4})_(pre|post)_[a-z0-9_]+\.sql")
+_NAMED = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
+
+
+def read_migrations(package: str) -> list[tuple[int, str]]:
+    """Return the numbered scripts in a package's `migrations` directory, in order."""
+    scripts = []
+    for entry in resources.files(package).joinpath("migrations").iterdir():
+        match = _SCRIPT.fullmatch(entry.name)
+        if match:
+            scripts.append((int(match.group(1)), entry.read_text(encoding="utf-8")))
+    return sorted(scripts)
+
+
+def read_queries(package: str, file: str = "queries.sql") -> dict[str, str]:
+    """Return the statements of a `.sql` file by the name in the `-- name: x` line above each."""
+    text = resources.files(package).joinpath(file).read_text(encoding="utf-8")
+    parts = _NAMED.split(text)[1:]
+    return {name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def migrate(connection: sqlite3.Connection, room: str, scripts: Iterable[tuple[int, str]]) -> None:
+    """Bring the tables of a room to their newest form, all or nothing."""
+    scripts = list(scripts)
+    newest = max((number for number, _ in scripts), default=0)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_numbers "
+            "(room TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT"
+        )
+        row = connection.execute("SELECT number FROM schema_numbers WHERE room = ?", (room,)).fetchone()
+        current = row[0] if row else 0
+        if current > newest:
+            raise errors.IntegrityError(
+                f"the tables of {room} have schema {current}, this toft knows up to {newest}",
+                code="store.newer",
+                hint="use the toft that wrote this home, or another TOFT_HOME",
+            )
+        for number, script in scripts:
+            if number > current:
+                for statement in _statements(script):
+                    connection.execute(statement)
+        connection.execute(
+            "INSERT INTO schema_numbers VALUES (?, ?) "
+            "ON CONFLICT (room) DO UPDATE SET number = excluded.number",
+            (room, newest),
+        )
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _statements(script: str) -> list[str]:
+    # executescript would commit the transaction that makes a migration all or nothing.
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return [*statements, current] if current.strip() else statements

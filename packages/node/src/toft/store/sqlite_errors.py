@@ -1,0 +1,46 @@
+"""What SQLite says becomes what somebody can do."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from toft.kernel import errors
+
+LOCKED_AFTER_S = 10.0
+
+
+def translate(error: sqlite3.Error, path: Path) -> errors.NodeError:
+    """Return the node's error for one of SQLite's."""
+    name = getattr(error, "sqlite_errorname", "")
+    details = {"path": str(path), "sqlite": f"{name}: {error}" if name else str(error)}
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return errors.UnavailableError(
+            f"{path} was locked by another process for {LOCKED_AFTER_S:g} s",
+            code="store.locked",
+            details=details,
+            hint="wait for the other toft to end",
+        )
+    if name.startswith("SQLITE_CONSTRAINT"):
+        return errors.ConflictError(f"{path}: {error}", code="store.conflict", details=details)
+    if name.startswith("SQLITE_FULL"):
+        return errors.UnavailableError(
+            f"{path} cannot grow: the disk is full",
+            code="store.disk_full",
+            details=details,
+            hint="free some space: toft env gc removes environments that nothing uses",
+        )
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
+        return errors.RefusedError(
+            f"{path} cannot be used: {error}",
+            code="store.unusable",
+            blame="environment",
+            details=details,
+            hint="run toft as the user who owns it, or point TOFT_HOME at a directory of your own",
+        )
+    return errors.IntegrityError(
+        f"{path}: {error}",
+        code="store.damaged",
+        details=details,
+        hint="move it away: plugins stay installed, and what instances were configured with is lost",
+    )
