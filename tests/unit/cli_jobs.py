@@ -164,6 +164,22 @@ class FakeJobs:
         self.get(id)
         return self.story
 
+    def submit_graph(self, document: Any, **options: Any) -> Record:
+        self.asked.append((document, {name: value for name, value in options.items() if value is not None}))
+        return self.make(name="pages")
+
+    def sequence(self, id: str) -> Record:
+        return self.get(id)
+
+    def sequences(self, **wanted: Any) -> Sequence[Record]:
+        return list(reversed(self.records.values()))
+
+    def wait_sequence(self, id: str, timeout_s: float | None = None) -> Record:
+        return self.wait(id, timeout_s)
+
+    def cancel_sequence(self, id: str) -> Record:
+        return self.cancel(id)
+
     def status(self) -> dict[str, Any]:
         return self.now
 

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from toft import __version__
-from toft.cli import daemon, doctor, environment, events, failures, job, plugin, secret, top, trials, why
+from toft.cli import (
+    daemon,
+    doctor,
+    environment,
+    events,
+    failures,
+    job,
+    plugin,
+    secret,
+    sequence,
+    top,
+    trials,
+    why,
+)
 from toft.cli import run as running
 from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
@@ -37,6 +50,7 @@ app.command("events")(events.events)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(trials.demo)
 app.add_typer(job.app, name="job")
+app.add_typer(sequence.app, name="sequence")
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")

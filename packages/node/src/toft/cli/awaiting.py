@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from toft.cli import failures
 from toft.cli.live import Live
-from toft.cli.session import Session
+from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError
+
+TimeoutOption = Annotated[
+    float | None, option("--timeout", metavar="SECONDS", min=0, help="Stop waiting after this long.")
+]
 
 TIMED_OUT = 3
 OPEN = ("pending", "running")

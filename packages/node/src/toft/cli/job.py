@@ -19,9 +19,6 @@ from toft.store import durable
 app = typer.Typer(help="Work that survives whatever happens to the machine.", no_args_is_help=True)
 
 JobArgument = Annotated[str, argument("ID", "The job, such as job_01J....")]
-TimeoutOption = Annotated[
-    float | None, option("--timeout", metavar="SECONDS", min=0, help="Stop waiting after this long.")
-]
 
 
 app.command("submit")(submitting.submit)
@@ -74,7 +71,10 @@ def show(context: typer.Context, id: JobArgument, as_json: JsonOption = False) -
 
 @app.command("wait")
 def wait(
-    context: typer.Context, id: JobArgument, timeout: TimeoutOption = None, as_json: JsonOption = False
+    context: typer.Context,
+    id: JobArgument,
+    timeout: awaiting.TimeoutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Wait for a job's end and print its result.
 
