@@ -4,7 +4,8 @@ import pytest
 from rich.console import Console
 
 from toft.bench import report
-from toft.bench.targets import TARGETS, Target
+from toft.bench.targets import RUNTIME as TARGETS
+from toft.bench.targets import Target
 
 KEYS = [
     "call_p50_us",
@@ -58,7 +59,7 @@ def test_the_table_shows_figures_verdicts_and_what_failed() -> None:
         "machine": {"processor": "p", "cores": 2, "system": "s", "python": "3.12", "load": 0.5},
     }
     out = io.StringIO()
-    report.render(Console(file=out, width=200), result)
+    report.render(Console(file=out, width=200), result, TARGETS)
     text = out.getvalue()
     assert "2.40x" in text
     assert text.count("met") == 1
