@@ -158,11 +158,14 @@ class Jobs:
     def million(self) -> Mapping[str, float]:
         """Claim out of a million jobs that could all run, and look at a daemon that has them."""
         home = self.home()
-        command = [sys.executable, "-m", "toft.bench.million", str(home)]
+        command = [sys.executable, "-m", "toft.bench.million", str(home), MANY]
         told = subprocess.run(command, check=True, capture_output=True, text=True)
         with _daemon(home) as pid:
             time.sleep(1.0)
-            return {"claim_p99_ms_1m": json.loads(told.stdout)["claim_p99_ms"], "rss_1m_mb": lines.rss_mb(pid)}
+            return {
+                "claim_p99_ms_1m": json.loads(told.stdout)["claim_p99_ms"],
+                "rss_1m_mb": lines.rss_mb(pid),
+            }
 
     def _with_node(self, use: Callable[[Any], Awaitable[Any]]) -> Any:
         home = self.home()
