@@ -305,15 +305,8 @@ class JobQueue:
         submission.check(requests)
 
     async def _submit_large(self, requests: Sequence[Request]) -> Answers:
-        self._check_submission(requests)
-        entries: Entries = []
-        for each in requests:
-            is_large = len(each.arguments) > INLINE_BYTES
-            blob = await self.blobs.save(each.arguments) if is_large else None
-            entries.append((each, each.id or self.new_id(), None if is_large else each.arguments, blob))
-        future = self._future()
-        self._opened.add(submission.Submit(entries, future))
-        answers: Answers = await future
+        entries = await prepare(self, requests)
+        answers: Answers = await perform(self, submission.Submit(entries, self._future()))
         return answers
 
     async def _finish_large(self, job_id: str, attempt: int, outcome: Outcome, result: bytes) -> bool:
@@ -326,6 +319,29 @@ class JobQueue:
 
     async def _saved(self, result: bytes) -> ResultRef:
         return ResultRef(len(result), None, await self.blobs.save(result))
+
+
+async def prepare(queue: JobQueue, requests: Sequence[Request]) -> Entries:
+    """Check requests and store their large arguments, so that an operation can put them into the queue.
+
+    Raises:
+        UsageError: A field cannot be right.
+        UnavailableError: The queue or the disk is full.
+    """
+    queue._check_submission(requests)
+    entries: Entries = []
+    for each in requests:
+        is_large = len(each.arguments) > INLINE_BYTES
+        blob = await queue.blobs.save(each.arguments) if is_large else None
+        entries.append((each, each.id or queue.new_id(), None if is_large else each.arguments, blob))
+    return entries
+
+
+def perform(queue: JobQueue, operation: operations.Operation) -> asyncio.Future[Any]:
+    """Apply an operation of another module of this room in the next transaction; answers with its result."""
+    future = operation.future = operation.future or queue._future()
+    queue._opened.add(operation)
+    return future
 
 
 def _with_result(outcome: Outcome, ref: ResultRef) -> Outcome:

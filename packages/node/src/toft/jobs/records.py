@@ -102,6 +102,7 @@ class Request:
         retry: None is once, or three times when idempotent.
         after: Jobs that come first.
         needs: What `after` must have done: `completed`, or `ended` in whatever way.
+        after_ended: Jobs that come first and must only have ended.
         id: Chosen beforehand with `JobQueue.new_id`, so that jobs submitted together can name each other.
     """
 
@@ -119,6 +120,7 @@ class Request:
     retry: RetryPolicy | None = None
     after: tuple[str, ...] = ()
     needs: str = "completed"
+    after_ended: tuple[str, ...] = ()
     sequence: str | None = None
     step: str | None = None
     kind: str = "call"

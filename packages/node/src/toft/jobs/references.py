@@ -180,38 +180,20 @@ def replace(value: Any, by: Callable[[Ref | Item], Any]) -> Any:
     return value
 
 
-def with_item(value: Any, source: Any) -> Any:
-    """Return the arguments of one part of a fan-out.
-
-    Args:
-        value: The arguments of the step.
-        source: The item itself, or a `Ref` to it.
-    """
+def with_item(value: Any, by: Callable[[Item], Any]) -> Any:
+    """Return the arguments of one part of a fan-out; other references and literals stay as they stand."""
     kind = type(value)
     if kind is dict:
         if is_literal(value):
             return value
         found = read(value)
         if isinstance(found, Item):
-            return (
-                Ref(source.step, (*source.path, *found.path)).to_json()
-                if isinstance(source, Ref)
-                else {LITERAL: _into(source, found.path)}
-            )
-        return value if found is not None else {key: with_item(each, source) for key, each in value.items()}
+            return by(found)
+        return value if found is not None else {key: with_item(each, by) for key, each in value.items()}
     if kind is list:
-        return [with_item(each, source) for each in value]
+        return [with_item(each, by) for each in value]
     if kind is tuple:
-        return tuple(with_item(each, source) for each in value)
-    return value
-
-
-def _into(value: Any, path: Path) -> Any:
-    for count, part in enumerate(path, start=1):
-        try:
-            value = value[part]
-        except (LookupError, TypeError):
-            raise BadReferenceError(f"the item has nothing at {shown(path[:count])}") from None
+        return tuple(with_item(each, by) for each in value)
     return value
 
 

@@ -42,7 +42,7 @@ class Submit(Operation):
     __slots__ = ("entries",)
     order = 0
 
-    def __init__(self, entries: Sequence[Entry], future: asyncio.Future[Any]) -> None:
+    def __init__(self, entries: Sequence[Entry], future: asyncio.Future[Any] | None) -> None:
         super().__init__(future)
         self.entries = entries  # request, id, arguments, blob of the arguments
 
@@ -79,7 +79,7 @@ class Submit(Operation):
         return known
 
     def _parents(self, tx: Transaction) -> dict[str, tuple[int, State]]:
-        wanted = {parent for each in self.entries for parent in each[0].after}
+        wanted = {parent for each in self.entries for parent in (*each[0].after, *each[0].after_ended)}
         if not wanted:
             return {}
         tx.flush()
@@ -101,7 +101,7 @@ class Submit(Operation):
         parents: Mapping[str, tuple[int, State]],
     ) -> int:
         seq = tx.next_seq()
-        edges, blocker = _edges(request, parents) if request.after else ([], None)
+        edges, blocker = _edges(request, parents)
         waiting = len(edges)
         held, due_q, ready_at = _held(tx, request)
         deadline_q = deadline_at = None
@@ -118,8 +118,8 @@ class Submit(Operation):
             None if key is None else fingerprint(request, arguments, blob),
             rows.stored_policy(request), request.sequence, request.step, blob, arguments,
         )  # fmt: skip
-        for parent in edges:
-            tx.put("add_edge", parent, seq, request.needs)
+        for parent, needs in edges.items():
+            tx.put("add_edge", parent, seq, needs)
         if blob is not None:
             tx.put("add_blob_use", blob, seq)
         tx.event(
@@ -143,14 +143,18 @@ class Submit(Operation):
 
 def _edges(
     request: Request, parents: Mapping[str, tuple[int, State]]
-) -> tuple[list[int], tuple[str, State] | None]:
-    """Return who is still waited for, and who has ended so that it cannot run any more."""
-    edges, blocker = [], None
-    for parent in dict.fromkeys(request.after):
+) -> tuple[dict[int, str], tuple[str, State] | None]:
+    """Return who is still waited for and why, and who has ended so that it cannot run any more."""
+    edges: dict[int, str] = {}
+    blocker = None
+    if not request.after and not request.after_ended:
+        return edges, blocker
+    wanted = {**dict.fromkeys(request.after_ended, "ended"), **dict.fromkeys(request.after, request.needs)}
+    for parent, needs in wanted.items():
         seq, state = parents[parent]
         if state not in ENDED or state is State.INTERRUPTED:
-            edges.append(seq)
-        elif request.needs == "completed" and state is not State.COMPLETED:
+            edges[seq] = needs
+        elif needs == "completed" and state is not State.COMPLETED:
             blocker = (parent, state)
     return edges, blocker
 
@@ -181,7 +185,7 @@ def _told(request: Request, **placed: Any) -> dict[str, Any]:
         ("idempotent", request.idempotent or None),
         ("idempotency_key", request.idempotency_key),
         ("step", request.step),
-        ("after", list(request.after) or None),
+        ("after", [*request.after, *request.after_ended] or None),
         ("retry", None if request.retry is None else request.retry.to_dict()),
     ):
         if value is not None:

@@ -97,7 +97,7 @@ class Transaction:
         return numbers.rank - priority * _AGEING_NS
 
     def event(
-        self, kind: str, seq: int | None, job: str | None, attempt: int, sequence: str | None, **data: Any
+        self, kind: str, seq: int | None, job: str | None, attempt: int, sequence: str | None, /, **data: Any
     ) -> None:
         """Write an event."""
         numbers = self.effects.numbers
@@ -168,10 +168,11 @@ class Transaction:
         while self._followed < len(changes):
             fresh = changes[self._followed :]
             self._followed = len(changes)
-            self._release_children([change for change in fresh if change.after in ENDED])
+            # Followers first: they know more about why a job is not run than that it waited for another one.
             for follower in followers:
                 follower(self, fresh)
             self.flush()
+            self._release_children([change for change in fresh if change.after in ENDED])
 
     def close(self) -> Effects:
         """Write the events and look at the new heads."""

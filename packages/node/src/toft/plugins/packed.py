@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,9 @@ _KINDS = {
     "int": frozenset({"integer"}),
     "float": frozenset({"number"}),
 }
+
+
+Replaces = Callable[[dict[str, Any]], "Packed | None"]
 
 
 class Packed(Unseen):
@@ -103,7 +105,7 @@ class Packed(Unseen):
             IntegrityError: It holds something else.
         """
         file = _File(path)
-        view = memoryview(file.map)
+        view = file.map()
         if bytes(view[:1]) != MAGIC[:1]:
             return _plain(cls, view)
         tree, sizes, start, is_tagged = _header(view)
@@ -186,12 +188,57 @@ class Packed(Unseen):
             return _KINDS.get(str(self.tree[TAG]), frozenset())
         return frozenset({_JSON_KINDS.get(type(self.tree), "object")})
 
+    def replaced(self, by: Replaces | None = None) -> Packed:
+        """Return it with other values in the place of plain objects, and only the buffers it names.
+
+        Args:
+            by: Returns what stands in the place of an object, or None where it stays. What it returns is not
+                looked into.
+        """
+        coder = _Buffers()
+        try:
+            tree = _Grafting(coder, self.buffers, by).tree(self.tree, 0)
+        except codec.Refused as refused:
+            raise codec.EncodeError(str(refused)) from None
+        return Packed(tree, coder.buffers, is_tagged=True)
+
+    def fields(self, *, heavy_bytes: int) -> dict[str, Any]:
+        """Return the values of a mapping by name; those with so many bytes of buffers stay packed.
+
+        Raises:
+            IntegrityError: It is no mapping with names, or damaged.
+        """
+        tree = self.tree
+        if type(tree) is not dict:
+            raise _damaged("arguments are no mapping")
+        if TAG in tree:
+            value = self.value()
+            if not isinstance(value, dict):
+                raise _damaged("arguments are no mapping")
+            return value
+        found: dict[str, Any] = {}
+        for name, part in tree.items():
+            each = Packed(part, self.buffers, is_tagged=self.is_tagged).replaced()
+            found[name] = each if each.size_bytes >= heavy_bytes else each.take()
+        return found
+
     def release(self) -> None:
         """Give back the segments its buffers lie in; only on the event loop, and it is used no more."""
         for buffer in self.buffers:
             if hasattr(buffer, "is_taken"):
                 buffer.release()
         self.buffers = ()
+
+
+class _Buffers:
+    """Where buffers get their numbers in a new value."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Any] = []
+
+    def buffer(self, data: Any) -> int:
+        self.buffers.append(data)
+        return len(self.buffers) - 1
 
 
 def _write_packed(coder: codec.Encoder, packed: Packed, depth: int) -> Any:
@@ -201,9 +248,12 @@ def _write_packed(coder: codec.Encoder, packed: Packed, depth: int) -> Any:
 class _Grafting:
     """Puts the tree of one value into that of another: its buffers get new numbers."""
 
-    def __init__(self, coder: codec.Encoder, buffers: Sequence[Any]) -> None:
+    def __init__(
+        self, coder: codec.Encoder | _Buffers, buffers: Sequence[Any], by: Replaces | None = None
+    ) -> None:
         self._coder = coder
         self._buffers = buffers
+        self._by = by
         self._numbers: dict[int, int] = {}
 
     def tree(self, tree: Any, level: int) -> Any:
@@ -216,6 +266,10 @@ class _Grafting:
             return [self.tree(item, level + 1) for item in tree]
         if TAG in tree and "b" in tree:
             return {**tree, "b": self._number(tree["b"])}
+        if self._by is not None and TAG not in tree:
+            found = self._by(tree)
+            if found is not None:
+                return _Grafting(self._coder, found.buffers).tree(found.tree, level)
         return {name: self.tree(item, level + 1) for name, item in tree.items()}
 
     def _number(self, number: Any) -> int:
@@ -230,14 +284,27 @@ codec.register(Packed, _write_packed)
 
 
 class _File:
-    """An open file, mapped; closed when the last slice of it is gone."""
+    """A file that is opened whenever something of it is wanted: thousands may be parts of one value."""
 
     def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self.fd)
-        if os.fstat(self.fd).st_size == 0:
-            raise _damaged("it is empty")
-        self.map = mmap.mmap(self.fd, 0, prot=mmap.PROT_READ)
+        self._path = path
+
+    def map(self) -> memoryview:
+        """Return its bytes; the file stays mapped as long as that is held."""
+        with open(self._path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise _damaged("it is empty")
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+    def read_into(self, target: memoryview, start: int) -> None:
+        """Read a part: no page of the file is mapped for it, and the interpreter is free meanwhile."""
+        done = 0
+        with open(self._path, "rb", buffering=0) as file:
+            while done < len(target):
+                count = os.preadv(file.fileno(), [target[done:]], start + done)
+                if count == 0:
+                    raise _damaged("its file was cut off while it was read")
+                done += count
 
 
 class Slice:
@@ -255,13 +322,8 @@ class Slice:
         self.read_into(target[: self.nbytes], 0)
 
     def read_into(self, target: memoryview, start: int) -> None:
-        """Read a part: no page of the file is mapped for it, and the interpreter is free meanwhile."""
-        done = 0
-        while done < len(target):
-            count = os.preadv(self._file.fd, [target[done:]], self._at + start + done)
-            if count == 0:
-                raise _damaged("its file was cut off while it was read")
-            done += count
+        """Read a part of it."""
+        self._file.read_into(target, self._at + start)
 
     def to_bytes(self) -> bytes:
         """Return its bytes."""
@@ -269,7 +331,7 @@ class Slice:
 
     def view(self) -> memoryview:
         """Return its bytes as the mapped file has them."""
-        return memoryview(self._file.map)[self._at : self._at + self.nbytes]
+        return self._file.map()[self._at : self._at + self.nbytes]
 
 
 def _size_of(buffer: Any) -> int:

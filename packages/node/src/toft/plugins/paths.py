@@ -27,6 +27,15 @@ class PathError(InputError):
         self.reason = reason
         super().__init__(f"{text(path)} {reason}", details={"path": list(path), "reason": reason})
 
+    def of(self, owner: str, *, code: str, **details: Any) -> PathError:
+        """Return it as it is told of a value that has an owner."""
+        told = PathError(self.path, self.reason)
+        told.message = f"{owner}: {self.message}"
+        told.args = (told.message,)
+        told.code = code
+        told.details.update(details)
+        return told
+
 
 def text(path: Sequence[str | int]) -> str:
     """Return a path as a person writes it: `$.lines[0].text`."""
