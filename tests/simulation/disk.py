@@ -6,7 +6,7 @@ order. Names appear and vanish with their directory's sync; unsynced ones by a p
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Recording:
         self.operations: list[Operation] = []
         self.refuse: Callable[[str, str], int] = lambda kind, path: recording_vfs.OK
         """Given the kind and the path, the SQLite code that this operation fails with: a full disk."""
-        self._syncs = syncs
+        self.syncs = syncs
         self._nameless: set[str] = set()
         """Journals whose names are not durable yet; SQLite syncs the directory with their first sync."""
 
@@ -89,7 +89,7 @@ class Recording:
 
     def _take(self, kind: str, path: str, *rest: Any) -> int:
         code = self.refuse(kind, path)
-        if code == recording_vfs.OK and (self._syncs or not kind.startswith("sync")):
+        if code == recording_vfs.OK and (self.syncs or not kind.startswith("sync")):
             self.operations.append((kind, path, *rest))
         return code
 
@@ -100,10 +100,11 @@ class RecordedOperations(durable.SystemOperations):
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
 
-    def write(self, path: str, data: bytes, mode: int) -> None:
+    def write(self, path: str, data: durable.Buffer | Sequence[durable.Buffer], mode: int) -> None:
         super().write(path, data, mode)
         self._recording.opened(path, created=True)
-        self._recording.write(path, 0, bytes(data))
+        whole = isinstance(data, bytes | bytearray | memoryview)
+        self._recording.write(path, 0, bytes(data) if whole else b"".join(data))
         self._recording.sync(path)
 
     def rename(self, source: str, target: str) -> None:
@@ -111,7 +112,10 @@ class RecordedOperations(durable.SystemOperations):
         self._recording.operations.append(("rename", source, target))
 
     def sync_directory(self, path: str) -> None:
+        directories = [entry.path for entry in os.scandir(path) if entry.is_dir()]
         self._recording._take("sync_directory", path)
+        if self._recording.syncs:
+            self._recording.operations.append(("directories", path, directories))
 
     def remove(self, path: str) -> None:
         super().remove(path)
@@ -126,6 +130,7 @@ class Replay:
         self._names: dict[str, Inode] = {}
         self._durable_names: dict[str, Inode] = {}
         self._unsynced_names: dict[str, list[Operation]] = {}
+        self._durable_directories: set[str] = set()
         self.promises: list[Any] = []
 
     def steps(self) -> Iterator[tuple[int, str]]:
@@ -139,6 +144,8 @@ class Replay:
         kind, path = operation[:2]
         if kind == "note":
             self.promises.append(path)
+        elif kind == "directories":
+            self._durable_directories.update(operation[2])
         elif kind == "write":
             self._names[path].unsynced.append((operation[2], operation[3]))
         elif kind == "truncate":
@@ -178,10 +185,19 @@ class Replay:
                 self._rename(names, operation)
         keep = chance.choice((0.0, 0.5, 1.0, None))
         for path, inode in names.items():
-            if path.startswith(root + os.sep):
+            if path.startswith(root + os.sep) and self._is_reachable(path, root):
                 target = directory / os.path.relpath(path, root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(_survived(inode, chance, keep))
+
+    def _is_reachable(self, path: str, root: str) -> bool:
+        """A directory whose own name was never synced takes everything in it along."""
+        directory = os.path.dirname(path)
+        while directory != root:
+            if directory not in self._durable_directories:
+                return False
+            directory = os.path.dirname(directory)
+        return True
 
 
 def _survived(inode: Inode, chance: random.Random, keep: float | None) -> bytes:

@@ -5,6 +5,7 @@ waiting for one.
 """
 
 import asyncio
+import contextlib
 import random
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -107,8 +108,15 @@ class Disk:
         self.path = path
         self.temper = Temper()
         self.commits = 0
+        self.end_at: int | None = None
+        """The number of the commit at which the process is killed: before it, or before its answer."""
+        self.end_before = False
+        self.count: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.connection.deserialize(image)
+        with contextlib.closing(sqlite3.connect(":memory:")) as made:
+            made.deserialize(image)
+            made.backup(self.connection)
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA foreign_keys=ON")
         self.connection.execute("PRAGMA synchronous=OFF")
@@ -124,6 +132,7 @@ class Disk:
 
     def _transact(self, works: list[Work]) -> list[Any]:
         self.commits += 1
+        self.count()
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             answers = [work(self.connection) for work in works]
@@ -132,7 +141,14 @@ class Disk:
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
+        is_end = self.end_at is not None and self.commits >= self.end_at
+        if is_end and self.end_before:
+            self.connection.execute("ROLLBACK")
+        else:
+            self.connection.execute("COMMIT")
+        if is_end:
+            self.end_at = None
+            self.on_end()
         return answers
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from toft.store import database
 
 # An appointment is on the wall clock, which may be set; looking at it again now and then costs nothing.
 _APPOINTMENT_CHECK_S = 30.0
+_DUE_AGAIN_S = 1.0
 
 
 class Commits:
@@ -128,7 +129,13 @@ class Commits:
             self.set_timer(effects.due)
 
     def _apply(self, connection: database.Connection, batch: Iterable[operations.Operation]) -> Effects:
-        tx = Transaction(connection, at=self.time.at(), q=self.time.q(), numbers=self.board.numbers)
+        tx = Transaction(
+            connection,
+            at=self.time.at(),
+            q=self.time.q(),
+            numbers=self.board.numbers,
+            running=self.board.running,
+        )
         order = 0
         for operation in batch:
             if operation.order != order:
@@ -156,6 +163,9 @@ class Commits:
     def _refuse(self, operation: operations.Operation, error: BaseException) -> None:
         if isinstance(operation, submission.Submit):
             self.submitting -= len(operation.entries)
+        if isinstance(operation, operations.Due) and self._is_open and self.timer is None:
+            # Nobody else asks for it again: delays and deadlines would never be over.
+            self.timer = asyncio.get_running_loop().call_later(_DUE_AGAIN_S, self._wake)
         operation.fail(error)
 
 

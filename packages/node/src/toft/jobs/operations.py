@@ -7,6 +7,7 @@ a finish and a cancel that meet there the finish counts.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -62,6 +63,8 @@ class Note(Operation):
 
     def apply(self, tx: Transaction) -> None:
         job = self.job
+        if job.seq and not tx.is_running(job, self.attempt):
+            return
         if self.kind == "progress":
             tx.put(
                 "note_progress", self.data.get("progress"), self.data.get("message"), job.seq, self.attempt
@@ -97,7 +100,7 @@ class Finish(Operation):
 
     def apply(self, tx: Transaction) -> None:
         job, outcome = self.job, self.outcome
-        if job.attempt != self.attempt or job.seq in tx.ended:
+        if not tx.is_running(job, self.attempt):
             self.result = False
             tx.event(
                 "fenced",
@@ -111,6 +114,8 @@ class Finish(Operation):
             return
         self.result = True
         tx.ended.add(job.seq)
+        if outcome.state is State.PENDING and _is_cancelled(tx, job):
+            outcome = dataclasses.replace(outcome, state=State.CANCELLED, because="asked")
         error, usage = rows.optional(outcome.error), rows.optional(outcome.usage)
         ended = State.FAILED if outcome.state is State.PENDING else outcome.state
         tx.put("end_attempt", ended, tx.at, outcome.because or None, error, usage, job.seq, job.attempt)
@@ -132,6 +137,13 @@ class Finish(Operation):
             error=outcome.error,
             usage=outcome.usage or None,
         )
+
+
+def _is_cancelled(tx: Transaction, job: Running) -> bool:
+    """Say whether somebody asked a job to end; then it is not tried again."""
+    tx.flush()
+    row = tx.one("find_job_by_seq", job.seq)
+    return row is not None and row[30] is not None
 
 
 class LateFinish(Operation):

@@ -69,6 +69,10 @@ async def recover(
     waits: list[asyncio.Future[bool] | asyncio.Future[Job]] = []
     interrupted, resumed = [], []
     for job, tries_from in running:
+        if job.cancel_requested_at is not None:
+            # Its worker died with the node, so what was asked for has happened.
+            waits.append(finish(job.id, job.attempt, Outcome(state=State.CANCELLED, because="asked")))
+            continue
         outcome = Outcome(state=State.INTERRUPTED, error=errors.interrupted(job.id), because="the node ended")
         waits.append(finish(job.id, job.attempt, outcome))
         if job.idempotent and job.attempt - tries_from < job.retry.max_attempts:

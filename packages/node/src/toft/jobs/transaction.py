@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from toft.jobs import rows
@@ -75,8 +76,17 @@ Follower = Callable[["Transaction", Sequence[Change]], None]
 class Transaction:
     """Buffers rows so that a batch of operations costs a few statements."""
 
-    def __init__(self, connection: database.Connection, *, at: float, q: float, numbers: Numbers) -> None:
+    def __init__(
+        self,
+        connection: database.Connection,
+        *,
+        at: float,
+        q: float,
+        numbers: Numbers,
+        running: Mapping[str, Running] = MappingProxyType({}),
+    ) -> None:
         self.connection = connection
+        self._running = running
         self.at = at
         self.q = q
         self.effects = Effects(Numbers(numbers.seq, numbers.cursor, numbers.rank))
@@ -84,6 +94,11 @@ class Transaction:
         self._followed = 0
         self._event_rows: list[tuple[Any, ...]] = []
         self._buffers: dict[str, list[tuple[Any, ...]]] = {}
+
+    def is_running(self, job: Running, attempt: int) -> bool:
+        """Say whether an attempt has not ended, in this transaction or in one before it."""
+        # What was asked while an earlier transaction was under way may be about an attempt that ended in it.
+        return self._running.get(job.id) is job and job.attempt == attempt and job.seq not in self.ended
 
     def next_seq(self) -> int:
         """Return the number of a new job."""

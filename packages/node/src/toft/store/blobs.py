@@ -63,9 +63,12 @@ class Blobs:
             hashed.update(part)
         digest = hashed.hexdigest()
         path = self.path(digest)
-        if path.exists():
-            return digest
         try:
+            if path.exists():
+                # Whoever wrote it may not have come as far as to make its name survive.
+                self._operations.sync_directory(str(path.parent))
+                self._operations.sync_directory(str(self._directory))
+                return digest
             durable.make_directory(path.parent, 0o700, operations=self._operations)
             durable.write_parts(path, parts, mode=0o600, operations=self._operations)
         except OSError as error:
