@@ -4,7 +4,8 @@ import pytest
 from rich.console import Console
 
 from toft.bench import report
-from toft.bench.targets import TARGETS, Target
+from toft.bench.targets import JOBS, Target
+from toft.bench.targets import RUNTIME as TARGETS
 
 KEYS = [
     "call_p50_us",
@@ -22,10 +23,23 @@ KEYS = [
     "host_rss_mb",
     "host_kill_gone_s",
 ]
+JOB_KEYS = [
+    "submit_per_s_64",
+    "jobs_per_s",
+    "roundtrip_p50_ms",
+    "roundtrip_p99_ms",
+    "claim_p99_ms_1m",
+    "rss_1m_mb",
+    "idle_rss_mb",
+    "idle_cpu_percent",
+    "cancel_ms",
+    "event_p99_ms",
+]
 
 
 def test_the_keys_are_the_ones_scripts_rely_on() -> None:
     assert sorted(TARGETS) == sorted(KEYS)
+    assert list(JOBS) == JOB_KEYS
 
 
 @pytest.mark.parametrize(
@@ -58,7 +72,7 @@ def test_the_table_shows_figures_verdicts_and_what_failed() -> None:
         "machine": {"processor": "p", "cores": 2, "system": "s", "python": "3.12", "load": 0.5},
     }
     out = io.StringIO()
-    report.render(Console(file=out, width=200), result)
+    report.render(Console(file=out, width=200), result, TARGETS)
     text = out.getvalue()
     assert "2.40x" in text
     assert text.count("met") == 1

@@ -42,14 +42,15 @@ class ToldNode:
 
     def __init__(self, missing: tuple[str, ...] = ()) -> None:
         self.missing = missing
-        self.version = "1.0"
+        self.version = ""
         self.names: list[str] = []
         self.installed = self
         self.loaded: list[ToldInstance] = []
         self.options: list[dict[str, Any]] = []
 
     def list(self) -> Sequence[SimpleNamespace]:
-        return [SimpleNamespace(name=name, version=self.version) for name in self.names]
+        versions = {part.plugin: part.version() for part in (*cast.CAST, cast.SENTENCES)}
+        return [SimpleNamespace(name=name, version=self.version or versions[name]) for name in self.names]
 
     def add(self, source: str, *, force: bool) -> None:
         name = f"demo-{Path(source).name}"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from toft.jobs import story
+from tests.job_queues import InlineStore, SetClock, open_queue, outcome, settle, submit
+
+from toft.jobs import reasons, story
+from toft.jobs.queue import JobQueue
+from toft.jobs.records import State
 from toft.kernel.clock import rfc3339
 
 JOB = "job_01"
@@ -210,3 +215,54 @@ def test_a_sequence_is_told_in_the_order_of_time_with_the_step_of_each_job() -> 
         "scan: attempt 1 began on instance ocr",
     ]
     assert told[1]["evidence"]["job"] == "a"
+
+
+async def told(queue: JobQueue, job_id: str) -> list[dict[str, Any]]:
+    events = [each.to_dict() for each in await queue.events(job=job_id)]
+    attempts = [each.to_dict() for each in await queue.attempts(job_id)]
+    return json.loads(json.dumps(story.tell((await queue.get(job_id)).to_dict(), events, attempts)))
+
+
+async def test_what_the_queue_writes_down_is_told() -> None:
+    clock, store = SetClock(), InlineStore()
+    error = {"code": "plugin.transient", "category": "transient", "message": "busy", "details": {}}
+    async with open_queue(store, clock=clock) as queue:
+        first = await submit(queue, priority=2)
+        second = await submit(queue, after=(first,), idempotent=True)
+        queue.note(first, 0, "blocked", {"reason": {"code": "no_lane", "running": 2}})
+        await settle()
+        assert (
+            lines(await told(queue, first))[1] == "waits to begin: all lanes were taken: 2 jobs were running"
+        )
+        clock.advance(4)
+        await queue.claim("echo", lane_info={"lane": 1})
+        queue.note(first, 1, "progress", {"progress": 0.5, "message": "half"})
+        clock.advance(2)
+        await queue.finish(first, 1, outcome(State.PENDING, because="transient", error=error))
+        await queue.claim("echo")
+        clock.advance(1)
+        await queue.finish(first, 2, outcome(result=b"1", usage=USAGE))
+        await queue.finish(first, 1, outcome(result=b"2"))
+        await queue.claim("echo")
+        assert lines(await told(queue, first)) == [
+            "submitted: run echo",
+            "waited 4.0 s: all lanes were taken: 2 jobs were running",
+            "attempt 1 began on instance echo",
+            "got as far as 50% half",
+            "will be tried again: busy; the plugin said that the same may work later",
+            "attempt 2 began on instance echo",
+            "completed after 1.0 s",
+            f"a late answer of attempt 1 was thrown away: {reasons.FENCED}",
+        ]
+    async with open_queue(store, clock=clock) as queue:
+        assert lines(await told(queue, second))[1:] == [
+            f"may begin: {first} completed",
+            "attempt 1 began on instance echo",
+            f"interrupted after 0 ms: {reasons.INTERRUPTED}",
+            "queued again: it was declared idempotent, so running it again does no harm",
+        ]
+        await queue.request_cancel(second)
+        assert lines(await told(queue, second))[-2:] == [
+            "a cancel was asked for",
+            "cancelled before it began: somebody asked for it",
+        ]

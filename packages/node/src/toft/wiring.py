@@ -10,10 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from toft.host import commands, confined_commands, gpus, keeper, monitor
+from toft.dispatch import engine, node, readings
+from toft.dispatch import logs as job_logs
+from toft.host import commands, confined_commands, facts, gpus, keeper, monitor
 from toft.kernel import log
 from toft.kernel import settings as node_settings
-from toft.plugins import catalog, install, installed, instances, loading, logs, node, trial
+from toft.plugins import catalog, install, installed, instances, loading, logs, trial
+from toft.plugins import node as nodes
 from toft.plugins.environments import environments, provisioners
 from toft.plugins.environments.sdk import SdkCopy
 from toft.plugins.manifests import registry
@@ -22,7 +25,7 @@ from toft.plugins.supervision import launch, orders
 from toft.plugins.wire import segments
 from toft.secrets.file_store import FileSecretStore
 from toft.secrets.redaction import Redactor
-from toft.store import database, durable
+from toft.store import blobs, database, durable
 
 _log = log.get_logger("wiring")
 
@@ -33,6 +36,7 @@ async def open_node(
     *,
     settings: node_settings.Settings | None = None,
     environ: Mapping[str, str] | None = None,
+    runs_jobs: bool = True,
     **given: Any,
 ) -> AsyncIterator[node.Node]:
     """Open the node in this process; leaving the block ends everything it started.
@@ -41,6 +45,7 @@ async def open_node(
         home: `TOFT_HOME`; what the settings say when None.
         settings: All settings; read from the environment and the settings file when None.
         environ: The environment; the process's own by default.
+        runs_jobs: Give jobs lanes in this process once somebody asks for its jobs; else they are only stored.
         given: Single settings, as `toft.kernel.settings.Settings` names them.
 
     Raises:
@@ -51,21 +56,29 @@ async def open_node(
     if settings is None:
         settings = await asyncio.to_thread(node_settings.read, environ, home=home, **given)
     async with AsyncExitStack() as stack:
-        yield await _open(stack, settings, environ)
+        yield await _open(stack, settings, environ, runs_jobs)
 
 
-async def _open(
-    stack: AsyncExitStack, settings: node_settings.Settings, environ: Mapping[str, str]
-) -> node.Node:
-    home = settings.home
-    await asyncio.to_thread(durable.make_directory, home, 0o700)
-    store = database.Database(home / "node.db")
+async def _open_base(
+    stack: AsyncExitStack, settings: node_settings.Settings
+) -> tuple[database.Database, keeper.Keeper]:
+    """Open what everything else stands on."""
+    await asyncio.to_thread(durable.make_directory, settings.home, 0o700)
+    store = database.Database(settings.home / "node.db")
     stack.push_async_callback(store.close)
     kept, _ = await asyncio.gather(
         keeper.Keeper.start(settings.isolation),
-        store.open({"plugins": "toft.plugins"}),
+        store.open({"plugins": "toft.plugins", "jobs": "toft.jobs"}),
     )
     stack.push_async_callback(kept.close)
+    return store, kept
+
+
+async def _open(
+    stack: AsyncExitStack, settings: node_settings.Settings, environ: Mapping[str, str], runs_jobs: bool
+) -> node.Node:
+    home = settings.home
+    store, kept = await _open_base(stack, settings)
     secrets = FileSecretStore(home / "secrets", on_warning=lambda text: _log.warning("secrets", text=text))
     redactor = Redactor(await asyncio.to_thread(secrets.list_values))
     sdk = SdkCopy(home, environ=environ)
@@ -99,7 +112,7 @@ async def _open(
     )
     installer = install.Installer(plugins, built, scratch.describe)
     opened = node.Node(
-        node.Rooms(
+        nodes.Rooms(
             settings=settings,
             installed=installed.Installed(
                 plugins,
@@ -124,7 +137,16 @@ async def _open(
             redactor=redactor,
             monitor=machine.monitor,
             isolation=kept.isolation,
-        )
+        ),
+        engine.Means(
+            store=store,
+            blobs=blobs.Blobs(home / "blobs"),
+            logs=job_logs.JobLogs(home / "logs" / "jobs", writer, redact=redactor.text),
+            reader=readings.MachineReader(machine.read_gpus),
+            settings=settings,
+            cores=facts.read_cores(),
+            runs_jobs=runs_jobs,
+        ),
     )
     stack.push_async_callback(opened.close)
     return opened

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uv
@@ -20,22 +20,27 @@ from toft.plugins.environments.tool_environment import trusted
 PEERS = {
     "ray": (">=3.11,<3.14", ("ray==2.60.0", "numpy>=2")),
     "appose": (">=3.11", ("appose==0.12.0", "numpy>=2")),
+    "huey": (">=3.11", ("huey==3.5.4",)),
     "reference": (">=3.12,<3.14", ("cjm-plugin-system==0.0.34",)),
 }
 _LIMIT_S = 600
 _STAMP = ".complete"
 
 
-async def install(home: Path, say: Callable[[str], None]) -> tuple[dict[str, str], dict[str, str]]:
+async def install(
+    names: Sequence[str], home: Path, say: Callable[[str], None]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return the interpreter of each system, and why any is missing.
 
     Args:
+        names: Which of `PEERS`.
         home: Where their environments are kept for the next time.
         say: Told which one is being installed.
     """
     found, missing = {}, {}
     pythons = interpreters.Interpreters()
-    for name, (range_, requirements) in PEERS.items():
+    for name in names:
+        range_, requirements = PEERS[name]
         try:
             python = (await pythons.find(range_)).path
             key = hashlib.sha256("\n".join((python, *requirements)).encode()).hexdigest()[:12]

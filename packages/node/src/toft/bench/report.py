@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from toft.bench.targets import TARGETS, Target
+from toft.bench.targets import Target
 
 
 def shown(value: float | None) -> str:
@@ -36,12 +36,12 @@ def asked(target: Target) -> str:
     return f"{sign} {target.limit:,g}{part}"
 
 
-def render(console: Console, result: Mapping[str, Any]) -> None:
+def render(console: Console, result: Mapping[str, Any], targets: Mapping[str, Target]) -> None:
     """Print the result as a table, one of the others beside toft, and what could not be measured."""
     peers: Mapping[str, Mapping[str, Any]] = result["peers"]
-    console.print(_against_the_yardstick(result["toft"], result["yardstick"]))
+    console.print(_against_the_yardstick(result["toft"], result["yardstick"], targets))
     if peers:
-        console.print(_beside_the_others({"toft": result["toft"], **peers}))
+        console.print(_beside_the_others({"toft": result["toft"], **peers}, targets))
     machine = result["machine"]
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
@@ -62,9 +62,11 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _against_the_yardstick(ours: Mapping[str, Any], yardstick: Mapping[str, Any]) -> Table:
+def _against_the_yardstick(
+    ours: Mapping[str, Any], yardstick: Mapping[str, Any], targets: Mapping[str, Target]
+) -> Table:
     table = _table("bare loop", "toft", "ratio", "target", "")
-    for key, target in TARGETS.items():
+    for key, target in targets.items():
         figure, bare = ours.get(key), yardstick.get(key)
         met = None if figure is None else target.met(figure, bare)
         verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[met]
@@ -74,9 +76,9 @@ def _against_the_yardstick(ours: Mapping[str, Any], yardstick: Mapping[str, Any]
     return table
 
 
-def _beside_the_others(everybody: Mapping[str, Mapping[str, Any]]) -> Table:
+def _beside_the_others(everybody: Mapping[str, Mapping[str, Any]], targets: Mapping[str, Target]) -> Table:
     table = _table(*everybody)
-    for key, target in TARGETS.items():
+    for key, target in targets.items():
         figures = [shown(each.get(key)) for each in everybody.values()]
         if any(figures[1:]):
             table.add_row(f"{target.label}, {target.unit}", *figures)

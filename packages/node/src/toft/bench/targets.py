@@ -38,7 +38,7 @@ class Target:
         return all(reaches) if self.needs_both else any(reaches)
 
 
-TARGETS: Mapping[str, Target] = {
+RUNTIME: Mapping[str, Target] = {
     "call_async_p50_us": Target("call, async", "µs", 150, 2.5, needs_both=True),
     "call_p50_us": Target("call, blocking", "µs", 250, 4.7),
     "call_p99_us": Target("call, 99 of 100", "µs"),
@@ -53,4 +53,17 @@ TARGETS: Mapping[str, Target] = {
     "worker_rss_mb": Target("worker memory", "MB", 15, 1.25),
     "host_rss_mb": Target("host memory", "MB"),
     "host_kill_gone_s": Target("host killed, gone", "s", 2),
+}
+
+JOBS: Mapping[str, Target] = {
+    "submit_per_s_64": Target("submissions, 64 waiting", "/s", 15_000, 0.2, is_rate=True),
+    "jobs_per_s": Target("submit to completed", "/s", 3_000, 0.4, is_rate=True),
+    "roundtrip_p50_ms": Target("one job, idle node", "ms", 5),
+    "roundtrip_p99_ms": Target("one job, 99 of 100", "ms", 20),
+    "claim_p99_ms_1m": Target("claim, a million wait", "ms", 10),
+    "rss_1m_mb": Target("memory, a million wait", "MB", 300),
+    "idle_rss_mb": Target("idle daemon", "MB", 90),
+    "idle_cpu_percent": Target("idle daemon, of a core", "%", 1),
+    "cancel_ms": Target("cancel to last event", "ms", 50),
+    "event_p99_ms": Target("event to subscriber, 99 of 100", "ms", 50),
 }

@@ -12,13 +12,14 @@ import typer
 from toft.cli import failures
 from toft.cli.live import Live
 from toft.cli.session import Session, option
-from toft.kernel.errors import NodeError
+from toft.kernel.errors import NodeError, UnavailableError
 
 TimeoutOption = Annotated[
     float | None, option("--timeout", metavar="SECONDS", min=0, help="Stop waiting after this long.")
 ]
 
 TIMED_OUT = 3
+_TIMEOUT = "job.wait_timeout"
 OPEN = ("pending", "running")
 
 
@@ -47,7 +48,9 @@ def until_end(session: Session, node: Any, kind: str, id: str, wait: Callable[[]
     with _progress(session, node, kind, id):
         try:
             told: dict[str, Any] = wait().to_dict()
-        except TimeoutError:
+        except (TimeoutError, UnavailableError) as error:
+            if getattr(error, "code", _TIMEOUT) != _TIMEOUT:
+                raise
             told = (node.jobs.get if kind == "job" else node.jobs.sequence)(id).to_dict()
         except KeyboardInterrupt:
             raise StillOpenError(

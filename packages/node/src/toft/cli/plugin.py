@@ -227,7 +227,7 @@ def set_options(
     """Show or change how an instance is run.
 
     concurrency, queue_limit, memory_bytes, processes, spare, zygote, network, writable, env, cancel_grace_s,
-    load_stall_s, call_stall_s, is_monitor. What is set is kept, and holds from the next load on.
+    load_stall_s, call_stall_s, is_monitor, pinned. What is set is kept, and holds from the next load on.
     """
     session = sessions.of(context)
     typed.check([*(words or ()), *(env or ())], f"toft plugin options {name} shows the options")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 bench = typer.Typer(help="Measure this machine and toft on it.", no_args_is_help=True)
 
 RoundsOption = Annotated[int, option("--rounds", metavar="N", help="Turns everybody takes; 5 when left out.")]
-PeersOption = Annotated[bool, option("--peers", help="Measure Ray, Appose and cjm-plugin-system as well.")]
+PeersOption = Annotated[bool, option("--peers", help="Measure other systems as well, in the same run.")]
 
 
 def demo(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -45,24 +45,40 @@ def runtime(
     as_json: JsonOption = False,
 ) -> None:
     """Measure calls, streams, big arrays, starts and ends of plugins, beside a bare echo loop."""
+    _measure(context, "RUNTIME", peers=peers, rounds=rounds, as_json=as_json)
+
+
+@bench.command("jobs")
+def jobs(
+    context: typer.Context,
+    peers: PeersOption = False,
+    rounds: RoundsOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the durable queue: submissions, jobs on real workers, a million of them, beside bare SQLite."""
+    _measure(context, "JOBS", peers=peers, rounds=rounds, as_json=as_json)
+
+
+def _measure(context: typer.Context, name: str, *, peers: bool, rounds: int, as_json: bool) -> None:
     import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
 
     from toft.bench import peers as others  # noqa: PLC0415 - packages that no other command needs
-    from toft.bench import report, runtime  # noqa: PLC0415 - as above
+    from toft.bench import report, suite  # noqa: PLC0415 - as above
 
     session = sessions.of(context)
+    chosen: suite.Suite = getattr(suite, name)
     with Live(session.terminal, "bench") as live:
         found: dict[str, str] = {}
         missing: dict[str, str] = {}
         if peers:
             home = Path(session.settings().home) / "bench"
-            found, missing = asyncio.run(others.install(home, live.step))
-        result = runtime.measure(found, rounds=max(1, rounds), say=live.step)
-    result["peers"].update({name: {"failures": [why]} for name, why in missing.items()})
+            found, missing = asyncio.run(others.install(chosen.peers, home, live.step))
+        result = suite.measure(chosen, found, rounds=max(1, rounds), say=live.step)
+    result["peers"].update({peer: {"failures": [why]} for peer, why in missing.items()})
     if as_json:
         session.terminal.json(result)
     else:
-        report.render(_console(session), result)
+        report.render(_console(session), result, chosen.targets)
 
 
 def _console(session: Session, *, err: bool = False) -> Console:

@@ -30,6 +30,7 @@ CAUSES: Mapping[str, str] = {
     "node_stopped": "the node was ended while it ran",
     "not_started": "its worker went away before the job was handed to it, so nothing had happened yet",
     "resource": "the plugin said that it lacked a resource; it gets more room and a fresh worker",
+    "resumed": "it was declared idempotent, so running it again does no harm",
     "skipped": "a job that has to complete before it did not",
     "timeout": "it took longer than it was given",
     "transient": "the plugin said that the same may work later",

@@ -16,6 +16,8 @@ Entry = dict[str, Any]
 """`at`, `what`, `because` and `evidence` of one thing that happened."""
 
 _ENVELOPE = frozenset({"cursor", "at", "type", "job", "attempt", "sequence"})
+_KNOWN_ANYWAY = frozenset({"action", "instance", "kind", "plugin", "rank", "step"})
+_USUAL = frozenset({"claimed"})
 _ENDS = frozenset({"completed", "failed", "cancelled"})
 _WAITING = "pending"
 
@@ -135,18 +137,16 @@ class _Teller:
         action = self._job.get("action")
         of = "" if action in (None, "execute") else f"{action} of "
         by = data.pop("by", None)
-        shown = {
-            key: self._job[key]
-            for key in ("priority", "ready_at", "deadline_at", "timeout_s", "idempotency_key", "idempotent")
-            if self._job.get(key)
-        }
+        # The job has times as people read them.
+        times = {key: self._job[key] for key in ("ready_at", "deadline_at") if self._job.get(key)}
+        shown = {key: value for key, value in {**data, **times}.items() if key not in _KNOWN_ANYWAY}
         what = f"submitted: run {of}{self._job.get('plugin')}"
-        self._say(event, what, f"asked for by {by}" if by else "", {**shown, **data})
+        self._say(event, what, f"asked for by {by}" if by else "", shown)
 
     def _state(self, event: Mapping[str, Any], data: Entry) -> None:
         before, after = str(data.pop("from", "")), str(data.pop("to", ""))
         word = str(data.pop("because", "") or "")
-        because = "" if word == after else reasons.cause(word)
+        because = "" if word == after or word in _USUAL else reasons.cause(word)
         self._unblock(event)
         if after == "running":
             self._began(event, because, data)
@@ -154,10 +154,16 @@ class _Teller:
             self._ended(event, before, after, word, data)
         elif after == "interrupted":
             ran = _between(self._since, event["at"])
-            self._say(event, f"interrupted{ran and f' after {ran}'}", because or reasons.INTERRUPTED, data)
+            self._interrupted(event, f"interrupted{ran and f' after {ran}'}", because, data)
         elif self._again is None or self._again[0] != event["attempt"]:
-            self._again = int(event["attempt"]), self._say(event, "queued again", because, data)
+            self._retried(event, {"because": word, **data})
         self._since = str(event["at"])
+
+    def _interrupted(self, event: Mapping[str, Any], what: str, because: str, data: Entry) -> None:
+        if isinstance(data.get("error"), Mapping):
+            data["error"] = _short(data["error"])
+        told = "" if because == reasons.cause("the node ended") else because
+        self._say(event, what, "; ".join(each for each in (told, reasons.INTERRUPTED) if each), data)
 
     def _began(self, event: Mapping[str, Any], because: str, data: Entry) -> None:
         self._progress, self._snapshot, self._reports = None, None, 0
@@ -219,6 +225,7 @@ class _Teller:
 
     def _retried(self, event: Mapping[str, Any], data: Entry) -> None:
         error = data.get("error")
+        data.pop("rank", None)
         because = reasons.cause(str(data.pop("because", "") or ""))
         if isinstance(error, Mapping):
             data["error"] = _short(error)

@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "TOFT_MICROMAMBA_SHA256": "micromamba_sha256",
 }
 Isolation = Literal["auto", "namespaces", "plain"]
+Scheduler = Literal["measure", "permissive", "safety", "queue"]
 CondaTool = Literal["auto", "rattler", "micromamba", "mamba", "conda", "pixi"]
 
 
@@ -65,6 +66,13 @@ class Settings:
         log_files: Rotated files kept beside the current one.
         drain_s: Seconds a stopping daemon gives to what runs before it interrupts it.
         request_bytes: The most one request to the daemon may carry.
+        lanes: Jobs that run at the same time; 0 is one for each processor.
+        jobs_scheduler: What is looked at before a job gets a lane: `measure` packs by measured peaks, `queue`
+            waits for free memory, `safety` fails when there is not enough, `permissive` looks at nothing.
+        memory_reserve_bytes: Main memory that jobs leave free.
+        jobs_pending_limit: Jobs that may be pending; one more is answered `busy`.
+        jobs_keep_s: Seconds an ended job, its result and its events are remembered.
+        jobs_keep_count: Ended jobs that are remembered.
     """
 
     home: Path
@@ -93,6 +101,12 @@ class Settings:
     log_files: int = 2
     drain_s: float = 30.0
     request_bytes: int = 1 << 30
+    lanes: int = 0
+    jobs_scheduler: Scheduler = "measure"
+    memory_reserve_bytes: int = 500_000_000
+    jobs_pending_limit: int = 2_000_000
+    jobs_keep_s: float = 30 * 86_400.0
+    jobs_keep_count: int = 100_000
 
 
 def default_home(environ: Mapping[str, str], *, is_root: bool | None = None) -> Path:

@@ -197,6 +197,7 @@ class Instance:
             await self._supervisor.reconfigure(before)
             raise
         parts.given, self.config = given, config
+        self._parts.supervisor.workers.tell_watchers()
 
     async def config_options(self) -> dict[str, Any]:
         """Return the values each setting can take right now; empty when the plugin cannot say."""
@@ -215,11 +216,13 @@ class Instance:
         """Take calls again, and remember it; also brings back an instance that died too often."""
         await self._supervisor.set_enabled(True)
         await self._save(enabled=True)
+        self._parts.supervisor.workers.tell_watchers()
 
     async def disable(self) -> None:
         """Refuse calls, and remember it; the worker stays, running calls end."""
         await self._supervisor.set_enabled(False)
         await self._save(enabled=False)
+        self._parts.supervisor.workers.tell_watchers()
 
     async def _save(self, *, config: Mapping[str, Any] | None = None, enabled: bool | None = None) -> None:
         parts = self._parts
@@ -339,3 +342,37 @@ def start_raw(
     )
     call.listen(on_progress, on_log)
     return call
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What somebody who shares out the machine has to know of an instance.
+
+    Attributes:
+        busy: Calls that run or wait.
+        last_used: Loop time at which its last call ended, or it was loaded.
+        reason: Why it is in the state it is in.
+        tree: Its process and the root of what that started; None while it has none.
+    """
+
+    busy: int
+    last_used: float
+    reason: str
+    tree: tuple[int, int] | None
+
+
+def activity(instance: Instance) -> Activity:
+    """Return what an instance does just now; cheap."""
+    supervised = instance._supervisor
+    worker = supervised.workers.worker
+    return Activity(
+        busy=supervised.gate.running + supervised.gate.waiting,
+        last_used=supervised.totals.last_at or instance._loaded_at,
+        reason=supervised.workers.lifecycle.reason,
+        tree=None if worker is None else worker.tree,
+    )
+
+
+def watch(instance: Instance, told: Callable[[str], object]) -> None:
+    """Name who is told an instance's name whenever its state, configuration or switch has changed."""
+    instance._supervisor.workers.watchers.append(lambda: told(instance.id))

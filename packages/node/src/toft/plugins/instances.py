@@ -40,6 +40,7 @@ class InstanceOptions:
         load_stall_s: Seconds without a sign of progress that end its loading; None is the node's setting.
         call_stall_s: The same for a call; 0 lets it be silent for ever; None is the node's setting.
         is_monitor: Ask this instance, not the node, what the machine is doing.
+        pinned: Never unload it to make room for another one.
     """
 
     concurrency: int | None = None
@@ -55,6 +56,7 @@ class InstanceOptions:
     load_stall_s: float | None = None
     call_stall_s: float | None = None
     is_monitor: bool = False
+    pinned: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InstanceOptions:
@@ -108,6 +110,7 @@ OPTIONS_SCHEMA: Mapping[str, Any] = {
         "load_stall_s": _SECONDS,
         "call_stall_s": _SECONDS,
         "is_monitor": {"type": "boolean"},
+        "pinned": {"type": "boolean"},
     },
 }
 """What `InstanceOptions` accepts, for whoever takes options from a person."""

@@ -193,6 +193,10 @@ class Node:
         """Return what is loaded here, by name."""
         return [self._instances[name] for name in sorted(self._instances)]
 
+    def find(self, name: str) -> handles.Instance | None:
+        """Return a loaded instance, if there is one of that name."""
+        return self._instances.get(name)
+
     def instance(self, name: str) -> handles.Instance:
         """Return a loaded instance.
 

@@ -68,6 +68,24 @@ class Peer:
             sent += more
         return {"calls_per_s_64": count / (time.perf_counter() - start)}
 
+    def jobs(self):
+        """Not durable: nothing of it outlives the cluster."""
+        actors = [self.actor, self.actor_class.remote(1)]
+        ray.get([actor.echo.remote(1) for actor in actors])
+        count = 3000
+        start = time.perf_counter()
+        ray.get([actors[number % 2].echo.remote(lines.PAYLOAD) for number in range(count)])
+        seconds = time.perf_counter() - start
+        ray.kill(actors[1])
+        return {"jobs_per_s": count / seconds}
+
+    def roundtrip(self):
+        seconds = lines.time_each(lambda: ray.get(self.actor.echo.remote(lines.PAYLOAD)), 500)
+        return {
+            "roundtrip_p50_ms": statistics.median(seconds) * 1e3,
+            "roundtrip_p99_ms": lines.percentile(seconds, 0.99) * 1e3,
+        }
+
     def stream(self):
         count = 2000
         start = time.perf_counter()

@@ -16,6 +16,7 @@ import lines
 from cjm_plugin_system.core.config import CJMConfig, set_config
 from cjm_plugin_system.core.errors import PluginCancelledError
 from cjm_plugin_system.core.manager import PluginManager
+from cjm_plugin_system.core.queue import JobQueue
 
 PLUGIN = """
 import time
@@ -96,6 +97,58 @@ class Peer:
         start = time.perf_counter()
         asyncio.run(many())
         return {"calls_per_s_64": count / (time.perf_counter() - start)}
+
+    def jobs(self):
+        count = 30
+
+        async def many(queue):
+            start = time.perf_counter()
+            numbers = [await queue.submit("bench-echo", payload=lines.PAYLOAD) for _ in range(count)]
+            for number in numbers:
+                await queue.wait_for_job(number)
+            return count / (time.perf_counter() - start)
+
+        return {"jobs_per_s": self.with_queue(many)}
+
+    def roundtrip(self):
+        async def one_by_one(queue):
+            seconds = []
+            for _ in range(20):
+                start = time.perf_counter()
+                await queue.wait_for_job(await queue.submit("bench-echo", payload=lines.PAYLOAD))
+                seconds.append(time.perf_counter() - start)
+            return seconds
+
+        seconds = self.with_queue(one_by_one)
+        return {
+            "roundtrip_p50_ms": statistics.median(seconds) * 1e3,
+            "roundtrip_p99_ms": lines.percentile(seconds, 0.99) * 1e3,
+        }
+
+    def cancel_job(self):
+        async def cancelled(queue):
+            seconds = []
+            for _ in range(3):
+                number = await queue.submit("bench-echo", wait=True)
+                await asyncio.sleep(0.5)
+                start = time.perf_counter()
+                await queue.cancel(number)
+                await queue.wait_for_job(number, timeout=30)
+                seconds.append(time.perf_counter() - start)
+            return statistics.median(seconds)
+
+        return {"cancel_ms": self.with_queue(cancelled) * 1e3}
+
+    def with_queue(self, use):
+        async def run():
+            queue = JobQueue(self.manager)
+            await queue.start()
+            try:
+                return await use(queue)
+            finally:
+                await queue.stop()
+
+        return asyncio.run(run())
 
     def stream(self):
         count = 2000

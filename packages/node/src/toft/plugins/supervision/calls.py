@@ -18,6 +18,7 @@ from toft_sdk import errors as plugin_errors
 OnProgress = Callable[[float, str], object]
 OnLog = Callable[[LogLine], object]
 OnEnd = Callable[[Any, Exception | None], object]
+OnPhase = Callable[[str], object]
 
 
 class Executor(Protocol):
@@ -63,6 +64,7 @@ class Call:
         "_loop",
         "_on_end",
         "_on_log",
+        "_on_phase",
         "_on_progress",
         "_timer",
         "action",
@@ -110,6 +112,7 @@ class Call:
         self._on_progress: OnProgress | None = None
         self._on_log: OnLog | None = None
         self._on_end: OnEnd | None = None
+        self._on_phase: OnPhase | None = None
         self._asked: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -175,6 +178,15 @@ class Call:
     def listen(self, on_progress: OnProgress | None, on_log: OnLog | None = None) -> None:
         """Name who is told about progress and lines of output."""
         self._on_progress, self._on_log = on_progress, on_log
+
+    def when_cancelling(self, told: OnPhase) -> None:
+        """Name who is told how far a cancel is: `cooperative`, `force`, `reloading`."""
+        self._on_phase = told
+
+    def tell_phase(self, phase: str) -> None:
+        """Tell how far a cancel is."""
+        if self._on_phase is not None:
+            self._on_phase(phase)
 
     def when_ended(self, told: OnEnd) -> None:
         """Name who is told the result or the error, without a turn of the event loop between."""

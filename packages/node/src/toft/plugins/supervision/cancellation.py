@@ -44,6 +44,7 @@ class Cancellation:
         grace_s = self._grace_s if call.grace_s is None else call.grace_s
         if call.phase is calls.Phase.RUNNING:
             call.phase = calls.Phase.CANCELLING
+            call.tell_phase("cooperative")
             call.worker.cancel(call)
         if call.phase is not calls.Phase.CANCELLING:
             return
@@ -60,4 +61,6 @@ class Cancellation:
     def _force(self, call: calls.Call) -> None:
         if call.phase is calls.Phase.CANCELLING:
             call.phase = calls.Phase.FORCING
+            call.tell_phase("force")
             self._replace(call.worker, f"call {call.number} did not stop when it was asked to")
+            call.tell_phase("reloading")

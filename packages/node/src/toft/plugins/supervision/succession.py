@@ -28,6 +28,11 @@ class Works(Protocol):
         """Calls it can run at once; None for any number."""
         ...
 
+    @property
+    def tree(self) -> tuple[int, int]:
+        """The process and the root of everything it started."""
+        ...
+
     def begin(self, call: calls.Call) -> None:
         """Hand over a call; its `worker_ended` is called once, perhaps before this returns."""
         ...
@@ -90,6 +95,7 @@ class Succession:
         lifecycle: The state of the instance.
         restarts: Its deaths.
         spare: The one in waiting, if any.
+        watchers: Called after every change of the state, and when something else changed.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Succession:
         self._keep_spare = keep_spare
         self._bringing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self.watchers: list[Callable[[], object]] = []
 
     async def start(self, config: Mapping[str, Any]) -> None:
         """Start the first worker.
@@ -260,6 +267,12 @@ class Succession:
         reason = self.lifecycle.reason
         _log.info("instance_state", instance=self._name, old=str(old), new=str(new), reason=reason)
         self._changed.set()
+        self.tell_watchers()
+
+    def tell_watchers(self) -> None:
+        """Tell who watches that something about the instance is different."""
+        for told in self.watchers:
+            told()
 
 
 def _evidence(error: Exception) -> dict[str, Any]:

@@ -65,11 +65,13 @@ class Totals:
     failures: int = 0
     cancelled: int = 0
     busy_s: float = 0.0
+    last_at: float = 0.0
     usage: dict[str, float] = field(default_factory=dict)
 
     def add(self, call: calls.Call) -> None:
         """Count a call that ended."""
         self.ended += 1
+        self.last_at = call.ended_at
         self.busy_s += call.duration_s
         for unit, amount in call.usage.items():
             self.usage[unit] = self.usage.get(unit, 0.0) + amount
@@ -168,7 +170,7 @@ class Supervisor:
         """
         binder = self._binders.get(action)
         if binder is None:
-            raise self._no_action(action)
+            raise no_action(self.name, action, self._binders)
         bound = binder.bind(arguments)
         if not self.enabled:
             raise faults.DisabledError(
@@ -375,16 +377,18 @@ class Supervisor:
             self._idle_hooks.append(reached.set)
             await reached.wait()
 
-    def _no_action(self, action: str) -> plugin_errors.InputError:
-        near = suggestions.nearest(action, self._binders)
-        text = f"did you mean {near}?" if near else f"it has: {', '.join(sorted(self._binders))}"
-        return plugin_errors.InputError(
-            f"instance {self.name} has no action {action!r}; {text}",
-            fields={"action": text},
-            code="call.action_unknown",
-        )
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def no_action(instance: str, action: str, known: Mapping[str, Any]) -> plugin_errors.InputError:
+    """Say which actions there are instead."""
+    near = suggestions.nearest(action, known)
+    text = f"did you mean {near}?" if near else f"it has: {', '.join(sorted(known))}"
+    return plugin_errors.InputError(
+        f"instance {instance} has no action {action!r}; {text}",
+        fields={"action": text},
+        code="call.action_unknown",
+    )

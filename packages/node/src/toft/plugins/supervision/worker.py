@@ -109,6 +109,11 @@ class Worker:
         return self.process
 
     @property
+    def tree(self) -> tuple[int, int]:
+        """Return the process and the root of everything it started, for `toft.host.usage.measure`."""
+        return self.pid, self.process.root
+
+    @property
     def most_at_once(self) -> int:
         """Return how many calls it runs at once; a further one would wait inside it."""
         declared = self.facts.get("concurrency")

@@ -37,6 +37,13 @@ class Echo(Plugin):
         self.check_cancel()
 
     @action
+    def tick(self, count: int, pause_s: float) -> None:
+        """Report the clock that all processes of a machine share, again and again."""
+        for number in range(count):
+            self.report_progress(number / count, repr(time.monotonic()))
+            time.sleep(pause_s)
+
+    @action
     def hang(self) -> None:
         """Hear nothing and hold the interpreter, as a call in C does."""
         self.report_progress(0.0, "hanging")

@@ -8,7 +8,7 @@ import cv2
 import numpy
 from rapidocr_onnxruntime import RapidOCR
 
-from toft_sdk import InputError, Plugin
+from toft_sdk import InputError, Plugin, action
 
 
 class Ocr(Plugin):
@@ -29,3 +29,8 @@ class Ocr(Plugin):
             raise InputError("not a picture", fields={"image": "neither PNG nor JPEG"})
         found, _ = self.read(picture)
         return [{"text": text, "score": float(score)} for _, text, score in found or []]
+
+    @action
+    def lines(self, image: bytes) -> list[str]:
+        """Return the text of each line alone, for whoever reads on."""
+        return [line["text"] for line in self.execute(image)]

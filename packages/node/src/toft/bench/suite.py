@@ -1,4 +1,4 @@
-"""Runs the runtime benchmark: everybody takes turns at each measure, several times, and the median counts."""
+"""Runs a benchmark: everybody takes turns at each measure, several times, and the median counts."""
 
 from __future__ import annotations
 
@@ -6,29 +6,71 @@ import contextlib
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toft.bench import contenders
-from toft.bench.targets import TARGETS
+from toft.bench import contenders, targets
+from toft.bench.targets import Target
 
-# Memory first: what was moved later stays mapped. Each measure gives one or more of the keys in `TARGETS`.
-MEASURES = (
-    "memory",
-    "call",
-    "open_calls",
-    "stream",
-    "cold_start",
-    "zygote_start",
-    "cancel",
-    "force_cancel",
-    "move",
-    "host_kill",
-)
 YARDSTICK = "yardstick"
 OURS = "toft"
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured, and who measures it.
+
+    Attributes:
+        measures: In this order; each gives one or more of the keys in `targets`.
+        targets: What each figure has to reach.
+        yardstick: Module of the program that has nothing but the standard library.
+        driver: Module of the program that measures toft.
+        peers: Names of the other systems.
+    """
+
+    measures: tuple[str, ...]
+    targets: Mapping[str, Target]
+    yardstick: str
+    driver: str
+    peers: tuple[str, ...]
+
+
+RUNTIME = Suite(
+    # Memory first: what was moved later stays mapped.
+    measures=(
+        "memory",
+        "call",
+        "open_calls",
+        "stream",
+        "cold_start",
+        "zygote_start",
+        "cancel",
+        "force_cancel",
+        "move",
+        "host_kill",
+    ),
+    targets=targets.RUNTIME,
+    yardstick="toft.bench.yardstick",
+    driver="toft.bench.node_driver",
+    peers=("ray", "appose", "reference"),
+)
+JOBS = Suite(
+    measures=(
+        "submissions",
+        "jobs",
+        "roundtrip",
+        "cancel_job",
+        "events",
+        "idle",
+        "million",
+    ),
+    targets=targets.JOBS,
+    yardstick="toft.bench.jobs_yardstick",
+    driver="toft.bench.jobs_driver",
+    peers=("huey", "ray", "reference"),
+)
 
 
 @dataclass
@@ -44,50 +86,50 @@ class Figures:
         for key, value in answer.items():
             self.values.setdefault(key, []).append(value)
 
-    def medians(self) -> dict[str, float]:
-        """Return the median of each figure, in the order of the targets."""
-        return {key: round(statistics.median(self.values[key]), 3) for key in TARGETS if key in self.values}
+    def medians(self, keys: Iterable[str]) -> dict[str, float]:
+        """Return the median of each figure, in the order of the keys."""
+        return {key: round(statistics.median(self.values[key]), 3) for key in keys if key in self.values}
 
 
 def measure(
+    suite: Suite,
     peers: Mapping[str, str] | None = None,
     *,
     rounds: int = 5,
-    measures: Sequence[str] = MEASURES,
     env: Mapping[str, str] = os.environ,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Measure this machine, toft on it, and other systems.
 
     Args:
+        suite: What to measure.
         peers: Name of each other system to the Python interpreter it is installed for.
         rounds: How many times everybody takes a turn.
-        measures: Which of `MEASURES`.
         env: The environment of the measuring programs.
         say: Told what is being measured.
 
     Returns:
-        `{"yardstick", "toft", "peers", "machine"}`; the first three hold the keys of `TARGETS` where they
+        `{"yardstick", "toft", "peers", "machine"}`; the first three hold the keys of the targets where they
         apply. What failed is listed under `failures` beside the figures; it stops nothing.
     """
     found: dict[str, Figures] = {}
     with contextlib.ExitStack() as running:
         taking_part = [
-            running.enter_context(contenders.own(YARDSTICK, "toft.bench.yardstick", env)),
-            running.enter_context(contenders.own(OURS, "toft.bench.node_driver", env)),
+            running.enter_context(contenders.own(YARDSTICK, suite.yardstick, env)),
+            running.enter_context(contenders.own(OURS, suite.driver, env)),
         ]
         for name, python in (peers or {}).items():
             taking_part.append(running.enter_context(contenders.peer(name, python, env)))
         found = {contender.name: Figures() for contender in taking_part}
-        for name in measures:
+        for name in suite.measures:
             for number in range(rounds):
                 for contender in taking_part:
                     say(f"{name}, round {number + 1} of {rounds}: {contender.name}")
-                    _take_turn(contender, name, found[contender.name])
-    return _result(found)
+                    _take_turn(contender, name, found[contender.name], suite.measures)
+    return _result(found, suite.targets)
 
 
-def _take_turn(contender: contenders.Contender, name: str, figures: Figures) -> None:
+def _take_turn(contender: contenders.Contender, name: str, figures: Figures, measures: Iterable[str]) -> None:
     # What failed once is not tried again: a peer that hangs would cost its patience every round.
     if name in figures.given_up:
         return
@@ -95,13 +137,13 @@ def _take_turn(contender: contenders.Contender, name: str, figures: Figures) -> 
         figures.take(contender.ask(name))
     except contenders.MeasureError as error:
         figures.failures.append(error.message)
-        figures.given_up.update([name] if contender.is_running else MEASURES)
+        figures.given_up.update([name] if contender.is_running else measures)
 
 
-def _result(found: Mapping[str, Figures]) -> dict[str, Any]:
+def _result(found: Mapping[str, Figures], keys: Iterable[str]) -> dict[str, Any]:
     def section(figures: Figures) -> dict[str, Any]:
         failures = {"failures": figures.failures} if figures.failures else {}
-        return {**figures.medians(), **failures}
+        return {**figures.medians(keys), **failures}
 
     others = {name: section(figures) for name, figures in found.items() if name not in (YARDSTICK, OURS)}
     return {

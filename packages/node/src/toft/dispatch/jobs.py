@@ -1,0 +1,461 @@
+"""What every face offers about durable jobs: submit, look, wait, cancel, retry, reorder, watch, why."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from toft.dispatch import engine as engines
+from toft.dispatch import submitting
+from toft.jobs import records, story
+from toft.kernel import clock as clocks
+from toft.kernel import errors, ids
+from toft.plugins import instance as handles
+from toft.plugins import node as nodes
+from toft.plugins import plugin_errors, rendering, values
+from toft.plugins.packed import Packed
+
+_LARGE_BYTES = 64 * 1024
+_STORY_EVENTS = 10_000
+_FIELDS = tuple(field.name for field in dataclasses.fields(records.Job))
+
+
+class Job(records.Job):
+    """A job as people and programs see it: its result is shown as JSON."""
+
+    __slots__ = ()
+
+    def to_dict(self, render: Callable[[bytes], Any] | None = None) -> dict[str, Any]:
+        """Return it as JSON."""
+        return super().to_dict(render or _rendered)
+
+
+def _rendered(data: bytes) -> Any:
+    return rendering.to_json(values.unpack(data))
+
+
+class Jobs:
+    """The jobs of a node.
+
+    Nothing is opened before something is asked; then the queue of the home is this process's own.
+
+    Args:
+        node: Whose plugins do the work.
+        open_engine: Opens the queue, and what runs its jobs.
+        clock: For the time of submission.
+    """
+
+    def __init__(
+        self,
+        node: nodes.Node,
+        open_engine: Callable[[], Awaitable[engines.Engine]],
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self._open_engine = open_engine
+        self._clock = clock
+        self._checker = submitting.Checker(node)
+        self._engine: engines.Engine | None = None
+        self._opening: asyncio.Task[engines.Engine] | None = None
+
+    async def open(self) -> engines.Engine:
+        """Open the queue, if nobody has yet.
+
+        Raises:
+            UnavailableError: Another process has it (`job.owned_elsewhere`).
+        """
+        if self._engine is None:
+            if self._opening is None:
+                self._opening = asyncio.ensure_future(self._open_engine())
+            opening = self._opening
+            try:
+                self._engine = await asyncio.shield(opening)
+            finally:
+                if opening.done() and self._engine is None:
+                    self._opening = None  # the next one may try again
+        return self._engine
+
+    async def close(self) -> None:
+        """Stop: what runs is interrupted, what waits stays."""
+        if self._opening is not None:
+            await asyncio.wait({self._opening})
+            opened = self._opening
+            if not opened.cancelled() and opened.exception() is None:
+                await opened.result().close()
+        self._engine = self._opening = None
+
+    async def drain(self, within_s: float | None = None) -> bool:
+        """Start nothing more and wait for what runs; False when something still does."""
+        if self._engine is None or self._engine.dispatcher is None:
+            return True
+        return await self._engine.dispatcher.drain(within_s)
+
+    def changed(self, instance: str) -> None:
+        """Take note that an instance was configured, switched or removed."""
+        self._checker.forget()
+        if self._engine is not None:
+            self._engine.backend.changed(instance)
+
+    # Submitting
+
+    async def submit(
+        self,
+        plugin: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        action: str | None = None,
+        instance: str | None = None,
+        priority: int = 0,
+        delay_s: float | None = None,
+        start_at: float | datetime.datetime | None = None,
+        timeout_s: float | None = None,
+        deadline_s: float | None = None,
+        idempotent: bool = False,
+        idempotency_key: str | None = None,
+        retry: records.RetryPolicy | Mapping[str, Any] | int | None = None,
+        after: Sequence[str] = (),
+    ) -> Job:
+        """Store a job; when this returns it is on disk.
+
+        Args:
+            plugin: What does it.
+            arguments: By name.
+            action: Which action; `execute` when None.
+            instance: Which instance; the plugin's own when None.
+            priority: Higher goes first.
+            delay_s: Seconds before it may start.
+            start_at: When it may start, seconds since 1970 or a `datetime`.
+            timeout_s: Seconds one attempt may take.
+            deadline_s: Seconds after which it is too late.
+            idempotent: Running it twice does no harm: it is run again when the node went down under it.
+            idempotency_key: The same key and arguments are the same job.
+            retry: What is tried again and how often; a number is that of attempts.
+            after: Jobs that must complete first.
+
+        Returns:
+            The job; the earlier one when the key was known.
+
+        Raises:
+            NotFoundError: No such plugin, or no such job in `after`.
+            InputError: The arguments do not fit; `fields` says which. Nothing was stored.
+            RefusedError: The instance is disabled.
+            UnavailableError: The queue is full (`job.queue_full`), or another process's.
+
+        Durability: Committed and fsynced before returning.
+        """
+        engine = self._engine or await self.open()
+        name = instance or plugin
+        request = records.Request(
+            plugin=plugin,
+            instance=name,
+            action=action or handles.DEFAULT_ACTION,
+            arguments=await self._checker.packed(plugin, name, action, arguments),
+            priority=priority,
+            ready_at=start_at.timestamp() if isinstance(start_at, datetime.datetime) else start_at,
+            delay_s=delay_s,
+            timeout_s=timeout_s,
+            deadline_s=deadline_s,
+            idempotent=idempotent,
+            idempotency_key=idempotency_key,
+            retry=_policy(retry),
+            after=tuple(after),
+        )
+        answers = await engine.queue.submit([request])
+        return await self._answer(engine, request, answers[0])
+
+    async def submit_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Job]:
+        """Store several jobs at once, all or none.
+
+        Args:
+            requests: Each holds the arguments of `submit` by name.
+        """
+        engine = self._engine or await self.open()
+        wanted = []
+        for each in requests:
+            given = dict(each)
+            plugin = str(given.pop("plugin"))
+            name = given.pop("instance", None) or plugin
+            action = given.pop("action", None)
+            start_at = given.pop("start_at", None)
+            packed = await self._checker.packed(plugin, name, action, given.pop("arguments", None))
+            if isinstance(start_at, datetime.datetime):
+                start_at = start_at.timestamp()
+            unknown = sorted(set(given) - _SUBMITTED)
+            if unknown:
+                raise errors.UsageError(
+                    f"unknown: {', '.join(unknown)}", code="job.request", details={"unknown": unknown}
+                )
+            given["retry"] = _policy(given.get("retry"))
+            given["after"] = tuple(given.get("after", ()))
+            wanted.append(
+                records.Request(
+                    plugin=plugin,
+                    instance=name,
+                    action=action or handles.DEFAULT_ACTION,
+                    arguments=packed,
+                    ready_at=start_at,
+                    **given,
+                )
+            )
+        answers = await engine.queue.submit(wanted)
+        return [
+            await self._answer(engine, request, answer)
+            for request, answer in zip(wanted, answers, strict=True)
+        ]
+
+    async def _answer(
+        self, engine: engines.Engine, request: records.Request, answer: records.Submitted
+    ) -> Job:
+        if not answer.is_new:
+            return await self.get(answer.job_id)
+        # What was just stored is known; reading it back would cost more than storing it.
+        now = self._clock.now()
+        ready_at = request.ready_at
+        if request.delay_s:
+            ready_at = now + request.delay_s
+        return Job(
+            **_BLANK,
+            id=answer.job_id,
+            plugin=request.plugin,
+            instance=request.instance,
+            action=request.action,
+            kind=request.kind,
+            state=answer.state,
+            priority=request.priority,
+            waiting=len(request.after),
+            submitted_at=now,
+            ready_at=ready_at,
+            timeout_s=request.timeout_s,
+            deadline_at=None if request.deadline_s is None else now + request.deadline_s,
+            idempotent=request.idempotent,
+            idempotency_key=request.idempotency_key,
+            retry=request.policy,
+            sequence=request.sequence,
+            step=request.step,
+        )
+
+    # Looking
+
+    async def get(self, id: str) -> Job:
+        """Return a job as it is now.
+
+        Raises:
+            NotFoundError: There is none of that id (any more).
+        """
+        engine = self._engine or await self.open()
+        return await self._shown(engine, await engine.queue.get(_checked(id)))
+
+    async def list(
+        self,
+        *,
+        state: str | None = None,
+        plugin: str | None = None,
+        instance: str | None = None,
+        sequence: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[Job]:
+        """Return jobs, the newest first, at most 1000; `before` is the last one of the page before."""
+        engine = self._engine or await self.open()
+        before_seq = None if before is None else (await engine.queue.get(_checked(before))).seq
+        found = await engine.queue.list(
+            state=state,
+            plugin=plugin,
+            instance=instance,
+            sequence=sequence,
+            limit=limit,
+            before_seq=before_seq,
+        )
+        return [await self._shown(engine, each) for each in found]
+
+    async def wait(self, id: str, timeout_s: float | None = None) -> Job:
+        """Return a job once it has ended.
+
+        Raises:
+            WaitTimeoutError: It has not ended in that time; it goes on.
+        """
+        engine = self._engine or await self.open()
+        return await self._shown(engine, await engine.queue.wait(_checked(id), timeout_s))
+
+    async def result(self, id: str) -> Any:
+        """Return what a job returned, with its exact types.
+
+        Raises:
+            PluginError: What the plugin raised.
+            NodeError: What else it failed with; `job.state` when it has not completed yet.
+        """
+        engine = self._engine or await self.open()
+        job = await engine.queue.get(_checked(id))
+        if job.state is not records.State.COMPLETED:
+            raise _raised(job)
+        if job.result is None:
+            return None
+        if job.result.data is not None:
+            return values.unpack(job.result.data)
+        packed = await asyncio.to_thread(Packed.open, engine.means.blobs.path(str(job.result.blob)))
+        return packed.take()
+
+    async def events(
+        self, *, after: int = 0, job: str | None = None, sequence: str | None = None, limit: int = 1000
+    ) -> Sequence[records.Event]:
+        """Return stored events after a cursor, the oldest first."""
+        engine = self._engine or await self.open()
+        return await engine.queue.events(after, job=job, sequence=sequence, limit=limit)
+
+    async def watch(
+        self,
+        *,
+        job: str | None = None,
+        sequence: str | None = None,
+        after: int | None = None,
+        capacity: int = 1000,
+    ) -> AsyncIterator[records.Event]:
+        """Return events as they come: what was stored after the cursor first, then what happens."""
+        engine = self._engine or await self.open()
+        async for event in engine.queue.watch(job=job, sequence=sequence, after=after, capacity=capacity):
+            yield event
+
+    async def attempts(self, id: str) -> Sequence[records.Attempt]:
+        """Return the attempts of a job, the first one first."""
+        engine = self._engine or await self.open()
+        return await engine.queue.attempts(_checked(id))
+
+    async def logs(self, id: str, count: int = 200) -> Sequence[str]:
+        """Return the last lines that a job printed, what libraries printed for it included."""
+        engine = self._engine or await self.open()
+        await engine.queue.get(_checked(id))
+        return await engine.means.logs.tail(id, count)
+
+    async def why(self, id: str) -> Sequence[dict[str, Any]]:
+        """Return the story of a job: what happened, because of what, with evidence."""
+        job = await self.get(id)
+        told = await self.events(job=id, limit=_STORY_EVENTS)
+        made = await self.attempts(id)
+        return story.tell(
+            job.to_dict(), [event.to_dict() for event in told], [attempt.to_dict() for attempt in made]
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """Return lanes, queue, memory and GPUs as they are now."""
+        engine = self._engine or await self.open()
+        reading = await engine.backend.measure()
+        lanes = {} if engine.dispatcher is None else engine.dispatcher.status()
+        memory = {"total_bytes": reading.total.get("memory"), "available_bytes": reading.free.get("memory")}
+        gpus = [
+            {"gpu": name, "total_bytes": size, "free_bytes": reading.free.get(name)}
+            for name, size in sorted(reading.total.items())
+            if name != "memory"
+        ]
+        used = {name: dict(amounts) for name, amounts in reading.used.items()}
+        return {**lanes, "queue": engine.queue.counts(), "memory": memory, "gpu": gpus, "instances": used}
+
+    # Changing
+
+    async def cancel(self, id: str, *, grace_s: float | None = None) -> Job:
+        """Ask a job to end: one that waits is cancelled at once, an ended one stays as it is.
+
+        Args:
+            id: Which.
+            grace_s: Seconds a running one may take to end by itself before its worker is ended.
+        """
+        engine = self._engine or await self.open()
+        if grace_s is not None and engine.dispatcher is not None:
+            engine.dispatcher.cancel(_checked(id), grace_s)
+        return await self._shown(engine, await engine.queue.request_cancel(_checked(id)))
+
+    async def retry(self, id: str) -> Job:
+        """Queue a failed or interrupted job again, as its next attempt.
+
+        Raises:
+            ConflictError: It is in another state.
+        """
+        engine = self._engine or await self.open()
+        return await self._shown(engine, await engine.queue.retry(_checked(id)))
+
+    async def reorder(
+        self,
+        id: str,
+        *,
+        priority: int | None = None,
+        before: str | None = None,
+        first: bool = False,
+        last: bool = False,
+    ) -> Job:
+        """Move a job that waits: another priority, before another one, first or last of its instance.
+
+        Raises:
+            ConflictError: It does not wait any more.
+        """
+        engine = self._engine or await self.open()
+        moved = await engine.queue.reorder(
+            _checked(id), priority=priority, before=before, first=first, last=last
+        )
+        return await self._shown(engine, moved)
+
+    async def _shown(self, engine: engines.Engine, job: records.Job) -> Job:
+        fields = {name: getattr(job, name) for name in _FIELDS}
+        kept = job.result
+        if kept is not None and kept.blob is not None and kept.size_bytes <= _LARGE_BYTES:
+            data = await engine.means.blobs.load(kept.blob)
+            fields["result"] = records.ResultRef(kept.size_bytes, data)
+        return Job(**fields)
+
+
+_SUBMITTED = {
+    *("priority", "delay_s", "timeout_s", "deadline_s", "idempotent", "idempotency_key", "retry", "after"),
+}
+_BLANK: Mapping[str, Any] = {
+    **dict.fromkeys(("started_at", "finished_at", "progress", "message", "block_reason", "result", "error")),
+    **{"seq": 0, "attempt": 0, "rank": 0, "usage": {}, "cancel_requested_at": None},
+}
+
+
+def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> records.RetryPolicy | None:
+    if given is None or isinstance(given, records.RetryPolicy):
+        return given
+    if isinstance(given, int):
+        return records.RetryPolicy(max_attempts=given)
+    known = [field.name for field in dataclasses.fields(records.RetryPolicy)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise errors.UsageError(
+            f"unknown in retry: {', '.join(unknown)}",
+            code="job.request",
+            details={"unknown": unknown, "known": known},
+        )
+    return records.RetryPolicy.from_dict(given)
+
+
+def _checked(id: str) -> str:
+    if not isinstance(id, str) or not ids.is_name(id.lower()):
+        raise errors.NotFoundError(f"no job {str(id)[:80]!r}", code="job.not_found", hint="toft job list")
+    return id
+
+
+def _raised(job: records.Job) -> Exception:
+    """Return what a job failed with as an exception."""
+    error = job.error
+    if job.state is records.State.CANCELLED and error is None:
+        return plugin_errors.CancelledError(f"job {job.id} was cancelled")
+    if error is None:
+        return errors.ConflictError(
+            f"job {job.id} is {job.state}; it has no result yet",
+            code="job.state",
+            details={"job": job.id, "state": str(job.state)},
+            hint=f"toft job wait {job.id}",
+        )
+    if "kind" in error:
+        return plugin_errors.from_dict(error)
+    raised = errors.NodeError(
+        str(error.get("message", "")),
+        code=error.get("code"),
+        blame=error.get("blame"),
+        details=error.get("details"),
+        hint=str(error.get("hint") or ""),
+        retry_after_s=error.get("retry_after_s"),
+    )
+    raised.category = str(error.get("category", raised.category))
+    raised.retry = str(error.get("retry", raised.retry))
+    return raised

@@ -1,0 +1,83 @@
+"""Whether a job can be what somebody wants it to be, said before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toft.plugins import errors as faults
+from toft.plugins import instance as handles
+from toft.plugins import loading, values
+from toft.plugins import node as nodes
+from toft.plugins.supervision.supervisor import Binds, no_action
+
+_FRESH_S = 1.0
+
+
+@dataclass(slots=True)
+class _Known:
+    looked_at: float
+    binders: Mapping[str, Binds]
+    is_enabled: bool
+
+
+class Checker:
+    """Checks submissions against what is installed.
+
+    A plugin that was looked at a moment ago is not looked at again: thousands of jobs a second must not cost
+    as many readings of its manifest.
+
+    Args:
+        node: Knows what is installed and loaded.
+    """
+
+    def __init__(self, node: nodes.Node) -> None:
+        self._node = node
+        self._loop = asyncio.get_running_loop()
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    def forget(self) -> None:
+        """Look at everything again: something was configured, switched or removed."""
+        self._known.clear()
+
+    async def packed(
+        self, plugin: str, instance: str, action: str | None, arguments: Mapping[str, Any] | None
+    ) -> bytes:
+        """Return checked arguments as they are stored.
+
+        Raises:
+            NotFoundError: No such plugin.
+            DisabledError: Somebody switched the instance off.
+            InputError: The action or the arguments do not fit; `fields` says what.
+            EncodeError: A value cannot be kept.
+        """
+        binder = await self.binder(plugin, instance, action)
+        return values.pack(binder.bind(arguments or {}))
+
+    async def binder(self, plugin: str, instance: str, action: str | None) -> Binds:
+        """Return what checks the arguments of an action that an enabled instance has."""
+        known = self._known.get((plugin, instance))
+        if known is None or self._loop.time() - known.looked_at > _FRESH_S:
+            known = await self._look(plugin, instance)
+            self._known[plugin, instance] = known
+        if not known.is_enabled:
+            raise faults.DisabledError(
+                f"instance {instance} is disabled",
+                details={"instance": instance},
+                hint=f"toft plugin enable {instance}",
+            )
+        binder = known.binders.get(action or handles.DEFAULT_ACTION)
+        if binder is None:
+            raise no_action(instance, action or handles.DEFAULT_ACTION, known.binders)
+        return binder
+
+    async def _look(self, plugin: str, instance: str) -> _Known:
+        manifest = await self._node.installed.get(plugin)
+        loaded = self._node.find(instance)
+        if loaded is not None and loaded.plugin == plugin:
+            is_enabled = loaded.is_enabled
+        else:
+            is_enabled = (await self._node.rooms.records.of(plugin, instance)).enabled
+        return _Known(self._loop.time(), loading.binders(manifest), is_enabled)

@@ -1,0 +1,117 @@
+"""Whether a failed attempt is followed by another one, when, and with what said about why."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Randomness = Callable[[int], bytes]
+
+
+class Origin(enum.StrEnum):
+    """Where a fault comes from; it says whether the attempt may have had effects."""
+
+    PLUGIN = "plugin"  # the plugin raised it: it knows what it did
+    WORKER = "worker"  # the process is gone, in the middle of it
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    UNBEGUN = "unbegun"  # the call was never handed to a worker
+    NODE = "node"
+
+
+class Policy(Protocol):
+    """What a job says about retries."""
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts in all."""
+        ...
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """Categories of errors that are tried again."""
+        ...
+
+    @property
+    def first_s(self) -> float:
+        """Pause before the second attempt."""
+        ...
+
+    @property
+    def factor(self) -> float:
+        """How much longer each further pause is."""
+        ...
+
+    @property
+    def most_s(self) -> float:
+        """The longest pause."""
+        ...
+
+    @property
+    def jitter(self) -> float:
+        """Share of the pause that is left to chance, 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Another attempt.
+
+    Attributes:
+        delay_s: Seconds until it may start.
+        because: A stable word.
+        makes_room: Idle instances go and the worker is replaced before it.
+    """
+
+    delay_s: float
+    because: str
+    makes_room: bool = False
+
+
+def again(
+    error: Mapping[str, Any],
+    origin: Origin,
+    *,
+    attempt: int,
+    policy: Policy,
+    idempotent: bool,
+    randomness: Randomness,
+) -> Again | None:
+    """Return whether and when a job is tried again.
+
+    Args:
+        error: What the attempt failed with, as the errors' `to_dict` gives it.
+        origin: Where that comes from.
+        attempt: Which attempt it was, from 1.
+        policy: What the job says.
+        idempotent: Whether it may be repeated although it may have had effects.
+        randomness: Returns random bytes.
+    """
+    if origin is Origin.CANCELLED:
+        return None
+    if origin is Origin.UNBEGUN:
+        return Again(0.0, "not_started")
+    category = str(error.get("category", "fatal"))
+    by_plugin = origin is Origin.PLUGIN
+    if by_plugin and category == "resource" and attempt < max(policy.max_attempts, 2):
+        # It said itself that it could not; with a fresh worker and more room it may.
+        return Again(pause_s(error, attempt, policy, randomness), "resource", makes_room=True)
+    if attempt >= policy.max_attempts or category not in policy.on:
+        return None
+    if not (by_plugin or idempotent):
+        return None
+    because = (
+        "timeout" if origin is Origin.TIMEOUT else "worker_lost" if origin is Origin.WORKER else category
+    )
+    return Again(pause_s(error, attempt, policy, randomness), because, makes_room=category == "resource")
+
+
+def pause_s(error: Mapping[str, Any], attempt: int, policy: Policy, randomness: Randomness) -> float:
+    """Return the pause before the next attempt: longer each time, and never the same for all."""
+    grown = min(policy.most_s, policy.first_s * policy.factor ** min(attempt - 1, 64))
+    chance = int.from_bytes(randomness(4), "big") / 2**32
+    pause = grown * (1.0 - policy.jitter * chance)
+    asked = error.get("retry_after_s")
+    return max(pause, float(asked)) if isinstance(asked, (int, float)) else pause
