@@ -236,8 +236,6 @@ class Oracle:
     def _evicted(self, event: Event) -> None:
         if not event.data.get("because") or not event.data.get("instance"):
             raise BrokenError(f"reasons: an eviction for {event.job} without one")
-        if self._running.get(event.data["instance"]):
-            raise BrokenError(f"eviction: {event.data['instance']} was running jobs")
 
     # What the handlers look at
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toft.kernel import errors
-from toft.store import database
+from toft.store import database, sqlite_errors
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
@@ -127,7 +127,9 @@ class Disk:
             return self._transact(works)
         except (errors.NodeError, sqlite3.Error) as error:
             if len(works) == 1:
-                return [error]
+                return [
+                    sqlite_errors.translate(error, self.path) if isinstance(error, sqlite3.Error) else error
+                ]
             return [answer for work in works for answer in self.commit([work])]
 
     def _transact(self, works: list[Work]) -> list[Any]:
