@@ -54,7 +54,7 @@ class Plugins:
             raise faults.DisabledError(f"instance {plugin} is disabled", details={"instance": plugin})
         return Binder(self.inputs.get(plugin, ANY))
 
-    async def output(self, plugin: str, action: str | None) -> Mapping[str, Any]:
+    async def output(self, plugin: str, instance: str, action: str | None) -> Mapping[str, Any]:
         return self.outputs.get(plugin, {})
 
 

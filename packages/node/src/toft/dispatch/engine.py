@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toft.dispatch import dispatcher, local, logs, readings
-from toft.jobs import admission, ledger, peaks, policies, queue, records
+from toft.dispatch import dispatcher, graphs, local, logs, readings, submitting
+from toft.jobs import admission, ledger, peaks, policies, queue, records, sequences
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.kernel import settings as node_settings
 from toft.plugins import node as nodes
+from toft.plugins.packed import Packed
 from toft.store import blobs, database, locks
 
 _LOCK_S = 0.0
@@ -53,6 +55,7 @@ class Engine:
         known: peaks.Peaks,
         dispatching: dispatcher.Dispatcher | None,
         backend: local.LocalBackend,
+        linked: graphs.Graphs,
         held: contextlib.ExitStack,
     ) -> None:
         self.means = means
@@ -60,6 +63,7 @@ class Engine:
         self.peaks = known
         self.dispatcher = dispatching
         self.backend = backend
+        self.graphs = linked
         self.recovered = records.Recovered()
         self._held = held
 
@@ -67,6 +71,7 @@ class Engine:
         """Stop: what runs is interrupted, what waits is there at the next start."""
         if self.dispatcher is not None:
             await self.dispatcher.close()
+        await self.graphs.close()
         await self.queue.close()
         await self.means.logs.close()
         self._held.close()
@@ -83,10 +88,18 @@ async def open_engine(means: Means, node: nodes.Node) -> Engine:
     await asyncio.to_thread(_hold, held, path)
     try:
         jobs = queue.JobQueue(means.store, means.blobs, randomness=os.urandom, limits=limits(means.settings))
+        linked = graphs.Graphs(
+            jobs,
+            sequences.Reading(means.store),
+            submitting.Checker(node),
+            open_blob=functools.partial(_open_blob, means.blobs),
+        )
         recovered = await jobs.open()
+        if means.runs_jobs:
+            await linked.open()
         known = peaks.Peaks(means.store, clocks.SYSTEM)
         await known.open()
-        backend = local.LocalBackend(node, means.reader, means.blobs, means.logs)
+        backend = local.LocalBackend(node, means.reader, means.blobs, means.logs, linked.resolve)
         dispatching = None
         if means.runs_jobs:
             dispatching = dispatcher.Dispatcher(
@@ -96,9 +109,21 @@ async def open_engine(means: Means, node: nodes.Node) -> Engine:
     except BaseException:
         held.close()
         raise
-    engine = Engine(means, jobs, known, dispatching, backend, held)
+    engine = Engine(means, jobs, known, dispatching, backend, linked, held)
     engine.recovered = recovered
     return engine
+
+
+async def _open_blob(stored: blobs.Blobs, digest: str) -> Packed:
+    try:
+        return await asyncio.to_thread(Packed.open, stored.path(digest))
+    except FileNotFoundError as error:
+        raise errors.NotFoundError(
+            f"a stored value is gone: there is no blob {digest}",
+            code="blob.not_found",
+            details={"digest": digest},
+            hint="values are kept as long as their jobs: toft job list",
+        ) from error
 
 
 def _hold(held: contextlib.ExitStack, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 from toft.dispatch import engine as engines
-from toft.dispatch import submitting
+from toft.dispatch import graphs, sequences, submitting
 from toft.jobs import records, story
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
@@ -37,7 +37,7 @@ def _rendered(data: bytes) -> Any:
     return rendering.to_json(values.unpack(data))
 
 
-class Jobs:
+class Jobs(sequences.SequenceVerbs):
     """The jobs of a node.
 
     Nothing is opened before something is asked; then the queue of the home is this process's own.
@@ -76,6 +76,9 @@ class Jobs:
                 if opening.done() and self._engine is None:
                     self._opening = None  # the next one may try again
         return self._engine
+
+    async def _graphs(self) -> graphs.Graphs:
+        return (self._engine or await self.open()).graphs
 
     async def close(self) -> None:
         """Stop: what runs is interrupted, what waits stays."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from toft.dispatch import backend as seam
@@ -30,6 +30,8 @@ _CONDITIONS = {
     states.State.RESTARTING: seam.Condition.RESTARTING,
 }
 
+Resolve = Callable[[records.Claimed], Awaitable[Mapping[str, Any]]]
+
 
 class LocalBackend:
     """The seam over the node's instances.
@@ -39,15 +41,22 @@ class LocalBackend:
         reader: Measures.
         stored: Where large arguments and results are.
         printed: Where what jobs print is kept.
+        resolve: Returns the arguments of a job whose values are not all in it.
     """
 
     def __init__(
-        self, node: nodes.Node, reader: readings.Reader, stored: blobs.Blobs, printed: logs.JobLogs
+        self,
+        node: nodes.Node,
+        reader: readings.Reader,
+        stored: blobs.Blobs,
+        printed: logs.JobLogs,
+        resolve: Resolve,
     ) -> None:
         self._node = node
         self._reader = reader
         self._blobs = stored
         self._logs = printed
+        self._resolve = resolve
         self._loop = asyncio.get_running_loop()
         self._on_change: seam.OnChange = lambda instance: None
         self._mine: dict[str, float] = {}
@@ -157,10 +166,10 @@ class LocalBackend:
     def start(self, claim: records.Claimed, told: seam.Listens, *, timeout_s: float | None) -> seam.Running:
         """Begin an attempt on a ready instance; whatever goes wrong is told, never raised."""
         attempt = _Attempt(claim, told, timeout_s, self._blobs, self._logs)
-        if claim.arguments_blob is None:
+        if claim.arguments_blob is None and claim.sequence is None:
             attempt.begin(self._node, lambda: values.unpack(claim.arguments) if claim.arguments else {})
         else:
-            attempt.begin_later(self._node)
+            attempt.begin_later(self._node, self._resolve)
         return attempt
 
 
@@ -228,20 +237,15 @@ class _Attempt:
         if self._is_asked:
             call.cancel(grace_s=self._grace_s)
 
-    def begin_later(self, node: nodes.Node) -> None:
+    def begin_later(self, node: nodes.Node, resolve: Resolve) -> None:
         """Hand the call over once its arguments are here."""
-        self._task = asyncio.ensure_future(self._fetch(node))
+        self._task = asyncio.ensure_future(self._fetch(node, resolve))
 
-    async def _fetch(self, node: nodes.Node) -> None:
-        digest = self._claim.arguments_blob
+    async def _fetch(self, node: nodes.Node, resolve: Resolve) -> None:
         try:
-            packed = await asyncio.to_thread(Packed.open, self._blobs.path(str(digest)))
-            arguments = packed.value() if not packed.buffers else packed.take()
-        except (errors.NodeError, OSError) as error:
-            fault = (
-                error.to_dict() if isinstance(error, errors.NodeError) else _lost_blob(str(digest)).to_dict()
-            )
-            self._told.ended(seam.Ending(fault=seam.Fault(fault, Origin.NODE)))
+            arguments = await resolve(self._claim)
+        except (errors.NodeError, PluginError) as error:
+            self._told.ended(seam.Ending(fault=seam.Fault(error.to_dict(), Origin.NODE)))
             return
         if self._is_asked:
             self._told.ended(seam.Ending(fault=_fault(CancelledError("cancelled before it began"))))
@@ -332,12 +336,3 @@ def _profile(
 def _disabled(instance: str) -> seam.Fault:
     error = plugin_faults.DisabledError(f"instance {instance} is disabled", details={"instance": instance})
     return seam.Fault(error.to_dict(), Origin.UNBEGUN)
-
-
-def _lost_blob(digest: str) -> errors.NodeError:
-    return errors.NotFoundError(
-        f"the arguments of this job are gone: there is no blob {digest}",
-        code="blob.not_found",
-        details={"digest": digest},
-        hint="submit it again",
-    )

@@ -32,7 +32,7 @@ class Accepts(Protocol):
         """Return what checks the arguments of an action of an enabled instance."""
         ...
 
-    async def output(self, plugin: str, action: str | None) -> Schema:
+    async def output(self, plugin: str, instance: str, action: str | None) -> Schema:
         """Return the recorded schema of what an action returns."""
         ...
 
@@ -51,7 +51,7 @@ async def check(graph: graphs.Graph, accepts: Accepts) -> None:
             binder.bind(
                 {name: _promised(step, value, outputs, item) for name, value in step.arguments.items()}
             )
-            output = await accepts.output(step.plugin, step.action)
+            output = await accepts.output(step.plugin, step.instance or step.plugin, step.action)
         except (errors.NodeError, PluginError) as error:
             raise _named(step.id, error) from error
         if step.is_fan_out:

@@ -20,6 +20,7 @@ _FRESH_S = 1.0
 class _Known:
     looked_at: float
     binders: Mapping[str, Binds]
+    outputs: Mapping[str, Mapping[str, Any] | None]
     is_enabled: bool
 
 
@@ -73,6 +74,12 @@ class Checker:
             raise no_action(instance, action or handles.DEFAULT_ACTION, known.binders)
         return binder
 
+    async def output(self, plugin: str, instance: str, action: str | None) -> Mapping[str, Any] | None:
+        """Return the recorded schema of what an action returns; None when it is not known."""
+        await self.binder(plugin, instance, action)
+        output = self._known[plugin, instance].outputs.get(action or handles.DEFAULT_ACTION)
+        return output if isinstance(output, Mapping) else None
+
     async def _look(self, plugin: str, instance: str) -> _Known:
         manifest = await self._node.installed.get(plugin)
         loaded = self._node.find(instance)
@@ -80,4 +87,8 @@ class Checker:
             is_enabled = loaded.is_enabled
         else:
             is_enabled = (await self._node.rooms.records.of(plugin, instance)).enabled
-        return _Known(self._loop.time(), loading.binders(manifest), is_enabled)
+        outputs = {
+            name: each.get("output") if isinstance(each, Mapping) else None
+            for name, each in manifest.runtime.actions.items()
+        }
+        return _Known(self._loop.time(), loading.binders(manifest), outputs, is_enabled)

@@ -11,9 +11,9 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from toft.kernel import errors
 from toft.store import durable
@@ -57,6 +57,8 @@ class Blobs:
             UnavailableError: The disk is full; nothing is left over.
             RefusedError: The directory cannot be written.
         """
+        if not isinstance(data, bytes | bytearray | memoryview | Sequence):
+            return self._put_stream(data)
         parts = [data] if isinstance(data, bytes | bytearray | memoryview) else list(data)
         hashed = hashlib.sha256()
         for part in parts:
@@ -64,16 +66,44 @@ class Blobs:
         digest = hashed.hexdigest()
         path = self.path(digest)
         try:
-            if path.exists():
-                # Whoever wrote it may not have come as far as to make its name survive.
-                self._operations.sync_directory(str(path.parent))
-                self._operations.sync_directory(str(self._directory))
+            if self._is_there(path):
                 return digest
             durable.make_directory(path.parent, 0o700, operations=self._operations)
             durable.write_parts(path, parts, mode=0o600, operations=self._operations)
         except OSError as error:
             raise _translate(error, path) from error
         return digest
+
+    def _put_stream(self, parts: Iterable[Buffer]) -> str:
+        """Store what is made piece by piece, each gone before the next: its name is known at the end only."""
+        hashed = hashlib.sha256()
+        staged = durable.temporary_name(self._directory / "stream")
+        try:
+            durable.make_directory(self._directory, 0o700, operations=self._operations)
+            try:
+                self._operations.write(str(staged), _hashing(parts, hashed), 0o600)
+                path = self.path(hashed.hexdigest())
+                if self._is_there(path):
+                    self._operations.remove(str(staged))
+                    return hashed.hexdigest()
+                durable.make_directory(path.parent, 0o700, operations=self._operations)
+                self._operations.rename(str(staged), str(path))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._operations.remove(str(staged))
+                raise
+            self._operations.sync_directory(str(path.parent))
+        except OSError as error:
+            raise _translate(error, self._directory) from error
+        return hashed.hexdigest()
+
+    def _is_there(self, path: Path) -> bool:
+        if not path.exists():
+            return False
+        # Whoever wrote it may not have come as far as to make its name survive.
+        self._operations.sync_directory(str(path.parent))
+        self._operations.sync_directory(str(self._directory))
+        return True
 
     def path(self, digest: str) -> Path:
         """Return where a blob is, or would be.
@@ -115,6 +145,7 @@ class Blobs:
         """Remove all blobs but these, and what interrupted writers left; only while nobody writes. Blocks."""
         removed = []
         with contextlib.suppress(FileNotFoundError):
+            durable.sweep(self._directory)
             for directory in sorted(self._directory.iterdir()):
                 durable.sweep(directory)
                 for path in sorted(directory.iterdir()):
@@ -152,6 +183,12 @@ class Blobs:
                 hint="run the job again that made it; then look at the disk",
             )
         return data
+
+
+def _hashing(parts: Iterable[Buffer], hashed: Any) -> Iterator[Buffer]:
+    for part in parts:
+        hashed.update(part)
+        yield part
 
 
 def _translate(error: OSError, path: Path) -> errors.NodeError:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ _counter = itertools.count()
 class Operations(Protocol):
     """The steps a durable write is made of."""
 
-    def write(self, path: str, data: Buffer | Sequence[Buffer], mode: int) -> None:
+    def write(self, path: str, data: Buffer | Iterable[Buffer], mode: int) -> None:
         """Make a new file with these bytes and fsync it; fails when there is one."""
         ...
 
@@ -46,7 +46,7 @@ class Operations(Protocol):
 class SystemOperations:
     """The operating system's own."""
 
-    def write(self, path: str, data: Buffer | Sequence[Buffer], mode: int) -> None:
+    def write(self, path: str, data: Buffer | Iterable[Buffer], mode: int) -> None:
         """Make a new file with these bytes and fsync it."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
