@@ -428,7 +428,7 @@ def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> reco
             code="job.request",
             details={"unknown": unknown, "known": known},
         )
-    return records.RetryPolicy.from_dict(given)
+    return records.RetryPolicy.from_dict({**records.ONCE.to_dict(), **given})
 
 
 def _checked(id: str) -> str:
