@@ -41,7 +41,7 @@ class Options:
     look_s: float = 0.25
     stale_s: float = 2.0
     pause_s: float = 0.1
-    pause_most_s: float = 30.0
+    pause_most_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +181,7 @@ class Attempts:
         timeout_s = claim.timeout_s
         if claim.remaining_s is not None:
             timeout_s = claim.remaining_s if timeout_s is None else min(timeout_s, claim.remaining_s)
+        run.has_begun = True
         handle = self._backend.start(claim, run, timeout_s=timeout_s)
         if not run.is_over:
             run.handle = handle
@@ -200,13 +201,14 @@ class Attempts:
             run.note("retry", {"because": again.because, "error": error, "delay_s": round(again.delay_s, 3)})
         run.is_over = True
         del self.runs[claim.id]
-        if fault is None or fault.origin is not retries.Origin.UNBEGUN:
+        has_run = run.has_begun and (fault is None or fault.origin is not retries.Origin.UNBEGUN)
+        if has_run:
             station.note_duration(seconds)
             self._measurer.count(run, seconds, ending)
         self.finisher.finish(claim.id, claim.attempt, finishing.outcome(run, ending, again, seconds))
         if again is not None and fault is not None:
             self._follow.settle(station, claim, fault, again)
-        if station.alone_since and self._measurer.need(station) is None:
+        if has_run and station.alone_since and self._measurer.need(station) is None:
             # It keeps its lane until its memory was looked at: its worker will not hold that for ever.
             self._follow.measure(station)
         else:

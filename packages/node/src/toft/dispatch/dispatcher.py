@@ -102,8 +102,7 @@ class Dispatcher:
             await asyncio.wait(list(self._tasks))
         await self._attempts.close()
         await self.measurer.close()
-        if self._known.is_changed:
-            await self._known.flush()
+        await self._flush()
 
     # Figures
 
@@ -124,6 +123,9 @@ class Dispatcher:
     # Waking
 
     def _on_change(self, effects: transaction.Effects) -> None:
+        if self._paused_s:
+            # Something was committed, so the store takes things again.
+            self._paused_s, self._paused_until = 0.0, self._loop.time()
         for job_id in effects.cancels:
             self._attempts.cancel(job_id)
         self.wake()

@@ -117,6 +117,7 @@ class Run:
         "claim",
         "grace_s",
         "handle",
+        "has_begun",
         "is_over",
         "peak",
         "started_at",
@@ -136,6 +137,7 @@ class Run:
         self.claim = claim
         self.started_at = started_at
         self.handle: backend.Running | None = None
+        self.has_begun = False
         self.is_over = False
         self.was_cancelled = False
         self.grace_s: float | None = None

@@ -69,12 +69,13 @@ class Note(Operation):
             tx.put(
                 "note_progress", self.data.get("progress"), self.data.get("message"), job.seq, self.attempt
             )
-        elif self.kind in ("blocked", "unblocked"):
+        elif not job.seq:
             row = tx.one("find_job", job.id)
             if row is None or row[6] != State.PENDING:
                 return
             job = Running(row[0], row[1], row[7], row[3], row[28])
-            tx.put("note_block", rows.optional(self.data.get("reason")), job.seq)
+            if self.kind in ("blocked", "unblocked"):
+                tx.put("note_block", rows.optional(self.data.get("reason")), job.seq)
         tx.event(self.kind, job.seq or None, job.id, self.attempt, job.sequence, **self.data)
 
 

@@ -175,7 +175,7 @@ class JobQueue:
         if self._commits is None:
             return
         job = self._opened.board.running.get(job_id)
-        if job is None and kind not in ("blocked", "unblocked"):
+        if (job is None) != (kind in ("blocked", "unblocked")) and kind != "evicted":
             return
         if job is not None and job.attempt != attempt:
             return
