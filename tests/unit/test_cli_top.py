@@ -16,8 +16,9 @@ from toft.cli.terminal import Terminal
 NOW = {
     "lanes": 4,
     "queue": {"pending": 120, "running": 1, "completed": 3400},
-    "memory": {"total_bytes": 16e9, "free_bytes": 12e9, "reserved_bytes": 1e9},
-    "gpu": [{"index": 0, "total_bytes": 24e9, "free_bytes": 6e9}],
+    "memory": {"total_bytes": 16e9, "available_bytes": 12e9},
+    "reserved_bytes": {"ocr": {"memory": 1e9}, "other": {"gpu0": 1e9}},
+    "gpu": [{"gpu": "gpu0", "total_bytes": 24e9, "free_bytes": 6e9}],
 }
 
 
@@ -36,7 +37,7 @@ def test_a_frame_has_lanes_queue_memory_gpus_and_each_running_job_with_its_progr
     assert lines == [
         "1 of 4 lanes taken · 120 pending · 1 running · 3,400 completed",
         "memory  [#####               ] 4.0 GB of 16 GB taken, 1.0 GB promised to running jobs",
-        "gpu 0   [###############     ] 18 GB of 24 GB taken",
+        "gpu0    [###############     ] 18 GB of 24 GB taken",
         "",
         "job    runs  for",
         r"job_1  ocr   12.5 s  [##########          ] 50% page \x1b[2J 4",

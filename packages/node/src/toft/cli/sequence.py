@@ -67,8 +67,11 @@ def list_sequences(
     elif not told:
         session.terminal.note("no sequences; toft sequence submit FILE makes one")
     else:
-        rows = [[each["id"], each["state"], one_line(str(each.get("name") or ""), 60)] for each in told]
-        session.terminal.table(["sequence", "state", "name"], rows)
+        rows = [
+            [each["id"], each["state"], shown.local(each["submitted_at"]), one_line(str(each["name"]), 60)]
+            for each in told
+        ]
+        session.terminal.table(["sequence", "state", "submitted", "name"], rows)
 
 
 @app.command("show")
@@ -128,6 +131,11 @@ def _wait(session: Session, node: Any, id: str, timeout_s: float | None, *, as_j
 def _show(session: Session, node: Any, told: Mapping[str, Any]) -> None:
     terminal = session.terminal
     terminal.line(" ".join(str(part) for part in (told["id"], told["state"], told.get("name")) if part))
+    counts = [f"{count} {state}" for state, count in (told.get("counts") or {}).items() if count]
+    if counts:
+        terminal.line(f"  {', '.join(counts)}")
+    if told.get("error"):
+        terminal.line(f"  {one_line(str(told['error'].get('message', '')))}")
     steps = [each.to_dict() for each in node.jobs.list(sequence=told["id"], limit=_STEPS)]
     rows = [
         [str(each.get("step") or ""), each["state"], shown.called(each), each["id"], shown.note(each)]

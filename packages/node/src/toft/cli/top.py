@@ -95,9 +95,11 @@ def _lines(
         [f"{len(running)} of {lanes} lanes taken"] if lanes else ["no node is running: toft up starts one"]
     )
     yield " · ".join(parts + (counts or ["no jobs"]))
-    yield from _memory(now.get("memory") or {})
+    memory = now.get("memory") or {}
+    yield from _amount("memory", memory.get("available_bytes"), memory.get("total_bytes"), _promised(now))
     for each in now.get("gpu") or ():
-        yield from _amount(f"gpu {each.get('index', '')}", each.get("free_bytes"), each.get("total_bytes"))
+        name = str(each.get("gpu") or f"gpu{each.get('index', '')}")
+        yield from _amount(name, each.get("free_bytes"), each.get("total_bytes"))
     yield ""
     if running:
         yield from _table([_row(each, "started_at", now_s) for each in _by(running, "started_at")])
@@ -112,11 +114,10 @@ def _by(jobs: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]
     return sorted(jobs, key=lambda each: str(each.get(name) or ""))
 
 
-def _memory(memory: Mapping[str, Any]) -> Iterator[str]:
-    free = memory.get("free_bytes", memory.get("available_bytes"))
-    reserved = memory.get("reserved_bytes")
-    promised = f", {size(reserved)} promised to running jobs" if isinstance(reserved, (int, float)) else ""
-    yield from _amount("memory", free, memory.get("total_bytes"), promised)
+def _promised(now: Mapping[str, Any]) -> str:
+    reserved = now.get("reserved_bytes") or {}
+    total = sum(amounts.get("memory", 0) for amounts in reserved.values())
+    return f", {size(total)} promised to running jobs" if total else ""
 
 
 def _amount(name: str, free: Any, total: Any, more: str = "") -> Iterator[str]:
