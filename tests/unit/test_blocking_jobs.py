@@ -22,9 +22,14 @@ def thread() -> Iterator[LoopThread]:
     started.stop()
 
 
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def test_every_event_arrives_in_order_and_no_more_are_read_ahead_than_fit(thread: LoopThread) -> None:
     ahead: list[int] = []
-    total = 3 * blocking_jobs._READ_AHEAD
+    total = 4 * blocking_jobs._READ_AHEAD
 
     async def source() -> AsyncIterator[int]:
         for number in range(total):
@@ -34,8 +39,11 @@ def test_every_event_arrives_in_order_and_no_more_are_read_ahead_than_fit(thread
 
     with Watch(thread, source()) as watch:
         seen = [next(watch)]
-        thread.run(asyncio.sleep(0))
+        thread.run(turns(2 * total))
         assert len(ahead) <= blocking_jobs._READ_AHEAD + 2
+        seen += [next(watch) for _ in range(blocking_jobs._READ_AHEAD)]
+        thread.run(turns(2 * total))
+        assert len(ahead) <= 2 * blocking_jobs._READ_AHEAD + 2
         seen += watch
     assert seen == list(range(total))
 
@@ -65,7 +73,7 @@ def test_closing_ends_a_reader_who_waits_and_lets_the_source_tidy_up(thread: Loo
 
     watch = Watch(thread, source())
     got: list[Any] = []
-    reader = threading.Thread(target=lambda: got.extend(watch))
+    reader = threading.Thread(target=lambda: got.extend(watch), daemon=True)
     reader.start()
     assert waits.wait(5)
     watch.close()
