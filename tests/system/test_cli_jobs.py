@@ -86,7 +86,7 @@ def test_the_status_of_a_wait_tells_completed_failed_and_not_yet(either: Command
     done = toft("job", "submit", "misbehaving.raise_error", "message=no such page", "--wait", "--json")
     assert (done.status, done.err) == (1, "")
     failed = json.loads(done.out)
-    assert (failed["state"], failed["error"]["message"]) == ("failed", "no such page")
+    assert (failed["state"], failed["error"]["message"]) == ("failed", "RuntimeError: no such page")
     told = toft("job", "wait", failed["id"])
     assert told.status == 1
     assert "no such page" in told.err

@@ -16,6 +16,7 @@ def connect(
     home: str | os.PathLike[str] | None = None,
     *,
     settings: node_settings.Settings | None = None,
+    runs_jobs: bool = True,
     **given: Any,
 ) -> Node:
     """Open a node in this process.
@@ -23,6 +24,8 @@ def connect(
     Args:
         home: `TOFT_HOME`; what the settings say when None.
         settings: All settings; read from the environment and the settings file when None.
+        runs_jobs: Run stored jobs in this process as soon as somebody asks for jobs; else they are only
+            stored and looked at.
         given: Single settings, as `toft.kernel.settings.Settings` names them.
 
     Returns:
@@ -31,7 +34,7 @@ def connect(
     from toft import wiring  # noqa: PLC0415 - a third of a second, for which only an embedded node has a use
 
     thread = LoopThread("toft-node")
-    opening = wiring.open_node(home, settings=settings, **given)
+    opening = wiring.open_node(home, settings=settings, runs_jobs=runs_jobs, **given)
     try:
         return Node(thread, opening, thread.run(opening.__aenter__()))
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import datetime
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -30,7 +31,7 @@ class Jobs:
         instance: str | None = None,
         priority: int = 0,
         delay_s: float | None = None,
-        start_at: float | None = None,
+        start_at: float | datetime.datetime | None = None,
         timeout_s: float | None = None,
         deadline_s: float | None = None,
         idempotent: bool = False,
@@ -69,12 +70,15 @@ class Jobs:
         *,
         state: str | None = None,
         plugin: str | None = None,
+        instance: str | None = None,
         sequence: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Job]:
-        """Return jobs, the newest first."""
-        listing = self._jobs.list(state=state, plugin=plugin, sequence=sequence, limit=limit, before=before)
+        """Return jobs, the newest first, at most 1000; `before` is the last one of the page before."""
+        listing = self._jobs.list(
+            state=state, plugin=plugin, instance=instance, sequence=sequence, limit=limit, before=before
+        )
         return [self._handle(each) for each in self._thread.run(listing)]
 
     def wait(self, id: str, timeout_s: float | None = None) -> Job:
@@ -107,14 +111,23 @@ class Jobs:
         return self._handle(self._thread.run(moving))
 
     def watch(
-        self, *, job: str | None = None, sequence: str | None = None, after: int | None = None
+        self,
+        *,
+        job: str | None = None,
+        sequence: str | None = None,
+        after: int | None = None,
+        capacity: int = 1000,
     ) -> Watch:
-        """Return events as they come: first what was stored after the cursor, then what happens."""
-        return Watch(self._thread, self._jobs.watch(job=job, sequence=sequence, after=after))
+        """Return events as they come: what was stored after the cursor first, then what happens."""
+        source = self._jobs.watch(job=job, sequence=sequence, after=after, capacity=capacity)
+        return Watch(self._thread, source)
 
-    def events(self, **wanted: Any) -> Sequence[Any]:
-        """Return stored events, oldest first."""
-        found: Sequence[Any] = self._thread.run(self._jobs.events(**wanted))
+    def events(
+        self, *, after: int = 0, job: str | None = None, sequence: str | None = None, limit: int = 1000
+    ) -> Sequence[Any]:
+        """Return stored events after a cursor, the oldest first."""
+        finding = self._jobs.events(after=after, job=job, sequence=sequence, limit=limit)
+        found: Sequence[Any] = self._thread.run(finding)
         return found
 
     def logs(self, id: str, count: int = 200) -> Sequence[str]:
@@ -126,6 +139,11 @@ class Jobs:
         """Return the story of a job or a sequence: what happened, because of what, with evidence."""
         story: Sequence[dict[str, Any]] = self._thread.run(self._jobs.why(id))
         return story
+
+    def attempts(self, id: str) -> Sequence[Any]:
+        """Return the attempts of a job, the first one first."""
+        made: Sequence[Any] = self._thread.run(self._jobs.attempts(id))
+        return made
 
     def status(self) -> dict[str, Any]:
         """Return lanes, queue, memory and GPUs as they are now."""

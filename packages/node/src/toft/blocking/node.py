@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Instance
+from toft.blocking.jobs import Jobs
 from toft.plugins.loop_thread import LoopThread
 
 if TYPE_CHECKING:
+    from toft.dispatch import node as nodes
     from toft.plugins import catalog
-    from toft.plugins import node as nodes
     from toft.plugins.environments import provisioning
     from toft.plugins.instances import InstanceOptions
     from toft.plugins.manifests.manifest import Manifest
@@ -25,12 +26,16 @@ class Node:
 
     Attributes:
         installed: The plugins that are installed.
+        jobs: Its durable jobs; nothing is opened before something is asked of them.
+        is_embedded: It is open in this process; jobs are run as long as it is.
     """
 
     def __init__(
         self, thread: LoopThread, opening: AbstractAsyncContextManager[nodes.Node], node: nodes.Node
     ) -> None:
         self.installed = Installed(thread, node.installed)
+        self.jobs = Jobs(thread, node.jobs)
+        self.is_embedded = True
         self.rooms = node.rooms
         self._thread = thread
         self._opening: AbstractAsyncContextManager[nodes.Node] | None = opening
