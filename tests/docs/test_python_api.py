@@ -13,14 +13,14 @@ from toft.plugins.supervision import calls, chunks
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "python-api.md").read_text(encoding="utf-8")
 # What one door needs and the other does not: plumbing between the parts, and what asyncio has a protocol for.
 APART = {
-    "Node": {"rooms", "find"},
+    "Node": {"rooms", "find", "fresh_name", "load_apart"},
     "Installed": set(),
     "Instance": {"monitor", "check_drift", "drift", "config"},
     "Call": {
         *("ask_to_end", "begin_running", "expire_after", "finish", "listen", "note_line", "note_progress"),
         *("note_usage", "when_ended", "worker_ended", "number", "progress", "message", "usage"),
         *("action", "arguments", "ended_at", "future", "grace_s", "phase", "seen_at", "started_at"),
-        *("timeout_s", "worker", "is_raw", "when_cancelling", "tell_phase"),
+        *("timeout_s", "worker", "is_raw", "when_cancelling", "tell_phase", "belongs_to"),
     },
     "Chunks": {"aclose", "close", "take", "usage"},
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests import nodes
+from tests import daemons, nodes
 from tests.leaks import leaks_checked
 from tests.waiting import eventually
 
@@ -25,11 +25,22 @@ pytestmark = pytest.mark.usefixtures("leaks_checked")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(params=["embedded", "daemon"], autouse=True)
+def way(request: pytest.FixtureRequest, toft_home: Path, leaks_checked: None) -> Iterator[str]:
+    """Every promise holds for a node in this process and for one in a daemon."""
+    if request.param == "embedded":
+        yield request.param
+        return
+    with daemons.running(toft_home, toft_home.parent):
+        yield request.param
+
+
 @pytest.fixture
-def node(toft_home: Path, leaks_checked: None) -> Iterator[blocking.Node]:
+def node(toft_home: Path, way: str) -> Iterator[blocking.Node]:
     nodes.register(toft_home)
     read = settings.read({}, directory=toft_home.parent, home=toft_home)
     with toft.connect(settings=read) as opened:
+        assert type(opened).__name__ == {"embedded": "Node", "daemon": "DaemonNode"}[way]
         yield opened
 
 
@@ -170,7 +181,7 @@ def test_two_processes_share_one_home(node: blocking.Node, toft_home: Path) -> N
         node.load("misbehaving").call("echo")
 
 
-def test_ctrl_c_ends_the_call_and_then_the_program(toft_home: Path) -> None:
+def test_ctrl_c_ends_the_call_and_then_the_program(toft_home: Path, way: str) -> None:
     nodes.register(toft_home)
     code = (
         "import sys, toft\n"
@@ -194,8 +205,9 @@ def test_ctrl_c_ends_the_call_and_then_the_program(toft_home: Path) -> None:
         script.send_signal(signal.SIGINT)
         assert script.stdout.readline() == "interrupted 1\n"
         assert script.wait(20) == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        if way == "embedded":
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
     finally:
         script.kill()
         script.wait()

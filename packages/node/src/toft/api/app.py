@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from toft.api import limits, problems, state
+from toft.api import calls, instances, limits, plugins, problems, state
 from toft.api.service import Service
 
-ROUTERS = (state.router,)
+ROUTERS = (state.router, plugins.router, calls.router, instances.router)
 
 
 def build(service: Service) -> ASGIApp:

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from toft.api import service
 from toft.kernel import errors, log
 from toft.plugins import errors as faults
 from toft.plugins.plugin_errors import PluginError
@@ -80,6 +81,11 @@ def known(error: BaseException) -> errors.NodeError | PluginError:
     )
 
 
+def described(error: Exception) -> dict[str, Any]:
+    """Return any error as it crosses to a client."""
+    return describe(known(error))
+
+
 def response(error: errors.NodeError | PluginError) -> JSONResponse:
     """Return the answer for an error."""
     headers = {}
@@ -108,7 +114,7 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     if status == 405:
         return response(errors.UsageError(f"{where}: another method is needed", code="request.method"))
     if status == 404:
-        return response(errors.NotFoundError(f"{where}: there is no such route", code="request.no_route"))
+        return response(service.no_route(request))
     return response(errors.UsageError(f"{where}: {error}", code="request.invalid"))
 
 

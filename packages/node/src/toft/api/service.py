@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 
+from toft.api import frames
+from toft.api.sessions import Session, Sessions
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.kernel.version import VERSION
+from toft.plugins.instance import Instance
 from toft.plugins.node import Node
 from toft.plugins.supervision.calls import Call
 
@@ -32,22 +37,26 @@ class Service:
     Attributes:
         node: The node.
         socket: Where it is asked.
+        settings: What clients compare with their own.
         state: Whether it takes work.
     """
 
     node: Node
     socket: Path
     clock: clocks.Clock = clocks.SYSTEM
+    settings: Mapping[str, Any] = field(default_factory=dict)
     state: State = State.STARTING
     version: str = VERSION
     pid: int = field(default_factory=os.getpid)
     began: float = 0.0
+    sessions: Sessions = field(init=False)
     _running: set[Call] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.began = self.clock.monotonic()
         self._idle.set()
+        self.sessions = Sessions(self.node)
 
     @property
     def uptime_s(self) -> float:
@@ -84,6 +93,17 @@ class Service:
         if not self._running:
             self._idle.set()
 
+    def call(self, instance: Instance, number: int) -> Call | None:
+        """Return a running call of an instance, if there is one of that number."""
+        return next(
+            (
+                each
+                for each in self._running
+                if each.number == number and each.belongs_to(instance.loaded_from.supervisor)
+            ),
+            None,
+        )
+
     async def wait_idle(self) -> None:
         """Return when no call runs."""
         await self._idle.wait()
@@ -104,3 +124,19 @@ def of(request: Request) -> Service:
     """Return the service of the application that a request came to."""
     found: Service = request.app.state.service
     return found
+
+
+def session_of(request: Request) -> Session | None:
+    """Return the session that a request names; None when it names none.
+
+    Raises:
+        NotFoundError: That one has ended.
+    """
+    id = request.headers.get(frames.SESSION_HEADER)
+    return of(request).sessions.get(id) if id else None
+
+
+def no_route(request: Request) -> errors.NotFoundError:
+    """Return the error for a path that leads nowhere."""
+    where = f"{request.method} {request.url.path[:200]}"
+    return errors.NotFoundError(f"{where}: there is no such route", code="request.no_route")

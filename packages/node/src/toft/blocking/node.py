@@ -16,6 +16,7 @@ from toft.plugins.loop_thread import LoopThread
 if TYPE_CHECKING:
     from toft.dispatch import node as nodes
     from toft.plugins import catalog
+    from toft.plugins import instance as handles
     from toft.plugins.environments import provisioning
     from toft.plugins.instances import InstanceOptions
     from toft.plugins.manifests.manifest import Manifest
@@ -38,7 +39,7 @@ class Node:
         self.is_embedded = True
         self.rooms = node.rooms
         self._thread = thread
-        self._opening: AbstractAsyncContextManager[nodes.Node] | None = opening
+        self._opening: AbstractAsyncContextManager[Any] | None = opening
         self._node = node
 
     def __enter__(self) -> Node:
@@ -82,7 +83,7 @@ class Node:
     ) -> Instance:
         """Load a plugin, ready to be called."""
         loading = self._node.load(plugin, config, instance=instance, new=new, **options)
-        return Instance(self._thread, self._thread.run(loading))
+        return self._handle(self._thread.run(loading))
 
     def load_many(
         self,
@@ -94,17 +95,19 @@ class Node:
         """Load several plugins side by side; an error stands in the place of what did not load."""
         loaded = self._thread.run(self._node.load_many(wanted, at_once=at_once, fail_fast=fail_fast))
         return {
-            name: got if isinstance(got, Exception) else Instance(self._thread, got)
-            for name, got in loaded.items()
+            name: got if isinstance(got, Exception) else self._handle(got) for name, got in loaded.items()
         }
+
+    def _handle(self, loaded: handles.Instance) -> Instance:
+        return Instance(self._thread, loaded)
 
     def instances(self) -> list[Instance]:
         """Return what is loaded here, by name."""
-        return [Instance(self._thread, each) for each in self._thread.do(self._node.instances)]
+        return [self._handle(each) for each in self._thread.do(self._node.instances)]
 
     def instance(self, name: str) -> Instance:
         """Return a loaded instance."""
-        return Instance(self._thread, self._thread.do(partial(self._node.instance, name)))
+        return self._handle(self._thread.do(partial(self._node.instance, name)))
 
     def unload(self, name: str) -> None:
         """End an instance."""
@@ -157,5 +160,5 @@ class Node:
         self._thread.run(self._node.set_secret(plugin, key, value))
 
 
-async def _leave(opening: AbstractAsyncContextManager[nodes.Node]) -> None:
+async def _leave(opening: AbstractAsyncContextManager[Any]) -> None:
     await opening.__aexit__(None, None, None)

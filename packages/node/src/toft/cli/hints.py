@@ -51,6 +51,8 @@ BY_CODE: Mapping[str, str] = {
     "secret": "toft secret --help",
     "sequence": "toft sequence show ID lists its steps and how each of them stands.",
     "sequence.reference": "toft job show ID shows what the step before gave; mend the path in the graph.",
+    "service": "toft service install --print shows the unit; toft up --detach does without systemd.",
+    "session": "Connect again: toft.connect().",
     "settings": "Mend the file or the variable that is named; TOFT_SETTINGS says which file is read.",
     "source": "Give a directory with a pyproject.toml, a wheel, or a requirement such as name==1.2.",
     "store": "toft doctor looks at the home and says what is wrong.",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from toft import wiring
 from toft.api import app as applications
 from toft.api import service as services
+from toft.client import choice
 from toft.client import place as places
 from toft.daemon import listener, log_file, notify
 from toft.kernel import errors, log
@@ -120,7 +121,9 @@ class _Daemon:
                 wiring.open_node(settings=self._given.settings, environ=self._given.environ)
             )
             self._log_to.redact = node.rooms.redactor.text
-            service = services.Service(node=node, socket=self._place.socket)
+            service = services.Service(
+                node=node, socket=self._place.socket, settings=choice.told(self._given.settings)
+            )
             served = listener.Listener(applications.build(service))
             address = stack.enter_context(places.address(self._place.socket))
             sock = await asyncio.to_thread(listener.bind, address)
@@ -135,6 +138,7 @@ class _Daemon:
             self._given.ready()
             await self._stop.wait()
             await self._drain(service)
+            await service.sessions.end_all()
             await node.close()
             await served.close()
         _log.info("stopped")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toft.host.usage import Usage, cpu_percent
@@ -37,6 +37,7 @@ class Parts:
         save: Persists what somebody changed.
         validate: Fills in and checks a configuration.
         forget: Takes it out of the node.
+        secrets: What its worker was given last.
     """
 
     supervisor: supervisor.Supervisor
@@ -49,6 +50,7 @@ class Parts:
     forget: Callable[[str], None]
     given: Mapping[str, Any]
     clock: clocks.Clock = clocks.SYSTEM
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Instance:
@@ -61,6 +63,7 @@ class Instance:
         options: How it is run.
         drift: How the running code differs from what the manifest recorded; None when it does not.
         drift_check: Who looks for that, when it was not done while loading.
+        loaded_from: What it is made of.
     """
 
     def __init__(self, name: str, parts: Parts) -> None:
@@ -69,7 +72,7 @@ class Instance:
         self.config: Mapping[str, Any] = parts.supervisor.config
         self.options = parts.options
         self.drift: drift.Drift | None = None
-        self._parts = parts
+        self._parts = self.loaded_from = parts
         self._supervisor = parts.supervisor
         self.drift_check: asyncio.Task[drift.Drift | None] | None = None
         self._loaded_at = parts.clock.monotonic()
@@ -376,3 +379,28 @@ def activity(instance: Instance) -> Activity:
 def watch(instance: Instance, told: Callable[[str], object]) -> None:
     """Name who is told an instance's name whenever its state, configuration or switch has changed."""
     instance._supervisor.workers.watchers.append(lambda: told(instance.id))
+
+
+def is_busy(instance: Instance) -> bool:
+    """Say whether a call runs or waits."""
+    gate = instance.loaded_from.supervisor.gate
+    return gate.running > 0 or gate.waiting > 0
+
+
+def the_same(
+    present: Instance, plugin: str, config: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> Instance:
+    """Return a loaded instance to somebody who asked for one of that name.
+
+    Raises:
+        ConflictError: What was asked for is something else.
+    """
+    differs = [key for key, value in (config or {}).items() if present.config.get(key) != value]
+    if present.plugin != plugin or differs or options:
+        raise errors.ConflictError(
+            f"instance {present.id} of plugin {present.plugin} is loaded already",
+            code="instance.loaded",
+            details={"instance": present.id, "differs": differs},
+            hint="reconfigure it, unload it first, or load another one under a name of its own",
+        )
+    return present

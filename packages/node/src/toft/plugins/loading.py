@@ -21,7 +21,7 @@ from toft.plugins.manifests import arguments, config
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.manifests.registry import Registry
 from toft.plugins.supervision import crew as crews
-from toft.plugins.supervision import nursery, orders, restart, supervisor, worker
+from toft.plugins.supervision import nursery, orders, restart, states, supervisor, worker
 from toft.plugins.supervision.redacted import ErrorRedactor
 from toft.plugins.wire.frames import LogLine
 from toft.secrets.redaction import Redactor
@@ -29,6 +29,7 @@ from toft_sdk import errors as plugin_errors
 
 T = TypeVar("T")
 _DRIFT_AFTER_S = 0.5
+_DOWN = (states.State.CRASH_LOOP, states.State.STOPPING, states.State.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,20 @@ class Loader:
         await self._look_for_drift(loaded, manifest)
         return loaded
 
+    async def is_current(self, loaded: handles.Instance, plugin: str) -> bool:
+        """Say whether loading an instance now would give what is loaded under its name."""
+        parts = loaded.loaded_from
+        manifest = await asyncio.to_thread(self._registry.get, plugin)
+        record = await self._records.of(plugin, loaded.id)
+        same = manifest == parts.manifest and record.options == parts.options
+        return (
+            same
+            and dict(record.config) == dict(parts.given)
+            and record.enabled == loaded.is_enabled
+            and loaded.state not in _DOWN
+            and parts.secrets == await asyncio.to_thread(self._orders.secret_values, manifest)
+        )
+
     async def _look_for_drift(self, loaded: handles.Instance, manifest: Manifest) -> None:
         if not self._settings.detect_drift:
             return
@@ -181,8 +196,12 @@ class Loader:
         if forked is not None:
             held.push_async_callback(forked.close)
 
+        given_secrets: dict[str, str] = {}
+
         async def make() -> worker.Worker:
             order = await self._orders.for_instance(name, manifest, interpreter, options)
+            given_secrets.clear()
+            given_secrets.update(order.secrets)
             if forked is not None:
                 return await forked.start(order, numbers=numbers, on_line=heard)
             return await self._crew.start(order, output, stall_s=stall_s, numbers=numbers, on_line=heard)
@@ -205,6 +224,7 @@ class Loader:
             validate=validate,
             forget=lambda name: None,
             given={},
+            secrets=given_secrets,
         )
 
     def _nursery(

@@ -55,6 +55,7 @@ class Node:
         self.rooms = rooms
         self.installed = rooms.installed
         self._instances: dict[str, handles.Instance] = {}
+        self._apart: set[handles.Instance] = set()
         # Weak: a lock is there as long as somebody loads under its name.
         self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -116,29 +117,18 @@ class Node:
             ConflictError: It is loaded already with another configuration.
         """
         ids.check_name(plugin, "plugin name")
-        name = self._fresh_name(plugin) if new else ids.check_name(instance or plugin, "instance name")
+        name = self.fresh_name(plugin) if new else ids.check_name(instance or plugin, "instance name")
         request = loading.Request(plugin=plugin, instance=name, config=config, options=options)
         async with self._loading.setdefault(name, asyncio.Lock()):
             present = self._instances.get(name)
             if present is not None:
-                return self._the_same(present, request)
+                return handles.the_same(present, plugin, config, options)
             loaded = await self.rooms.loader.load(request, self._forget)
             self._instances[name] = loaded
             return loaded
 
-    def _the_same(self, present: handles.Instance, request: loading.Request) -> handles.Instance:
-        asked = {**(request.config or {})}
-        differs = [key for key, value in asked.items() if present.config.get(key) != value]
-        if present.plugin != request.plugin or differs or request.options:
-            raise errors.ConflictError(
-                f"instance {present.id} of plugin {present.plugin} is loaded already",
-                code="instance.loaded",
-                details={"instance": present.id, "differs": differs},
-                hint="reconfigure it, unload it first, or load another one under a name of its own",
-            )
-        return present
-
-    def _fresh_name(self, plugin: str) -> str:
+    def fresh_name(self, plugin: str) -> str:
+        """Make up a name that no loaded instance has."""
         for _ in range(16):
             name = f"{plugin[:57]}-{randomness.token_hex(3)}"
             if name not in self._instances:
@@ -147,6 +137,25 @@ class Node:
 
     def _forget(self, name: str) -> None:
         self._instances.pop(name, None)
+
+    async def load_apart(
+        self,
+        plugin: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        instance: str,
+        options: Mapping[str, Any],
+    ) -> handles.Instance:
+        """Load an instance that only its caller knows and ends; another of that name may be loaded."""
+        request = loading.Request(plugin=plugin, instance=instance, config=config, options=options)
+        loaded: list[handles.Instance] = []
+
+        def forget(name: str) -> None:
+            self._apart.difference_update(loaded)
+
+        loaded.append(await self.rooms.loader.load(request, forget))
+        self._apart.update(loaded)
+        return loaded[0]
 
     async def load_many(
         self,
@@ -321,7 +330,7 @@ class Node:
         """Store a secret and replace the workers that were started without it; settings stay."""
         await asyncio.to_thread(self.rooms.secrets.set, plugin, key, value)
         self.rooms.redactor.add([(key, value)])
-        for each in self.instances():
+        for each in (*self.instances(), *self._apart):
             if each.plugin == plugin:
                 try:
                     await each.reload()
@@ -352,7 +361,29 @@ class Node:
 
     async def close(self) -> None:
         """End every instance side by side; bounded."""
-        await self.unload_many(list(self._instances))
+        ending = [each.unload() for each in (*self._instances.values(), *self._apart)]
+        for ended in await asyncio.gather(*ending, return_exceptions=True):
+            if ended is not None:
+                raise ended
+
+
+async def load_current(node: Node, plugin: str, *, instance: str | None = None) -> handles.Instance | None:
+    """Load an instance as it is remembered, and replace one that was loaded as something else.
+
+    A node that lives for weeks has instances loaded before somebody refreshed the plugin, changed its
+    options or stored a secret; a command that came later must not meet them.
+
+    Returns:
+        The instance; None when a call still runs on the one that should be replaced.
+    """
+    name = ids.check_name(instance or plugin, "instance name")
+    present = node.find(name)
+    if present is not None and not await node.rooms.loader.is_current(present, plugin):
+        if handles.is_busy(present):
+            return None
+        _log.info("replaced", instance=name)
+        await present.unload()
+    return await node.load(plugin, instance=name)
 
 
 def _request(wanted: str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]) -> loading.Request:

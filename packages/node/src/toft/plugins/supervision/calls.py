@@ -165,6 +165,10 @@ class Call:
         self._executor.cancel(self)
         return True
 
+    def belongs_to(self, executor: Executor) -> bool:
+        """Say whether it is one of this executor's."""
+        return self._executor is executor
+
     @property
     def is_open(self) -> bool:
         """Say whether it has not ended yet."""

@@ -109,7 +109,7 @@ class Orders:
     ) -> launch.Launch:
         """Write the order for a worker of an instance."""
         boot = await self._prepare_sdk(interpreter.python, interpreter.cache_tag)
-        secrets = await asyncio.to_thread(self._secret_values, manifest)
+        secrets = await asyncio.to_thread(self.secret_values, manifest)
         self._learn(list(secrets.items()))
         specs = manifest.code.worker_env
         declared = launch.declared_values(specs, manifest.install.env_vars, options.env)
@@ -179,7 +179,8 @@ class Orders:
             class_name=class_name,
         )
 
-    def _secret_values(self, manifest: Manifest) -> dict[str, str]:
+    def secret_values(self, manifest: Manifest) -> dict[str, str]:
+        """Return the secrets a worker of a plugin would be given now; blocks."""
         scope = manifest.runtime.secrets_scope or DEFAULT_SCOPE
         found: dict[str, str] = {}
         for spec in manifest.code.worker_env:

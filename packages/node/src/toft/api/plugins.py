@@ -1,0 +1,96 @@
+"""Installed plugins, and what is remembered of their instances."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from toft.api import bodies, service
+from toft.api.service import Service
+
+router = APIRouter(tags=["plugins"])
+Serves = Annotated[Service, Depends(service.of)]
+Instance = Annotated[str | None, Query()]
+Count = Annotated[int, Query(ge=0, le=100_000)]
+
+
+@router.get("/v1/plugins")
+async def list_plugins(serves: Serves) -> Response:
+    """List what is installed, with the state of what is loaded."""
+    return bodies.answer([each.to_dict() for each in await serves.node.plugins()])
+
+
+@router.get("/v1/plugins/{name}")
+async def show(serves: Serves, name: str) -> Response:
+    """Show the manifest of a plugin."""
+    return bodies.answer((await serves.node.installed.get(name)).to_dict())
+
+
+@router.delete("/v1/plugins/{name}")
+async def remove(serves: Serves, name: str, keep_environment: bool = False) -> Response:
+    """Unload a plugin's instances, forget them, and take the plugin away."""
+    removed = await serves.node.remove(name, keep_environment=keep_environment)
+    return bodies.answer({"removed": removed})
+
+
+@router.get("/v1/plugins/{name}/config")
+async def show_config(serves: Serves, name: str, instance: Instance = None) -> Response:
+    """Show the configuration an instance has or would be loaded with."""
+    return bodies.answer(await serves.node.config(name, instance=instance))
+
+
+@router.post("/v1/plugins/{name}/config")
+async def configure(request: Request, serves: Serves, name: str) -> Response:
+    """Change a configuration and remember it; the body is `{"changes", "instance", "replace"}`."""
+    wanted = await _changes(request)
+    return bodies.answer(
+        await serves.node.configure(
+            name, wanted["changes"], instance=wanted["instance"], replace=bool(wanted["replace"])
+        )
+    )
+
+
+@router.post("/v1/plugins/{name}/options")
+async def set_options(request: Request, serves: Serves, name: str) -> Response:
+    """Change how an instance is run from its next load on; the body is as for `config`."""
+    wanted = await _changes(request)
+    found = await serves.node.set_options(
+        name, wanted["changes"], instance=wanted["instance"], replace=bool(wanted["replace"])
+    )
+    return bodies.answer(found.to_dict())
+
+
+async def _changes(request: Request) -> dict[str, Any]:
+    return bodies.taken(
+        await bodies.fields(request), changes=dict, instance=(str, None), replace=(bool, None)
+    )
+
+
+@router.post("/v1/plugins/{name}/enabled")
+async def set_enabled(request: Request, serves: Serves, name: str) -> Response:
+    """Switch an instance on or off and remember it; the body is `{"enabled", "instance"}`."""
+    wanted = bodies.taken(await bodies.fields(request), enabled=bool, instance=(str, None))
+    await serves.node.set_enabled(name, wanted["enabled"], instance=wanted["instance"])
+    return bodies.answer({})
+
+
+@router.get("/v1/plugins/{name}/logs")
+async def logs(serves: Serves, name: str, count: Count = 50, instance: Instance = None) -> Response:
+    """Return the last lines an instance printed, loaded or not."""
+    return bodies.answer(await serves.node.logs(name, count, instance=instance))
+
+
+@router.put("/v1/plugins/{name}/secrets/{key}")
+async def set_secret(request: Request, serves: Serves, name: str, key: str) -> Response:
+    """Store a secret and replace the workers that were started without it; the body is `{"value"}`."""
+    wanted = bodies.taken(await bodies.fields(request), value=str)
+    await serves.node.set_secret(name, key, wanted["value"])
+    return bodies.answer({})
+
+
+@router.get("/v1/system")
+async def system(serves: Serves, what: str = "status") -> Response:
+    """Return what the machine is doing: `status`, or `processes` on its GPUs."""
+    return bodies.answer(await serves.node.system(what))

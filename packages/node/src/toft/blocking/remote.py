@@ -1,0 +1,172 @@
+"""The node of a home that a daemon has, for programs that do not use asyncio; the same words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from toft.blocking.installed import Installed
+from toft.blocking.instance import Call, Chunks, Instance
+from toft.blocking.node import Node
+from toft.client.connection import Connection
+from toft.client.node import RemoteNode
+from toft.kernel.errors import NodeError
+from toft.plugins.loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from toft.client.calls import RemoteCall, RemoteChunks
+    from toft.client.instance import RemoteInstance
+    from toft.plugins.environments import provisioning
+    from toft.plugins.manifests.drift import Drift
+    from toft.plugins.manifests.manifest import Manifest
+    from toft.plugins.supervision import calls, states
+
+
+class DaemonNode(Node):
+    """A node that runs in the daemon.
+
+    Installing is done by this process, in a node that is opened for it: it does not touch what is loaded.
+
+    Args:
+        thread: Where the connection lives.
+        asked: The connection.
+        open_here: Opens the node of this process.
+    """
+
+    def __init__(self, thread: LoopThread, asked: Connection, open_here: Callable[[], Node]) -> None:
+        self._thread = thread
+        self._opening = asked
+        self._remote = RemoteNode(asked)
+        self._node: Any = self._remote
+        self._open_here = open_here
+        self._here: Node | None = None
+        self.is_embedded = False
+
+    def close(self) -> None:
+        """End the session, and what was loaded for it alone; a second close does nothing."""
+        here, self._here = self._here, None
+        if here is not None:
+            here.close()
+        super().close()
+
+    @property
+    def here(self) -> Node:
+        """Return the node of this process, for what is not about what is loaded."""
+        if self._here is None:
+            self._here = self._open_here()
+        return self._here
+
+    @property
+    def installed(self) -> Installed:  # type: ignore[override]
+        """Return the plugins that are installed."""
+        return self.here.installed
+
+    @property
+    def rooms(self) -> Any:  # type: ignore[override]
+        """Return what the node of this process is composed of."""
+        return self.here.rooms
+
+    def refresh(self, plugin: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
+        """Build a plugin's environment anew and swap; what is loaded is replaced when it is next loaded."""
+        return self.here.refresh(plugin, on_step=on_step)
+
+    def instances(self) -> list[Instance]:
+        """Return what is loaded there, by name."""
+        return [self._handle(each) for each in self._thread.run(self._remote.instances())]
+
+    def instance(self, name: str) -> Instance:
+        """Return a loaded instance."""
+        return self._handle(self._thread.run(self._remote.instance(name)))
+
+    def _handle(self, loaded: Any) -> Instance:
+        return DaemonInstance(self._thread, loaded)
+
+
+class DaemonInstance(Instance):
+    """A plugin that is loaded in the daemon."""
+
+    def __init__(self, thread: LoopThread, instance: RemoteInstance) -> None:
+        super().__init__(thread, instance)  # type: ignore[arg-type]
+        self._there = instance
+
+    def call_with(
+        self,
+        action: str | None,
+        arguments: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        grace_s: float | None = None,
+        on_progress: calls.OnProgress | None = None,
+    ) -> Any:
+        """Do what `call` does, with everything that can be said about a call."""
+        calling = self._there.call_with(
+            action, arguments, timeout_s=timeout_s, grace_s=grace_s, on_progress=on_progress
+        )
+        return self._thread.run(calling)
+
+    def start_with(self, action: str | None, arguments: Mapping[str, Any], **more: Any) -> Call:
+        """Begin a call with everything that can be said about it."""
+        return DaemonCall(self._thread, self._thread.run(self._there.start_with(action, arguments, **more)))
+
+    def stream_with(self, action: str | None, arguments: Mapping[str, Any], **more: Any) -> Chunks:
+        """Stream with everything that can be said about it."""
+        return DaemonChunks(
+            self._thread, self._thread.run(self._there.stream_with(action, arguments, **more))
+        )
+
+    @property
+    def state(self) -> states.State:
+        """Return what it is doing."""
+        return self._thread.run(self._there.look())[0]
+
+    @property
+    def is_enabled(self) -> bool:
+        """Say whether it takes calls when it is ready."""
+        return self._thread.run(self._there.look())[1]
+
+    @property
+    def drift(self) -> Drift | None:
+        """Return how the running code differs from what the manifest recorded."""
+        self._thread.run(self._there.look())
+        return self._there.drift
+
+
+class DaemonCall(Call):
+    """A call that runs in the daemon."""
+
+    def __init__(self, thread: LoopThread, call: RemoteCall) -> None:
+        super().__init__(thread, call)  # type: ignore[arg-type]
+        self._remote = call
+
+    def cancel(self, reason: str = "cancelled", *, grace_s: float | None = None) -> bool:
+        """Ask it to stop; its worker is replaced when it does not within the grace."""
+        return self._thread.run(self._remote.cancel(reason, grace_s=grace_s))
+
+    def drop(self) -> None:
+        """Follow it no longer; the daemon ends it then."""
+        self._thread.post(self._remote.drop)
+
+
+class DaemonChunks(Chunks):
+    """The chunks of a streaming call that runs in the daemon."""
+
+    def __init__(self, thread: LoopThread, source: RemoteChunks) -> None:
+        super().__init__(thread, source)  # type: ignore[arg-type]
+        self._call = DaemonCall(thread, source.call)
+        self.call = self._call
+
+    def close(self) -> None:
+        """Stop reading; the call is cancelled when it has not ended."""
+        self._ready = []
+        self._call.drop()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(NodeError, RuntimeError, AttributeError):  # the node may be closed already
+            self._call.drop()

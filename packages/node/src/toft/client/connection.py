@@ -1,0 +1,179 @@
+"""One client's connection to a daemon: requests with exact values, errors as the classes they were."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from toft.api import frames
+from toft.client import place as places
+from toft.kernel import errors
+from toft.plugins import plugin_errors
+
+# Whoever defines errors that may come back must have been imported before one does.
+from toft.plugins.environments import environment_errors as _environment_errors
+
+_CONNECT_S = 10.0
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=30.0)
+_FOREIGN = _environment_errors
+
+
+class Connection:
+    """A session with the daemon of one home; an async context manager.
+
+    Args:
+        socket_path: Where it is asked.
+    """
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+        self._stack = AsyncExitStack()
+        self._client: httpx.AsyncClient
+        self._headers: dict[str, str] = {}
+        self.pid = 0
+        self.version = ""
+        self.settings: Mapping[str, Any] = {}
+
+    async def __aenter__(self) -> Connection:
+        try:
+            address = self._stack.enter_context(places.address(self._path))
+            await asyncio.to_thread(_check_peer, address)
+            transport = httpx.AsyncHTTPTransport(uds=address, limits=_LIMITS)
+            timeout = httpx.Timeout(None, connect=_CONNECT_S)
+            self._client = await self._stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=transport, base_url="http://localhost", timeout=timeout, trust_env=False
+                )
+            )
+            lifeline = self.stream("POST", "/v1/sessions")
+            self._stack.push_async_callback(lifeline.aclose)
+            told = await anext(lifeline)
+            self._headers[frames.SESSION_HEADER] = told["session"]
+            self.pid, self.version = told["pid"], told["version"]
+            self.settings = told["settings"]
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the session."""
+        await self._stack.aclose()
+
+    async def ask(
+        self,
+        method: str,
+        route: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Send a request and return its answer.
+
+        Raises:
+            NodeError: As the daemon raised it; `UnavailableError` when it is gone.
+            PluginError: As the plugin raised it.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        content = None if body is None else frames.pack(dict(body))
+        try:
+            answer = await self._client.request(
+                method, route, content=content, params=given, headers=self._headers
+            )
+        except httpx.HTTPError as error:
+            raise gone(error) from error
+        except RuntimeError as error:  # httpx has no class for its own "the client has been closed"
+            raise closed() from error
+        if answer.is_success:
+            return frames.unpack(bytearray(answer.content))
+        raise problem(answer.status_code, answer.content)
+
+    async def stream(
+        self, method: str, route: str, body: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Send a request and yield the frames of its answer as they come."""
+        content = None if body is None else frames.pack(dict(body))
+        try:
+            async with self._client.stream(method, route, content=content, headers=self._headers) as answer:
+                if not answer.is_success:
+                    raise problem(answer.status_code, await answer.aread())
+                arriving = frames.Frames()
+                async for data in answer.aiter_raw():
+                    for value in arriving.feed(data):
+                        yield value
+        except httpx.HTTPError as error:
+            raise gone(error) from error
+        except RuntimeError as error:
+            raise closed() from error
+
+
+def path(*parts: str) -> str:
+    """Return a route of parts that may hold anything."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def gone(error: Exception) -> errors.UnavailableError:
+    """Return the error for a daemon that is not there any more."""
+    return errors.UnavailableError(
+        f"the daemon went away: {error or type(error).__name__}",
+        code="daemon.gone",
+        hint="toft status says whether it runs; a job goes on when it is started again, a call does not",
+    )
+
+
+def closed() -> errors.UnavailableError:
+    """Return the error for a session that its own program has closed."""
+    return errors.UnavailableError("the node was closed", code="node.closed")
+
+
+def problem(status: int, content: bytes) -> Exception:
+    """Return the error that a problem document describes."""
+    with contextlib.suppress(ValueError):
+        fields = json.loads(content)
+        if isinstance(fields, dict) and "code" in fields:
+            return error_of(fields)
+    return errors.UnavailableError(
+        f"the daemon answered {status} and no reason", code="daemon.no_answer", hint="toft logs shows more"
+    )
+
+
+def error_of(fields: Mapping[str, Any]) -> Exception:
+    """Return an error as the class it was."""
+    if fields.get("family") == "plugin":
+        return plugin_errors.from_dict(fields)
+    return errors.from_dict(fields)
+
+
+def _check_peer(address: str) -> None:
+    """Refuse a socket that somebody else serves."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.closing(sock):
+        sock.settimeout(_CONNECT_S)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            raise errors.UnavailableError(
+                f"the daemon does not answer on {address}: {error}", code="daemon.no_answer"
+            ) from error
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid != os.geteuid():
+        raise errors.RefusedError(
+            f"the daemon runs as uid {uid}, and this is uid {os.geteuid()}",
+            code="daemon.other_user",
+            details={"uid": uid},
+            hint="run toft as the user who owns that home: sudo -u USER toft ...",
+        )

@@ -1,0 +1,183 @@
+"""The node of a home that a daemon has, with the words of one that is open here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toft.client import connection as connections
+from toft.client.connection import Connection
+from toft.client.instance import RemoteInstance, made_absolute
+from toft.kernel import errors
+from toft.plugins.catalog import Entry
+from toft.plugins.instances import InstanceOptions
+from toft.plugins.plugin_errors import PluginError
+
+
+class RemoteNode:
+    """See `toft.plugins.node.Node` for what each method promises.
+
+    Args:
+        asked: The session with the daemon.
+    """
+
+    def __init__(self, asked: Connection) -> None:
+        self._asked = asked
+
+    async def plugins(self) -> list[Entry]:
+        """Return every installed plugin, by name, with the state of what is loaded there."""
+        found = await self._asked.ask("GET", "/v1/plugins")
+        return [Entry(**{**each, "instances": tuple(each["instances"])}) for each in found]
+
+    async def manifest(self, plugin: str) -> Mapping[str, Any]:
+        """Return what is known of a plugin, as it is written down."""
+        found: Mapping[str, Any] = await self._asked.ask("GET", connections.path("plugins", plugin))
+        return found
+
+    async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
+        """Unload a plugin's instances, forget them, and take the plugin away."""
+        told = await self._asked.ask(
+            "DELETE",
+            connections.path("plugins", plugin),
+            query={"keep_environment": "true" if keep_environment else None},
+        )
+        return bool(told["removed"])
+
+    # Instances
+
+    async def load(
+        self,
+        plugin: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        instance: str | None = None,
+        new: bool = False,
+        **options: Any,
+    ) -> RemoteInstance:
+        """Load a plugin, ready to be called."""
+        body = {
+            "plugin": plugin,
+            "config": None if config is None else dict(config),
+            "instance": instance,
+            "new": new,
+            "options": made_absolute(options),
+        }
+        return RemoteInstance(self._asked, await self._asked.ask("POST", "/v1/instances", body))
+
+    async def load_many(
+        self,
+        wanted: Sequence[str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]],
+        *,
+        at_once: int = 4,
+        fail_fast: bool = False,
+    ) -> dict[str, RemoteInstance | Exception]:
+        """Load several plugins side by side; an error stands in the place of what did not load."""
+        gate = asyncio.Semaphore(at_once)
+        results: dict[str, RemoteInstance | Exception] = {}
+
+        async def one(plugin: str, config: Any, instance: str | None, options: Mapping[str, Any]) -> None:
+            name = instance or plugin
+            async with gate:
+                try:
+                    results[name] = await self.load(plugin, config, instance=instance, **options)
+                except (errors.NodeError, PluginError) as error:
+                    if fail_fast:
+                        raise
+                    results[name] = error
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in wanted:
+                    group.create_task(one(*_wish(each)))
+        except* (errors.NodeError, PluginError) as failed:
+            await self.unload_many([name for name, got in results.items() if not isinstance(got, Exception)])
+            raise failed.exceptions[0] from None
+        return results
+
+    async def instances(self) -> list[RemoteInstance]:
+        """Return what is loaded there, by name."""
+        return [RemoteInstance(self._asked, each) for each in await self._asked.ask("GET", "/v1/instances")]
+
+    async def instance(self, name: str) -> RemoteInstance:
+        """Return a loaded instance."""
+        return RemoteInstance(self._asked, await self._asked.ask("GET", connections.path("instances", name)))
+
+    async def unload(self, name: str) -> None:
+        """End an instance."""
+        await self._asked.ask("DELETE", connections.path("instances", name))
+
+    async def unload_many(self, names: Sequence[str]) -> None:
+        """End several instances side by side; the first error is raised when all have had their turn."""
+        for ended in await asyncio.gather(*map(self.unload, names), return_exceptions=True):
+            if ended is not None:
+                raise ended
+
+    # What is remembered of instances
+
+    async def config(self, plugin: str, *, instance: str | None = None) -> dict[str, Any]:
+        """Return the configuration an instance has or would be loaded with."""
+        found: dict[str, Any] = await self._asked.ask(
+            "GET", connections.path("plugins", plugin, "config"), query={"instance": instance}
+        )
+        return found
+
+    async def configure(
+        self,
+        plugin: str,
+        changes: Mapping[str, Any],
+        *,
+        instance: str | None = None,
+        replace: bool = False,
+    ) -> dict[str, Any]:
+        """Change what an instance is configured with, and remember it."""
+        body = {"changes": dict(changes), "instance": instance, "replace": replace}
+        found: dict[str, Any] = await self._asked.ask(
+            "POST", connections.path("plugins", plugin, "config"), body
+        )
+        return found
+
+    async def set_enabled(self, plugin: str, enabled: bool, *, instance: str | None = None) -> None:
+        """Switch an instance on or off, and remember it."""
+        body = {"enabled": enabled, "instance": instance}
+        await self._asked.ask("POST", connections.path("plugins", plugin, "enabled"), body)
+
+    async def set_options(
+        self,
+        plugin: str,
+        changes: Mapping[str, Any],
+        *,
+        instance: str | None = None,
+        replace: bool = False,
+    ) -> InstanceOptions:
+        """Change how an instance is run from its next load on, and remember it."""
+        body = {"changes": made_absolute(changes), "instance": instance, "replace": replace}
+        told = await self._asked.ask("POST", connections.path("plugins", plugin, "options"), body)
+        return InstanceOptions.from_dict(told)
+
+    async def logs(self, plugin: str, count: int = 50, *, instance: str | None = None) -> list[str]:
+        """Return the last lines of an instance's log, loaded or not."""
+        found: list[str] = await self._asked.ask(
+            "GET", connections.path("plugins", plugin, "logs"), query={"count": count, "instance": instance}
+        )
+        return found
+
+    async def set_secret(self, plugin: str, key: str, value: str) -> None:
+        """Store a secret and replace the workers that were started without it."""
+        await self._asked.ask("PUT", connections.path("plugins", plugin, "secrets", key), {"value": value})
+
+    async def system(self, what: str = "status") -> Any:
+        """Return what the machine is doing."""
+        return await self._asked.ask("GET", "/v1/system", query={"what": what})
+
+
+def _wish(
+    wanted: str | tuple[str, Mapping[str, Any]] | Mapping[str, Any],
+) -> tuple[str, Any, str | None, Mapping[str, Any]]:
+    if isinstance(wanted, str):
+        return wanted, None, None, {}
+    if isinstance(wanted, tuple):
+        return wanted[0], wanted[1], None, {}
+    rest = dict(wanted)
+    plugin = str(rest.pop("plugin", None) or rest.pop("name"))
+    return plugin, rest.pop("config", None), rest.pop("instance", None), rest
