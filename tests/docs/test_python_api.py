@@ -7,6 +7,7 @@ import pytest
 
 import toft
 from toft import blocking
+from toft.dispatch import jobs
 from toft.plugins import installed, instance, node
 from toft.plugins.supervision import calls, chunks
 
@@ -22,6 +23,7 @@ APART = {
         *("action", "arguments", "ended_at", "future", "grace_s", "phase", "seen_at", "started_at"),
         *("timeout_s", "worker", "is_raw", "when_cancelling", "tell_phase", "belongs_to"),
     },
+    "Jobs": {"open", "close", "drain", "changed"},
     "Chunks": {"aclose", "close", "take", "usage"},
 }
 PAIRS = [
@@ -30,6 +32,7 @@ PAIRS = [
     (blocking.Instance, instance.Instance),
     (blocking.Call, calls.Call),
     (blocking.Chunks, chunks.Chunks),
+    (blocking.Jobs, jobs.Jobs),
 ]
 IDS = [pair[0].__name__ for pair in PAIRS]
 

@@ -177,6 +177,9 @@ class FakeJobs:
     def wait_sequence(self, id: str, timeout_s: float | None = None) -> Record:
         return self.wait(id, timeout_s)
 
+    def retry_sequence(self, id: str) -> Record:
+        return self.retry(id)
+
     def cancel_sequence(self, id: str) -> Record:
         return self.cancel(id)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from toft.blocking import Watch
-from toft.blocking import jobs as blocking_jobs
+from toft.blocking import Watch, watching
 from toft.kernel.errors import UnavailableError
 from toft.plugins.loop_thread import LoopThread
 
@@ -29,7 +28,7 @@ async def turns(count: int) -> None:
 
 def test_every_event_arrives_in_order_and_no_more_are_read_ahead_than_fit(thread: LoopThread) -> None:
     ahead: list[int] = []
-    total = 4 * blocking_jobs._READ_AHEAD
+    total = 4 * watching._READ_AHEAD
 
     async def source() -> AsyncIterator[int]:
         for number in range(total):
@@ -40,10 +39,10 @@ def test_every_event_arrives_in_order_and_no_more_are_read_ahead_than_fit(thread
     with Watch(thread, source()) as watch:
         seen = [next(watch)]
         thread.run(turns(2 * total))
-        assert len(ahead) <= blocking_jobs._READ_AHEAD + 2
-        seen += [next(watch) for _ in range(blocking_jobs._READ_AHEAD)]
+        assert len(ahead) <= watching._READ_AHEAD + 2
+        seen += [next(watch) for _ in range(watching._READ_AHEAD)]
         thread.run(turns(2 * total))
-        assert len(ahead) <= 2 * blocking_jobs._READ_AHEAD + 2
+        assert len(ahead) <= 2 * watching._READ_AHEAD + 2
         seen += watch
     assert seen == list(range(total))
 

@@ -95,3 +95,4 @@ def test_list_show_and_cancel() -> None:
     assert json.loads(run(node, "sequence", "list", "--json").out)[0]["id"] == "job_1"
     assert json.loads(run(node, "sequence", "show", "job_1", "--json").out)["state"] == "running"
     assert run(node, "sequence", "cancel", "job_1").out == "job_1 running\n"
+    assert run(node, "sequence", "retry", "job_1").out == "job_1 pending\n"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from toft.blocking.connecting import connect
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Call, Chunks, Instance
-from toft.blocking.jobs import Job, Jobs, Watch
+from toft.blocking.jobs import Job, Jobs
 from toft.blocking.node import Node
+from toft.blocking.watching import Watch
 
 __all__ = ["Call", "Chunks", "Installed", "Instance", "Job", "Jobs", "Node", "Watch", "connect"]

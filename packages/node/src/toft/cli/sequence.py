@@ -109,6 +109,20 @@ def cancel(context: typer.Context, id: SequenceArgument, as_json: JsonOption = F
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
         told = node.jobs.cancel_sequence(id).to_dict()
+    _changed(session, told, as_json=as_json)
+
+
+@app.command("retry")
+def retry(context: typer.Context, id: SequenceArgument, as_json: JsonOption = False) -> None:
+    """Run again what failed or was interrupted, and what was skipped because of it."""
+    session = sessions.of(context)
+    with session.node(runs_jobs=False) as node:
+        _changed(session, node.jobs.retry_sequence(id).to_dict(), as_json=as_json)
+        if node.is_embedded:
+            session.terminal.note("no node is running: toft up runs it")
+
+
+def _changed(session: Session, told: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         session.terminal.json(told)
     else:

@@ -20,6 +20,7 @@ from toft.plugins.packed import Packed
 
 _LARGE_BYTES = 64 * 1024
 _STORY_EVENTS = 10_000
+_STORY_JOBS = 1000
 _FIELDS = tuple(field.name for field in dataclasses.fields(records.Job))
 
 
@@ -332,13 +333,29 @@ class Jobs(sequences.SequenceVerbs):
         return await engine.means.logs.tail(id, count)
 
     async def why(self, id: str) -> Sequence[dict[str, Any]]:
-        """Return the story of a job: what happened, because of what, with evidence."""
+        """Return the story of a job or a sequence: what happened, because of what, with evidence."""
+        if id.startswith("seq_"):
+            return await self._why_sequence(id)
         job = await self.get(id)
-        told = await self.events(job=id, limit=_STORY_EVENTS)
         made = await self.attempts(id)
-        return story.tell(
-            job.to_dict(), [event.to_dict() for event in told], [attempt.to_dict() for attempt in made]
-        )
+        return story.tell(job.to_dict(), await self._told(job=id), [attempt.to_dict() for attempt in made])
+
+    async def _why_sequence(self, id: str) -> Sequence[dict[str, Any]]:
+        found = await self.sequence(id)
+        members = [job.to_dict() for job in await self.list(sequence=id, limit=_STORY_JOBS)]
+        return story.tell_sequence(found.to_dict(), members, await self._told(sequence=id))
+
+    async def _told(self, *, job: str | None = None, sequence: str | None = None) -> Sequence[dict[str, Any]]:
+        """Return the stored events of something; of very many the first ones."""
+        told: list[dict[str, Any]] = []
+        after = 0
+        while len(told) < _STORY_EVENTS:
+            page = await self.events(after=after, job=job, sequence=sequence)
+            told += [event.to_dict() for event in page]
+            if not page:
+                break
+            after = page[-1].cursor
+        return told
 
     async def status(self) -> dict[str, Any]:
         """Return lanes, queue, memory and GPUs as they are now."""
