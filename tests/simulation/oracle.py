@@ -114,7 +114,7 @@ class Oracle:
         self._keys: dict[str, str] = {}
         self._pending: dict[str, list[tuple[float, int, str]]] = {}
         self._running: dict[str, set[str]] = {}
-        self._heads: dict[str, tuple[str, float]] = {}
+        self._heads: dict[str, tuple[tuple[str, int], float]] = {}
         self._hear = {
             "submitted": self._submitted,
             "state": self._state,
@@ -313,15 +313,18 @@ class Oracle:
     def sample(self, monotonic: float) -> None:
         """Look who waits just now; the first of an instance must soon have a reason."""
         for instance, queue in self._pending.items():
-            head = next((name for _, _, name in queue if self._is_ready(self.jobs[name])), None)
+            ready = (self.jobs[name] for _, _, name in queue if self._is_ready(self.jobs[name]))
+            head = next(ready, None)
             if head is None:
                 self._heads.pop(instance, None)
                 continue
-            known, since = self._heads.get(instance, ("", 0.0))
-            if known != head:
-                self._heads[instance] = (head, monotonic)
-            elif monotonic - since > self._terms.unexplained_s and not self.jobs[head].explained:
-                raise BrokenError(f"reasons: {head} waits for {monotonic - since:.1f} s and nobody knows why")
+            known, since = self._heads.get(instance, (None, 0.0))
+            if known != (head.id, head.attempt):
+                self._heads[instance] = ((head.id, head.attempt), monotonic)
+            elif monotonic - since > self._terms.unexplained_s and not head.explained:
+                raise BrokenError(
+                    f"reasons: {head.id} waits for {monotonic - since:.1f} s and nobody knows why"
+                )
 
     def open_count(self) -> int:
         """Return how many jobs have not ended."""

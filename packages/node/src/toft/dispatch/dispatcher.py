@@ -79,6 +79,7 @@ class Dispatcher:
         """Begin to give out lanes."""
         self._is_open = True
         self._queue.on_change(self._on_change)
+        self._queue.droppers.append(self._on_dropped)
         self._backend.watch(self._on_backend)
         self.wake()
 
@@ -250,6 +251,13 @@ class Dispatcher:
         if station.head is not None and told != station.told:
             station.told = told
             self._queue.note(station.head.id, station.head.attempt, "blocked", {"reason": dict(reason)})
+
+    def _on_dropped(self, job_id: str, kind: str) -> None:
+        """Say once more why a job waits: the disk was full when it was said."""
+        for station in self.lanes.stations.values():
+            if kind == "blocked" and station.head is not None and station.head.id == job_id:
+                station.told = None
+                self._alarms.set("tell", self.options.tell_after_s)
 
     def _refuse(self, station: Station, refusal: admission.Refuse) -> None:
         head = station.head

@@ -31,6 +31,7 @@ class Commits:
         board: What memory knows; kept up to date here.
         followers: Called in each transaction that changes a state.
         listeners: Called after each commit.
+        droppers: Told the job and the kind of each note that could not be stored.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Commits:
         *,
         followers: Sequence[Follower],
         listeners: Sequence[Callable[[Effects], None]],
+        droppers: Sequence[Callable[[str, str], None]] = (),
     ) -> None:
         self.time = time
         self.board = board
         self.submitting = 0
+        self._droppers = droppers
         self._followers = followers
         self._listeners = listeners
         self._store = store
@@ -166,6 +169,9 @@ class Commits:
         if isinstance(operation, operations.Due) and self._is_open and self.timer is None:
             # Nobody else asks for it again: delays and deadlines would never be over.
             self.timer = asyncio.get_running_loop().call_later(_DUE_AGAIN_S, self._wake)
+        if isinstance(operation, operations.Note):
+            for told in self._droppers:
+                told(operation.job.id, operation.kind)
         operation.fail(error)
 
 

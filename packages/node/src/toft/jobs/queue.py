@@ -63,6 +63,7 @@ class JobQueue:
         self.limits = limits
         self.new_id = ids.Ulids(clock, randomness, prefix="job_").next
         self.followers: list[Follower] = []
+        self.droppers: list[Callable[[str, str], None]] = []
         self._store = store
         self._clock = clock
         self._commits: commits.Commits | None = None
@@ -77,7 +78,12 @@ class JobQueue:
         found = await self._store.read(recovery.look)
         time = QueueClock(self._clock, found.last_q)
         self._commits = commits.Commits(
-            self._store, time, found.board(time), followers=self.followers, listeners=self._listeners
+            self._store,
+            time,
+            found.board(time),
+            followers=self.followers,
+            listeners=self._listeners,
+            droppers=self.droppers,
         )
         self._commits.set_timer(found.due)
         return await recovery.recover(

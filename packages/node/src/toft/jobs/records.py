@@ -79,7 +79,7 @@ class RetryPolicy:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RetryPolicy:
         """Read it from JSON."""
-        return cls(**{**values, "on": tuple(values["on"])})
+        return cls(**{**values, **({"on": tuple(values["on"])} if "on" in values else {})})
 
 
 ONCE = RetryPolicy()
