@@ -113,6 +113,10 @@ class TestMemory:
             "reserved_bytes": 1 * GB,
         }
 
+    def test_one_that_fits_alone_waits_however_many_run_already(self) -> None:
+        at = world(running={"a": 3}, reading=reading(free=1 * GB, a=15 * GB))
+        assert isinstance(decide(at, [wanting("a", running=3, need=needs(5 * GB))])["a"], Wait)
+
     def test_gpu_memory_is_packed_like_main_memory(self) -> None:
         seen = Reading(at=1, total={"gpu0": 24 * GB}, free={"gpu0": 10 * GB})
         need = Needs({}, {"gpu0": 12 * GB})
@@ -145,6 +149,20 @@ class TestUnmeasured:
 
     def test_it_starts_beside_the_others_when_they_do_not_end(self) -> None:
         found = decide(world(running={"busy": 1}), [wanting("new", 1, need=None, blocked_s=1.0)])
+        assert found["new"] == Admit("new", 1)
+
+    def test_beside_others_it_needs_plenty_of_room(self) -> None:
+        at = world(running={"busy": 1}, reading=reading(free=3 * GB))
+        found = decide(at, [wanting("new", 1, need=None, blocked_s=5.0)])
+        assert found["new"].reason["code"] == "memory"  # type: ignore[union-attr]
+        found = decide(world(reading=reading(free=3 * GB)), [wanting("new", 1, need=None)])
+        assert found["new"] == Admit("new", 1)
+
+    def test_once_it_waits_the_backlog_of_others_does_not_go_first(self) -> None:
+        at = world(3, running={"a": 1})
+        found = decide(at, [wanting("a", 1), wanting("new", 2, need=None, blocked_s=0.2)])
+        assert isinstance(found["a"], Wait)
+        found = decide(world(3), [wanting("a", 1), wanting("new", 2, need=None, blocked_s=0.2)])
         assert found["new"] == Admit("new", 1)
 
     def test_it_gets_one_lane_however_much_it_has_to_do(self) -> None:

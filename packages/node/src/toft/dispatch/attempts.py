@@ -147,6 +147,7 @@ class Attempts:
             self._asked.clear()
             self._graces.clear()
         if left:
+            station.doomed = None  # whose doom it was is gone
             self._lanes.release(station, left)
             self._follow.freed()
 

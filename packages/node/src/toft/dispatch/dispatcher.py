@@ -65,6 +65,8 @@ class Dispatcher:
         self._attempts = attempts.Attempts(
             jobs, backend, self.lanes, self.measurer, randomness=randomness, options=options, follow=follow
         )
+        # A policy that does not count what is still to come must at least see what has come.
+        self._stale_s = options.stale_s if options.rules.policy.packs else options.pause_s
         self._is_open = False
         self._is_woken = False
         self._is_deciding = False
@@ -188,7 +190,7 @@ class Dispatcher:
         for instance, head in heads.items():
             station = self.lanes.station(instance)
             station.see(head, now)
-            if station.is_stale and station.away is None and not station.is_learning:
+            if station.is_stale and not (station.away or station.is_learning or station.doomed):
                 station.is_learning, station.is_stale = True, False
                 self._spawn(self._learn(station, head.id))
             candidate = self.lanes.candidate(station, head, now)
@@ -196,7 +198,7 @@ class Dispatcher:
                 candidates.append(candidate)
         if not candidates:
             return
-        if self.lanes.taken < self.lanes.count and self.lanes.must_measure(candidates, self.options.stale_s):
+        if self.lanes.taken < self.lanes.count and self.lanes.must_measure(candidates, self._stale_s):
             self._spawn(self._measure_then_wake())
             return
         candidates.sort(key=lambda each: (each.rank, each.seq))
@@ -240,6 +242,8 @@ class Dispatcher:
         if wait.recheck_s:
             self._alarms.set(f"recheck {station.instance}", wait.recheck_s)
         patient_s = self.options.tell_after_s - (now - station.waiting_since)
+        if station.blocked_since and wait.reason["code"] == "no_lane":
+            return  # a lane would not help it
         if patient_s > 0:
             self._alarms.set("tell", patient_s)
         else:

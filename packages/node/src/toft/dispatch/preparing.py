@@ -46,9 +46,9 @@ class Preparer:
         finally:
             station.is_learning = False
         if isinstance(found, seam.Fault):
+            station.profile, station.is_stale = None, True
             if found.error.get("code") not in _WAITS_FOR_A_PERSON:
                 return found
-            station.is_stale = True
             self.keep_away(station, {"code": "disabled", "instance": station.instance}, self._most_s)
             return None
         station.profile = found

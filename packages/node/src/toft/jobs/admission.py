@@ -32,12 +32,15 @@ class Rules:
         keep: What stays free whatever happens.
         alone_s: Seconds an instance that was never measured has the machine for itself, and at most waits
             for the others to end before it starts beside them.
+        unknown: Share of the main memory that must be free for an instance that was never measured to start
+            beside others.
         overtaken_s: Seconds a job that does not fit may be overtaken by jobs that delay it.
     """
 
     policy: policies.Policy = policies.MEASURE
     keep: Amounts = field(default_factory=dict)
     alone_s: float = 1.0
+    unknown: float = 0.25
     overtaken_s: float = 10.0
 
 
@@ -211,6 +214,10 @@ class _Deciding:
         self._evicting: set[str] = set()
 
     def run(self, candidates: Sequence[Candidate]) -> list[Decision]:
+        # What waits to be measured goes first: else it never is alone while others have more to do.
+        waits = [each for each in candidates if each.need is None and each.blocked_s > 0]
+        if waits:
+            candidates = [*waits, *(each for each in candidates if each not in waits)]
         return [self._one(each) for each in candidates]
 
     def _one(self, wanted: Candidate) -> Decision:
@@ -265,7 +272,7 @@ class _Deciding:
 
     def _fit(self, wanted: Candidate) -> Decision:
         first = self._reservation(wanted, wanted.running + 1)
-        if too_much := self._beyond(first):
+        if too_much := self._beyond(wanted.floor if wanted.need is None else self._reservation(wanted, 1)):
             return Refuse(wanted.instance, "job.never_fits", too_much)
         if self._held_for is not None and (held := self._delays(wanted, first)) is not None:
             return held
@@ -289,8 +296,13 @@ class _Deciding:
         return self._admit(wanted, jobs, reservation)
 
     def _reservation(self, wanted: Candidate, jobs: int) -> Amounts:
-        need = wanted.need.of(jobs) if wanted.need is not None else NOTHING
-        return ledger.largest(need, wanted.floor)
+        if wanted.need is not None:
+            return ledger.largest(wanted.need.of(jobs), wanted.floor)
+        there = self._world.reading.total.get(ledger.MEMORY)
+        if there is None or not (self._running and self._rules.policy.packs):
+            return wanted.floor
+        # Nobody knows; beside others it gets a place only where there is plenty.
+        return ledger.largest({ledger.MEMORY: int(there * self._rules.unknown)}, wanted.floor)
 
     def _missing(self, wanted: Candidate, reservation: Amounts) -> dict[str, int]:
         world = self._world
@@ -312,7 +324,9 @@ class _Deciding:
         return {}
 
     def _short(self, wanted: Candidate, reservation: Amounts, missing: dict[str, int]) -> Decision:
-        victims = self._victims(wanted, missing)
+        # Nobody is unloaded for a guess.
+        is_known = wanted.need is not None or reservation == wanted.floor
+        victims = self._victims(wanted, missing) if is_known else ()
         name = next(iter(missing))
         evidence = {
             "resource": name,
