@@ -63,7 +63,7 @@ def test_an_ordinary_job_is_told_in_three_sentences_with_its_times_and_what_it_u
         "completed after 90.0 s",
     ]
     assert told[1]["evidence"] == {"waited": "3.2 s"}
-    assert told[2]["evidence"] == {"used": "1.5 s of duration, up to 340 MB of memory, 4 pages"}
+    assert told[2]["evidence"] == {"used": "up to 340 MB of memory, 4 pages"}
     assert [list(each) for each in told] == [["at", "what", "because", "evidence"]] * 3
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from toft.cli import failures
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal, one_line
-from toft.jobs import reasons
+from toft.jobs import reasons, story
 from toft.kernel.errors import NodeError
 from toft.kernel.quantities import duration
 
@@ -46,7 +46,7 @@ def note(job: Mapping[str, Any]) -> str:
         share = f"{job['progress']:.0%} " if isinstance(job.get("progress"), (int, float)) else ""
         return one_line(f"{share}{job.get('message') or ''}".strip(), 60)
     if job.get("error"):
-        return one_line(str(job["error"].get("message", "")), 60)
+        return one_line(str(job["error"].get("message", "")), 100)
     return took(job)
 
 
@@ -82,7 +82,7 @@ def job(session: Session, told: Mapping[str, Any]) -> None:
         "took": took(told),
         "progress": note(told) if told["state"] == "running" else None,
         "waits": reasons.sentence(told["block_reason"]) if told.get("block_reason") else None,
-        "used": ", ".join(f"{value} {name}" for name, value in (told.get("usage") or {}).items()),
+        "used": story.used(told.get("usage") or {}),
         "key": told.get("idempotency_key"),
     }
     for name, value in fields.items():

@@ -14,6 +14,8 @@ from toft.cli.session import JsonOption, argument
 from toft.cli.terminal import one_line
 
 _LONGEST = 100
+_SAID = frozenset({"code", "instance", "job", "message", "progress", "reports"})
+"""What the sentence above has said already; `--json` has everything."""
 
 
 def why(
@@ -47,6 +49,8 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
     """Yield what an entry is known from, few words a line."""
     line = ""
     for name, value in evidence.items():
+        if name in _SAID:
+            continue
         text = f"{name.replace('_', ' ')} {_value(value)}"
         if line and len(line) + len(text) > _LONGEST:
             yield line
@@ -59,7 +63,9 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(
-            f"{name} {item}" for name, item in value.items() if not isinstance(item, (dict, list))
+            f"{name} {item}"
+            for name, item in value.items()
+            if name != "message" and not isinstance(item, (dict, list))
         )
     elif isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value))

@@ -5,11 +5,13 @@ Pure: events and attempts in, sentences with their evidence out. Whoever reads t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from toft.jobs import reasons
+from toft.kernel.clock import rfc3339
 from toft.kernel.quantities import duration, size
 
 Entry = dict[str, Any]
@@ -17,7 +19,11 @@ Entry = dict[str, Any]
 
 _ENVELOPE = frozenset({"cursor", "at", "type", "job", "attempt", "sequence"})
 _KNOWN_ANYWAY = frozenset({"action", "instance", "kind", "plugin", "rank", "step"})
+_MOMENTS = frozenset({"deadline_at", "ready_at"})
 _USUAL = frozenset({"claimed"})
+_NOTHING: tuple[Any, ...] = (None, "", {}, [])
+_SHORT_S = 0.01
+"""A wait that is shorter is none that anybody would ask about."""
 _ENDS = frozenset({"completed", "failed", "cancelled"})
 _WAITING = "pending"
 
@@ -37,10 +43,7 @@ def tell(
     Returns:
         Each entry has `at` (RFC 3339), `what` (a sentence), `because` (a sentence or empty) and `evidence`.
     """
-    told = _Teller(job, {int(each.get("attempt", 0)): each for each in attempts})
-    for event in events:
-        told.hear(event)
-    return told.end()
+    return _in_order(_heard(job, events, attempts))
 
 
 def tell_sequence(
@@ -65,16 +68,34 @@ def tell_sequence(
     told = [entry for event in own for entry in _turn(sequence, event)]
     for name, job in members.items():
         label = str(job.get("step") or name)
-        for entry in tell(job, of_job[name], (attempts or {}).get(name, ())):
+        for entry in _heard(job, of_job[name], (attempts or {}).get(name, ())):
             told.append(
                 {**entry, "what": f"{label}: {entry['what']}", "evidence": {"job": name, **entry["evidence"]}}
             )
-    return sorted(told, key=lambda entry: str(entry["at"]))
+    return _in_order(told)
+
+
+def _heard(
+    job: Mapping[str, Any], events: Iterable[Mapping[str, Any]], attempts: Iterable[Mapping[str, Any]]
+) -> list[Entry]:
+    told = _Teller(job, {int(each.get("attempt", 0)): each for each in attempts})
+    for event in events:
+        told.hear(event)
+    return told.end()
+
+
+def _in_order(entries: list[Entry]) -> list[Entry]:
+    """Return entries as they happened: by cursor, because a clock can be set back."""
+    return [
+        {name: entry[name] for name in ("at", "what", "because", "evidence")}
+        for entry in sorted(entries, key=lambda entry: float(entry["cursor"]))
+    ]
 
 
 def _turn(sequence: Mapping[str, Any], event: Mapping[str, Any]) -> Iterator[Entry]:
     data = _data(event)
     state = data.pop("state", None) or data.pop("to", None)
+    data.pop("name", None)
     if event["type"] == "submitted" or (event["type"] == "sequence" and state == _WAITING):
         yield _entry(event, f"{sequence.get('name') or sequence.get('id')} was submitted", "", data)
     elif event["type"] == "sequence":
@@ -122,7 +143,8 @@ class _Teller:
         reason = self._job.get("block_reason")
         if self._job.get("state") == _WAITING and reason and self._block is None:
             at = str(reason.get("since") or self._since)
-            self._entries.append(_told(at, "waits to begin", reasons.sentence(reason), dict(reason)))
+            now = {"at": at, "cursor": math.inf}
+            self._entries.append(_entry(now, "waits to begin", reasons.sentence(reason), reason))
         elif self._block is not None:
             self._block["what"] = "waits to begin"
         return self._entries
@@ -137,9 +159,9 @@ class _Teller:
         action = self._job.get("action")
         of = "" if action in (None, "execute") else f"{action} of "
         by = data.pop("by", None)
-        # The job has times as people read them.
-        times = {key: self._job[key] for key in ("ready_at", "deadline_at") if self._job.get(key)}
-        shown = {key: value for key, value in {**data, **times}.items() if key not in _KNOWN_ANYWAY}
+        shown = {key: value for key, value in data.items() if key not in _KNOWN_ANYWAY}
+        for key in _MOMENTS & shown.keys():
+            shown[key] = rfc3339(shown[key])
         what = f"submitted: run {of}{self._job.get('plugin')}"
         self._say(event, what, f"asked for by {by}" if by else "", shown)
 
@@ -175,15 +197,11 @@ class _Teller:
     def _ended(self, event: Mapping[str, Any], before: str, after: str, word: str, data: Entry) -> None:
         because = "" if word == after else reasons.cause(word)
         error = data.get("error") or (self._job.get("error") if after != "completed" else None)
-        attempt = {
-            key: value
-            for key, value in self._attempts.get(int(event.get("attempt") or 0), {}).items()
-            if value not in (None, "", {}, []) and key not in _ENVELOPE
-        }
-        usage = data.pop("usage", None) or attempt.pop("usage", None) or self._job.get("usage")
+        attempt = self._attempts.get(int(event.get("attempt") or 0), {})
+        usage = used(data.pop("usage", None) or attempt.get("usage") or {})
         took = _between(self._since, event["at"])
         ran = f" after {took}" if before == "running" and took else " before it began"
-        evidence = {**data, **({"used": _used(usage)} if usage else {}), **attempt}
+        evidence = {**data, "used": usage}
         if isinstance(error, Mapping):
             evidence.pop("error", None)
             evidence["error"] = _short(error)
@@ -199,7 +217,10 @@ class _Teller:
         if self._progress is None:
             self._progress = self._say(event, "", "", {})
         times = f" ({self._reports} reports)" if self._reports > 1 else ""
-        self._progress.update(at=event["at"], what=f"got as far as {said}{times}", evidence=data)
+        what = f"got as far as {said}{times}"
+        self._progress.update(
+            at=event["at"], cursor=event["cursor"], what=what, evidence={**data, "reports": self._reports}
+        )
 
     def _blocked(self, event: Mapping[str, Any], data: Entry) -> None:
         self._unblock(event)
@@ -220,6 +241,9 @@ class _Teller:
 
     def _unblock(self, event: Mapping[str, Any]) -> None:
         if self._block is not None:
+            took = _seconds(self._blocked_at, event["at"])
+            if took is not None and 0 <= took < _SHORT_S:
+                self._entries.remove(self._block)
             self._block["what"] = f"waited {_between(self._blocked_at, event['at']) or 'a moment'}"
             self._block = None
 
@@ -256,12 +280,13 @@ class _Teller:
             for key, value in data.items()
             if isinstance(value, (int, float))
         }
-        self._snapshot.update(what=f"was seen using up to {_used(peak)}", evidence={**data, **peak})
+        self._snapshot.update(at=event["at"], cursor=event["cursor"])
+        self._snapshot.update(what=f"was seen using up to {used(peak)}", evidence={**data, **peak})
 
     def _evicted(self, event: Mapping[str, Any], data: Entry) -> None:
         freed = data.get("freed_bytes")
         freed = {"memory_bytes": freed} if isinstance(freed, (int, float)) else freed
-        room = f", which freed {_used({'_bytes': freed})}" if isinstance(freed, Mapping) and freed else ""
+        room = f", which freed {used({'_bytes': freed})}" if isinstance(freed, Mapping) and freed else ""
         what = f"the idle instance {data.get('instance')} was unloaded to make room{room}"
         self._say(event, what, reasons.cause(str(data.pop("because", "") or "")), data)
 
@@ -279,13 +304,21 @@ class _Teller:
         self._say(event, str(event["type"]).replace("_", " "), because, data)
 
 
-def _told(at: str, what: str, because: str, evidence: Mapping[str, Any]) -> Entry:
-    kept = {key: value for key, value in evidence.items() if value not in (None, "", {}, [])}
-    return {"at": at, "what": what, "because": because, "evidence": kept}
-
-
 def _entry(event: Mapping[str, Any], what: str, because: str, evidence: Mapping[str, Any]) -> Entry:
-    return _told(str(event["at"]), what, because, evidence)
+    kept = {key: _without_nothing(value) for key, value in evidence.items() if value not in _NOTHING}
+    return {
+        "at": str(event["at"]),
+        "cursor": event["cursor"],
+        "what": what,
+        "because": because,
+        "evidence": kept,
+    }
+
+
+def _without_nothing(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: each for key, each in value.items() if each is not None}
 
 
 def _data(event: Mapping[str, Any]) -> Entry:
@@ -294,11 +327,15 @@ def _data(event: Mapping[str, Any]) -> Entry:
 
 def _between(began: str, ended: Any) -> str:
     """Return how long it was between two moments, or nothing when the clock went backwards meanwhile."""
+    took = _seconds(began, ended)
+    return duration(took) if took is not None and took >= 0 else ""
+
+
+def _seconds(began: str, ended: Any) -> float | None:
     try:
-        took = (datetime.fromisoformat(str(ended)) - datetime.fromisoformat(began)).total_seconds()
+        return (datetime.fromisoformat(str(ended)) - datetime.fromisoformat(began)).total_seconds()
     except (ValueError, TypeError):
-        return ""
-    return duration(took) if took >= 0 else ""
+        return None
 
 
 def _short(error: Mapping[str, Any]) -> Entry:
@@ -307,7 +344,7 @@ def _short(error: Mapping[str, Any]) -> Entry:
     return {key: error[key] for key in wanted if error.get(key)}
 
 
-def _used(usage: Any) -> str:
+def used(usage: Any) -> str:
     """Return what was used as people read it."""
     if not isinstance(usage, Mapping):
         return str(usage)
@@ -316,9 +353,9 @@ def _used(usage: Any) -> str:
         if isinstance(value, Mapping):
             unit = "_bytes" if name.endswith("_bytes") else ""
             most = "up to " if name.startswith("peak") else ""
-            parts += [most + _used({f"{key.removesuffix(unit)}{unit}": item}) for key, item in value.items()]
+            parts += [most + used({f"{key.removesuffix(unit)}{unit}": item}) for key, item in value.items()]
             continue
-        if not isinstance(value, (int, float)) or name in ("pid", "at"):
+        if not isinstance(value, (int, float)) or name in ("pid", "at", "duration_s"):
             continue
         if name.endswith("_bytes"):
             parts.append(f"{size(value)} of {name[:-6].replace('_', ' ')}")
