@@ -1,7 +1,7 @@
-"""Queues for tests: real tables, no thread, a clock that stands still, counted randomness."""
+"""Queues for tests: real tables, no thread, a clock that stands still, seeded randomness."""
 
 import asyncio
-import itertools
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -73,14 +73,17 @@ class MemoryBlobs:
     async def load(self, digest: str) -> bytes:
         return self.kept[digest]
 
-    async def discard(self, digests: Iterable[str]) -> None:
+    async def discard(self, digests: Iterable[str]) -> list[str]:
         for digest in digests:
             self.kept.pop(digest, None)
+        return []
+
+    async def retain(self, digests: frozenset[str]) -> None:
+        self.kept = {digest: data for digest, data in self.kept.items() if digest in digests}
 
 
-def counted_randomness() -> Callable[[int], bytes]:
-    counter = itertools.count()
-    return lambda size: next(counter).to_bytes(size, "big")
+def seeded_randomness() -> Callable[[int], bytes]:
+    return random.Random(0).randbytes
 
 
 class SetClock(clocks.ManualClock):
@@ -99,7 +102,7 @@ async def open_queue(
         store or InlineStore(),
         blobs or MemoryBlobs(),
         clock=clock or SetClock(),
-        randomness=counted_randomness(),
+        randomness=seeded_randomness(),
         limits=limits or Limits(),
     )
     await queue.open()

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from toft.jobs import transaction
 from toft.jobs.queue_clock import QueueClock
-from toft.jobs.records import Head, State
+from toft.jobs.records import ENDED, Head, State
 from toft.jobs.transaction import Effects, Running
 
 
@@ -29,6 +29,11 @@ class Board:
         """The next job of each instance that has one."""
         return MappingProxyType(self._heads)
 
+    @property
+    def ended(self) -> int:
+        """How many jobs have ended and are still remembered."""
+        return sum(count for state, count in self.counts.items() if state in ENDED)
+
     def learn(self, effects: Effects, clock: QueueClock) -> None:
         """Take in what a transaction changed."""
         self.numbers = effects.numbers
@@ -39,6 +44,8 @@ class Board:
             counts[change.after] += 1
             if change.before is State.RUNNING:
                 self.running.pop(change.id, None)
+        for state, count in effects.forgotten.items():
+            counts[state] -= count
         for job in effects.started:
             self.running[job.id] = job
         for instance, by in effects.ready.items():

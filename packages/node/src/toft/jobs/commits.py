@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from toft.jobs import board as boards
-from toft.jobs import operations, submission
+from toft.jobs import operations, retention, submission
 from toft.jobs.queue_clock import QueueClock
-from toft.jobs.records import ENDED
+from toft.jobs.records import ENDED, Limits
 from toft.jobs.transaction import Effects, Follower, Transaction
 from toft.kernel import errors
 from toft.store import database
@@ -20,6 +20,7 @@ from toft.store import database
 # An appointment is on the wall clock, which may be set; looking at it again now and then costs nothing.
 _APPOINTMENT_CHECK_S = 30.0
 _DUE_AGAIN_S = 1.0
+_LOOK_EVERY_S = 3600.0
 
 
 class Commits:
@@ -29,6 +30,7 @@ class Commits:
         store: Where the tables are.
         time: The queue's clock.
         board: What memory knows; kept up to date here.
+        limits: How much is remembered.
         followers: Called in each transaction that changes a state.
         listeners: Called after each commit.
         droppers: Told the job and the kind of each note that could not be stored.
@@ -40,6 +42,7 @@ class Commits:
         time: QueueClock,
         board: boards.Board,
         *,
+        limits: Limits,
         followers: Sequence[Follower],
         listeners: Sequence[Callable[[Effects], None]],
         droppers: Sequence[Callable[[str, str], None]] = (),
@@ -48,13 +51,15 @@ class Commits:
         self.board = board
         self.submitting = 0
         self._droppers = droppers
+        self._limits = limits
         self._followers = followers
         self._listeners = listeners
         self._store = store
         self._waiting: list[operations.Operation] = []
         self._flushing: asyncio.Task[None] | None = None
         self._is_open = True
-        self.timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
 
     def add(self, operation: operations.Operation) -> None:
@@ -68,18 +73,37 @@ class Commits:
     async def close(self) -> None:
         """Commit what waits."""
         self._is_open = False
-        if self.timer is not None:
-            self.timer.cancel()
+        for timer in (self._timer, self._looking):
+            if timer is not None:
+                timer.cancel()
         while self._flushing is not None:
             await asyncio.wait([self._flushing])
 
+    def forget(self) -> None:
+        """Remove a few of the ended jobs beyond the limits, beside what else is asked; goes on by itself."""
+        if self._is_open and not any(isinstance(each, retention.Forget) for each in self._waiting):
+            self.add(retention.Forget(self._limits))
+
+    def start_looking(self) -> None:
+        """Look for jobs that are too old every hour; the first time in an hour.
+
+        A machine that booted with a wrong clock has it set right by then, and keeps its history.
+        """
+        if self._is_open:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self.start_looking()
+        if self.board.ended:
+            self.forget()
+
     def await_end(self, job_id: str) -> asyncio.Future[None]:
-        """Return what is done when a job ends after now; to be given back with `forget`."""
+        """Return what is done when a job ends after now; to be given back with `stop_waiting`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, []).append(future)
         return future
 
-    def forget(self, job_id: str, future: asyncio.Future[None]) -> None:
+    def stop_waiting(self, job_id: str, future: asyncio.Future[None]) -> None:
         """Wait no more."""
         waiters = self._waiters[job_id]
         waiters.remove(future)
@@ -92,14 +116,14 @@ class Commits:
         waits = [due - self.time.q() for due in (due_q, deadline_q) if due is not None]
         if ready_at is not None:
             waits.append(min(ready_at - self.time.at(), _APPOINTMENT_CHECK_S))
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if waits and self._is_open:
-            self.timer = asyncio.get_running_loop().call_later(max(0.0, min(waits)), self._wake)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, min(waits)), self._wake)
 
     def _wake(self) -> None:
-        self.timer = None
+        self._timer = None
         if self._is_open:
             self.add(operations.Due(None))
 
@@ -108,6 +132,9 @@ class Commits:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 await self._commit(batch)
+                # Whoever was answered just now often asks for the next thing at once; that goes along.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
         finally:
             self._flushing = None
 
@@ -162,13 +189,17 @@ class Commits:
                         waiter.set_result(None)
         for listener in self._listeners:
             listener(effects)
+        if sum(effects.forgotten.values()) == retention.MOST or self.board.ended > self._limits.keep_count * (
+            1 + retention.SLACK
+        ):
+            self.forget()
 
     def _refuse(self, operation: operations.Operation, error: BaseException) -> None:
         if isinstance(operation, submission.Submit):
             self.submitting -= len(operation.entries)
-        if isinstance(operation, operations.Due) and self._is_open and self.timer is None:
+        if isinstance(operation, operations.Due) and self._is_open and self._timer is None:
             # Nobody else asks for it again: delays and deadlines would never be over.
-            self.timer = asyncio.get_running_loop().call_later(_DUE_AGAIN_S, self._wake)
+            self._timer = asyncio.get_running_loop().call_later(_DUE_AGAIN_S, self._wake)
         if isinstance(operation, operations.Note):
             for told in self._droppers:
                 told(operation.job.id, operation.kind)

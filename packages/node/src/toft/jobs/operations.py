@@ -119,13 +119,16 @@ class Finish(Operation):
             outcome = dataclasses.replace(outcome, state=State.CANCELLED, because="asked")
         error, usage = rows.optional(outcome.error), rows.optional(outcome.usage)
         ended = State.FAILED if outcome.state is State.PENDING else outcome.state
-        tx.put("end_attempt", ended, tx.at, outcome.because or None, error, usage, job.seq, job.attempt)
+        tx.put(
+            "add_attempt", job.seq, job.attempt, ended, job.started_at, tx.at, outcome.because or None, error,
+            usage, job.lane,
+        )  # fmt: skip
         if outcome.state is State.PENDING:
             requeue(tx, job, State.RUNNING, outcome.because or "retry", outcome.retry_in_s, outcome.error)
             return
         kept = self.result_ref
         size, blob, data = (None, None, None) if kept is None else (kept.size_bytes, kept.blob, kept.data)
-        tx.put("finish_job", outcome.state, tx.at, error, usage, size, blob, data, job.seq, job.attempt)
+        tx.put("finish_job", outcome.state, tx.at, tx.q, error, usage, size, blob, data, job.seq, job.attempt)
         if blob is not None:
             tx.put("add_blob_use", blob, job.seq)
         tx.moved(
@@ -249,13 +252,13 @@ class Claim(Operation):
         tx.flush()
         taken = []
         lane = rows.optional(self.lane)
-        for row in tx.all("claim_candidates", self.instance, tx.q, self.count):
+        candidates = tx.all("claim_candidates", self.instance, tx.q, self.count + 1)
+        for row in candidates[: self.count]:
             (seq, job_id, before, plugin, instance, action, arguments, blob, timeout_s, deadline_q, retry,
-             idempotent, sequence, step, kind, tries_from, priority) = row  # fmt: skip
+             idempotent, sequence, step, kind, tries_from, priority, _, _) = row  # fmt: skip
             attempt = before + 1
             tx.put("claim_job", tx.at, seq)
-            tx.put("add_attempt", seq, attempt, tx.at, lane)
-            job = Running(seq, job_id, attempt, instance, sequence)
+            job = Running(seq, job_id, attempt, instance, sequence, tx.at, lane)
             tx.effects.started.append(job)
             tx.moved(job, attempt, State.PENDING, State.RUNNING, "claimed", lane=self.lane or None)
             taken.append(
@@ -280,4 +283,14 @@ class Claim(Operation):
                 )
             )
         tx.ready(self.instance, -len(taken))
+        # Claims come last: what they left is the next one, unless another claim takes it.
+        if len(candidates) > len(taken):
+            following = candidates[-1]
+            tx.effects.heads[self.instance] = (
+                following[17],
+                following[0],
+                following[18],
+                following[1],
+                following[2],
+            )
         self.result = taken

@@ -28,7 +28,7 @@ ORDER BY rank, seq LIMIT 1;
 
 -- name: claim_candidates
 SELECT seq, id, attempt, plugin, instance, action, arguments, arguments_blob, timeout_s, deadline_q, retry,
-    idempotent, sequence, step, kind, tries_from, priority
+    idempotent, sequence, step, kind, tries_from, priority, rank, queued_q
 FROM jobs INDEXED BY jobs_ready
 WHERE state = 'pending' AND waiting = 0 AND held = 0 AND instance = ?
     AND (deadline_q IS NULL OR deadline_q > ?)
@@ -40,24 +40,21 @@ UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = ?, progre
 WHERE seq = ?;
 
 -- name: add_attempt
-INSERT INTO attempts (job, attempt, state, started_at, lane) VALUES (?, ?, 'running', ?, ?);
-
--- name: end_attempt
-UPDATE attempts SET state = ?, finished_at = ?, because = ?, error = ?, usage = ?
-WHERE job = ? AND attempt = ?;
+INSERT INTO attempts (job, attempt, state, started_at, finished_at, because, error, usage, lane)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: finish_job
-UPDATE jobs SET state = ?, finished_at = ?, error = ?, usage = ?, result_bytes = ?, result_blob = ?, result = ?
+UPDATE jobs SET state = ?, finished_at = ?, finished_q = ?, error = ?, usage = ?, result_bytes = ?, result_blob = ?, result = ?
 WHERE seq = ? AND attempt = ? AND state = 'running';
 
 -- name: requeue_job
-UPDATE jobs SET state = 'pending', started_at = NULL, finished_at = NULL, rank = ?, queued_q = ?, held = ?,
+UPDATE jobs SET state = 'pending', started_at = NULL, finished_at = NULL, finished_q = NULL, rank = ?, queued_q = ?, held = ?,
     due_q = ?, ready_at = ?, error = ?, tries_from = ?, cancel_requested_at = NULL, deadline_q = ?,
     deadline_at = ?, progress = NULL, message = NULL, block_reason = NULL
 WHERE seq = ?;
 
 -- name: end_pending
-UPDATE jobs SET state = ?, finished_at = ?, error = ?, result_bytes = ?, result_blob = ?, result = ?,
+UPDATE jobs SET state = ?, finished_at = ?, finished_q = ?, error = ?, result_bytes = ?, result_blob = ?, result = ?,
     waiting = 0, held = 0, block_reason = NULL
 WHERE seq = ? AND state = 'pending';
 
@@ -86,7 +83,7 @@ WHERE state = 'pending' AND held = 2 AND ready_at <= :at
 LIMIT :most;
 
 -- name: release_job
-UPDATE jobs SET held = 0 WHERE seq = ?;
+UPDATE jobs SET held = 0, block_reason = NULL WHERE seq = ?;
 
 -- name: late_jobs
 SELECT seq, id, attempt, instance, sequence, waiting, held FROM jobs INDEXED BY jobs_deadlines
@@ -107,11 +104,14 @@ WHERE state = 'pending' AND deadline_q IS NOT NULL ORDER BY deadline_q LIMIT 1;
 -- name: take_edges
 DELETE FROM edges WHERE parent = ? RETURNING child, needs;
 
+-- name: count_edges
+SELECT count(*) FROM (SELECT 1 FROM edges LIMIT 1);
+
 -- name: has_edges
 SELECT parent FROM edges WHERE parent IN (SELECT value FROM json_each(?)) GROUP BY parent;
 
 -- name: lessen_waiting
-UPDATE jobs SET waiting = waiting - 1 WHERE seq = ? AND state = 'pending' AND waiting > 0;
+UPDATE jobs SET waiting = waiting - 1, block_reason = NULL WHERE seq = ? AND state = 'pending' AND waiting > 0;
 
 -- name: note_progress
 UPDATE jobs SET progress = coalesce(?, progress), message = coalesce(?, message)
@@ -159,7 +159,10 @@ ORDER BY seq DESC LIMIT :limit;
 
 -- name: list_attempts
 SELECT attempt, state, started_at, finished_at, because, error, usage, lane FROM attempts
-WHERE job = (SELECT seq FROM jobs WHERE id = ?) ORDER BY attempt;
+WHERE job = (SELECT seq FROM jobs WHERE id = :id)
+UNION ALL
+SELECT attempt, state, started_at, NULL, NULL, NULL, NULL, NULL FROM jobs WHERE id = :id AND state = 'running'
+ORDER BY attempt;
 
 -- name: list_events
 SELECT e.cursor, e.at, e.type, j.id, e.attempt, e.sequence, e.data
@@ -180,7 +183,7 @@ WHERE e.sequence = ? AND e.cursor > ? ORDER BY e.cursor LIMIT ?;
 SELECT state, count(*) FROM jobs WHERE state IN ('failed', 'cancelled', 'interrupted') GROUP BY state;
 
 -- name: count_ended
-SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL;
+SELECT count(*) FROM jobs INDEXED BY jobs_ended WHERE finished_q IS NOT NULL;
 
 -- name: count_all
 SELECT count(*) FROM jobs;
@@ -195,6 +198,31 @@ SELECT coalesce((SELECT max(seq) FROM jobs), 0), coalesce((SELECT max(cursor) FR
     coalesce((SELECT value FROM queue_numbers WHERE name = 'cursor'), 0),
     coalesce((SELECT queued_q FROM jobs ORDER BY seq DESC LIMIT 1), 0),
     coalesce((SELECT rank + priority * 60000000000 FROM jobs ORDER BY seq DESC LIMIT 1), 0);
+
+-- name: oldest_ended
+SELECT seq, state FROM jobs INDEXED BY jobs_ended
+WHERE finished_q IS NOT NULL AND NOT EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq)
+ORDER BY finished_q, seq LIMIT ?;
+
+-- name: too_old
+SELECT seq, state FROM jobs INDEXED BY jobs_ended
+WHERE finished_q IS NOT NULL AND finished_q < ? AND finished_at < ? AND NOT EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq)
+ORDER BY finished_q, seq LIMIT ?;
+
+-- name: blobs_of_jobs
+SELECT DISTINCT digest FROM blob_uses WHERE job IN (SELECT value FROM json_each(?));
+
+-- name: used_blobs
+SELECT DISTINCT digest FROM blob_uses WHERE digest IN (SELECT value FROM json_each(?));
+
+-- name: all_blobs
+SELECT DISTINCT digest FROM blob_uses;
+
+-- name: forget_events
+DELETE FROM events WHERE job IN (SELECT value FROM json_each(?));
+
+-- name: forget_jobs
+DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: put_number
 INSERT INTO queue_numbers (name, value) VALUES (?, ?)

@@ -9,9 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from toft.jobs import commits, controls, errors, feed, operations, reading, recovery, submission
+from toft.jobs import (
+    commits,
+    controls,
+    errors,
+    feed,
+    notes,
+    operations,
+    reading,
+    recovery,
+    retention,
+    submission,
+)
 from toft.jobs.queue_clock import QueueClock
 from toft.jobs.records import (
     ENDED,
@@ -68,9 +80,9 @@ class JobQueue:
         self._clock = clock
         self._commits: commits.Commits | None = None
         self._feed = feed.Feed(self.events)
-        self._listeners: list[Callable[[Effects], None]] = [
-            lambda effects: self._feed.publish(effects.events)
-        ]
+        self._keeping = retention.Keeping(blobs, store)
+        self._notes: notes.Notes | None = None
+        self._listeners: list[Callable[[Effects], None]] = [self._learn]
         self._reading = reading.Reading(store)
 
     async def open(self) -> Recovered:
@@ -81,20 +93,26 @@ class JobQueue:
             self._store,
             time,
             found.board(time),
+            limits=self.limits,
             followers=self.followers,
             listeners=self._listeners,
             droppers=self.droppers,
         )
+        self._notes = notes.Notes(self._commits.add, self._clock, self.limits.notes_per_s)
+        await self._keeping.sweep()
         self._commits.set_timer(found.due)
+        self._commits.start_looking()
         return await recovery.recover(
             found.running, self.finish, lambda job: self._control(controls.Resume(job, self._future()))
         )
 
     async def close(self) -> None:
         """Commit what waits; a second close does nothing."""
-        if self._commits is not None:
-            opened, self._commits = self._commits, None
+        opened, noted, self._commits = self._commits, self._notes, None
+        if opened is not None and noted is not None:
+            noted.close()
             await opened.close()
+        await self._keeping.close()
         self._feed.close()
 
     # -- work ------------------------------------------------------------------------------------------------
@@ -140,6 +158,8 @@ class JobQueue:
             # Kept as an event of that job, so that its story shows the late answer.
             self._opened.add(operations.LateFinish(job_id, attempt, outcome, future))
         else:
+            if self._notes is not None:
+                self._notes.end(job_id)
             self._opened.add(operations.Finish(job, attempt, outcome, ref, future))
         return future
 
@@ -178,14 +198,19 @@ class JobQueue:
 
     def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
         """Write down something about a job without waiting for it; too late and too many are dropped."""
-        if self._commits is None:
+        if self._commits is None or self._notes is None:
             return
-        job = self._opened.board.running.get(job_id)
-        if (job is None) != (kind in ("blocked", "unblocked")) and kind != "evicted":
+        job = self._commits.board.running.get(job_id)
+        is_of_waiting = kind in ("blocked", "unblocked")
+        if (job is None) != is_of_waiting and kind != "evicted":
             return
-        if job is not None and job.attempt != attempt:
-            return
-        self._opened.add(operations.Note(kind, job or Running(0, job_id, attempt, "", None), attempt, data))
+        if job is None:
+            self._commits.add(operations.Note(kind, Running(0, job_id, attempt, "", None), attempt, data))
+        elif job.attempt == attempt:
+            if kind in notes.THINNED:
+                self._notes.note(job, kind, data)
+            else:
+                self._commits.add(operations.Note(kind, job, attempt, data))
 
     # -- looking ---------------------------------------------------------------------------------------------
 
@@ -277,7 +302,7 @@ class JobQueue:
                     raise errors.wait_timeout(job_id, timeout_s or 0.0)
                 job = await self.get(job_id)
         finally:
-            opened.forget(job_id, future)
+            opened.stop_waiting(job_id, future)
         return job
 
     # -- those who depend on it ------------------------------------------------------------------------------
@@ -316,15 +341,17 @@ class JobQueue:
         return answers
 
     async def _finish_large(self, job_id: str, attempt: int, outcome: Outcome, result: bytes) -> bool:
-        ref = await self._saved(result)
-        return await self.finish(job_id, attempt, _with_result(outcome, ref))
+        ref = ResultRef(len(result), None, await self.blobs.save(result))
+        return await self.finish(job_id, attempt, replace(outcome, result=ref))
 
     async def _end_large(self, job_id: str, outcome: Outcome, result: bytes) -> Job:
-        ref = await self._saved(result)
-        return await self.end(job_id, _with_result(outcome, ref))
+        ref = ResultRef(len(result), None, await self.blobs.save(result))
+        return await self.end(job_id, replace(outcome, result=ref))
 
-    async def _saved(self, result: bytes) -> ResultRef:
-        return ResultRef(len(result), None, await self.blobs.save(result))
+    def _learn(self, effects: Effects) -> None:
+        self._feed.publish(effects.events)
+        if effects.garbage:
+            self._keeping.drop(effects.garbage)
 
 
 async def prepare(queue: JobQueue, requests: Sequence[Request]) -> Entries:
@@ -348,14 +375,3 @@ def perform(queue: JobQueue, operation: operations.Operation) -> asyncio.Future[
     future = operation.future = operation.future or queue._future()
     queue._opened.add(operation)
     return future
-
-
-def _with_result(outcome: Outcome, ref: ResultRef) -> Outcome:
-    return Outcome(
-        state=outcome.state,
-        result=ref,
-        error=outcome.error,
-        usage=outcome.usage,
-        because=outcome.because,
-        retry_in_s=outcome.retry_in_s,
-    )

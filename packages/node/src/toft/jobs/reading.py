@@ -68,7 +68,7 @@ class Reading:
 
     async def attempts(self, job_id: str) -> Sequence[Attempt]:
         """Return the attempts of a job."""
-        found = await self._store.read(lambda connection: _all(connection, "list_attempts", (job_id,)))
+        found = await self._store.read(lambda connection: _all(connection, "list_attempts", {"id": job_id}))
         return [rows.attempt(row) for row in found]
 
     async def events(

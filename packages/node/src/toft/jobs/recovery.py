@@ -32,7 +32,9 @@ class Found:
         board.numbers = self.numbers
         board.counts.update(self.counts)
         for job, _ in self.running:
-            board.running[job.id] = Running(job.seq, job.id, job.attempt, job.instance, job.sequence)
+            board.running[job.id] = Running(
+                job.seq, job.id, job.attempt, job.instance, job.sequence, job.started_at or 0.0
+            )
         for instance, count in self.ready.items():
             board.place(instance, count, self.heads.get(instance), clock)
         return board
@@ -42,6 +44,7 @@ def look(connection: database.Connection) -> Found:
     """Read what memory must know."""
     seq, cursor, old_seq, old_cursor, last_q, rank = connection.execute(QUERIES["highest"]).fetchone()
     found = Found(Numbers(max(seq, old_seq), max(cursor, old_cursor), max(rank, int(last_q * 1e9))), last_q)
+    found.numbers.has_edges = bool(connection.execute(QUERIES["count_edges"]).fetchone()[0])
     found.running = [
         (rows.job(row), row[34]) for row in connection.execute(QUERIES["all_running"]).fetchall()
     ]

@@ -7,7 +7,7 @@ back; only `effects` leaves it, after the commit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +27,7 @@ class Numbers:
     seq: int = 0
     cursor: int = 0
     rank: int = 0
+    has_edges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Running:
     attempt: int
     instance: str
     sequence: str | None
+    started_at: float = 0.0
+    lane: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Effects:
     started: list[Running] = field(default_factory=list)
     cancels: list[str] = field(default_factory=list)
     expand: list[str] = field(default_factory=list)
+    forgotten: dict[State, int] = field(default_factory=dict)
+    garbage: list[str] = field(default_factory=list)
     timers_changed: bool = False
     due: tuple[float | None, float | None, float | None] = (None, None, None)
 
@@ -89,7 +94,7 @@ class Transaction:
         self._running = running
         self.at = at
         self.q = q
-        self.effects = Effects(Numbers(numbers.seq, numbers.cursor, numbers.rank))
+        self.effects = Effects(replace(numbers))
         self.ended: set[int] = set()
         self._followed = 0
         self._event_rows: list[tuple[Any, ...]] = []
@@ -175,6 +180,7 @@ class Transaction:
         """Count jobs that became ready, or are no more."""
         counts = self.effects.ready
         counts[instance] = counts.get(instance, 0) + by
+        self.effects.heads.pop(instance, None)
 
     def follow(self, followers: Sequence[Follower]) -> None:
         """Let what depends on changed jobs change too, until nothing does any more."""
@@ -194,7 +200,7 @@ class Transaction:
         self.flush()
         if self._event_rows:
             self.connection.executemany(QUERIES["add_event"], self._event_rows)
-        for instance in self.effects.ready:
+        for instance in self.effects.ready.keys() - self.effects.heads.keys():
             row = self.one("next_ready", instance)
             self.effects.heads[instance] = None if row is None else tuple(row)
         if self.effects.timers_changed:
@@ -213,7 +219,7 @@ class Transaction:
         **data: Any,
     ) -> None:
         """End a job that never ran this time."""
-        self.put("end_pending", state, self.at, rows.optional(error), *result, job.seq)
+        self.put("end_pending", state, self.at, self.q, rows.optional(error), *result, job.seq)
         # Counted also when it was not ready: its instance's head may be another one now.
         self.ready(job.instance, -1 if is_ready else 0)
         self.ended.add(job.seq)
@@ -222,7 +228,7 @@ class Transaction:
         self.moved(job, job.attempt, State.PENDING, state, because, error=error, result=shown, **data)
 
     def _release_children(self, changes: Sequence[Change]) -> None:
-        if not changes:
+        if not changes or not self.effects.numbers.has_edges:
             return
         having = self.all("has_edges", rows.encode([change.seq for change in changes]))
         if not having:

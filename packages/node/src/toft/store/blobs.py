@@ -11,6 +11,8 @@ import errno
 import hashlib
 import os
 import re
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -19,6 +21,7 @@ from toft.kernel import errors
 from toft.store import durable
 from toft.store.durable import Buffer
 
+_FRESH_S = 60.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,8 +36,12 @@ class BlobStore(Protocol):
         """Return the bytes of a digest."""
         ...
 
-    async def discard(self, digests: Iterable[str]) -> None:
-        """Remove blobs that nothing refers to."""
+    async def discard(self, digests: Iterable[str]) -> list[str]:
+        """Remove blobs that nothing refers to; returns those that are kept for now, being fresh."""
+        ...
+
+    async def retain(self, digests: frozenset[str]) -> None:
+        """Remove all blobs but these; only while nobody stores any."""
         ...
 
 
@@ -49,6 +56,9 @@ class Blobs:
     def __init__(self, directory: Path, *, operations: durable.Operations = durable.SYSTEM) -> None:
         self._directory = directory / "sha256"
         self._operations = operations
+        self._guard = threading.Lock()
+        self._storing = 0
+        self._fresh: dict[str, float] = {}
 
     def put(self, data: Buffer | Iterable[Buffer]) -> str:
         """Store bytes and return their digest; fsynced when this returns. Blocks.
@@ -57,6 +67,18 @@ class Blobs:
             UnavailableError: The disk is full; nothing is left over.
             RefusedError: The directory cannot be written.
         """
+        with self._guard:
+            self._storing += 1
+        digest = ""
+        try:
+            digest = self._put(data)
+        finally:
+            with self._guard:
+                self._storing -= 1
+                self._note_fresh(digest)
+        return digest
+
+    def _put(self, data: Buffer | Iterable[Buffer]) -> str:
         if not isinstance(data, bytes | bytearray | memoryview | Sequence):
             return self._put_stream(data)
         parts = [data] if isinstance(data, bytes | bytearray | memoryview) else list(data)
@@ -168,9 +190,36 @@ class Blobs:
         """
         return await asyncio.to_thread(self._load, digest)
 
-    async def discard(self, digests: Iterable[str]) -> None:
-        """Remove blobs that nothing refers to."""
-        await asyncio.to_thread(lambda: [self.remove(digest) for digest in digests])
+    async def discard(self, digests: Iterable[str]) -> list[str]:
+        """Remove blobs that nothing refers to; returns those that are kept for now, being fresh."""
+        return await asyncio.to_thread(self._discard, list(digests))
+
+    async def retain(self, digests: frozenset[str]) -> None:
+        """Remove all blobs but these; only while nobody stores any."""
+        await asyncio.to_thread(self.sweep, digests)
+
+    def _note_fresh(self, digest: str) -> None:
+        now = time.monotonic()
+        if digest:
+            self._fresh.pop(digest, None)
+            self._fresh[digest] = now
+        while self._fresh:
+            oldest = next(iter(self._fresh))
+            if now - self._fresh[oldest] < _FRESH_S:
+                break
+            del self._fresh[oldest]
+
+    def _discard(self, digests: list[str]) -> list[str]:
+        kept = []
+        for digest in digests:
+            with self._guard:
+                # Somebody who stores the same bytes at this moment relies on the file that is there.
+                self._note_fresh("")
+                if self._storing or digest in self._fresh:
+                    kept.append(digest)
+                else:
+                    self.remove(digest)
+        return kept
 
     def _load(self, digest: str) -> bytes:
         with self.open(digest) as file:

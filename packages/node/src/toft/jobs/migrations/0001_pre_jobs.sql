@@ -23,6 +23,7 @@ CREATE TABLE jobs (
     ready_at REAL,
     started_at REAL,
     finished_at REAL,
+    finished_q REAL,
     deadline_at REAL,
     timeout_s REAL,
     idempotent INTEGER NOT NULL DEFAULT 0 CHECK (idempotent IN (0, 1)),
@@ -43,6 +44,7 @@ CREATE TABLE jobs (
     result BLOB,
     arguments BLOB,
     CHECK ((finished_at IS NULL) = (state IN ('pending', 'running'))),
+    CHECK ((finished_at IS NULL) = (finished_q IS NULL)),
     CHECK (state <> 'running' OR (attempt > 0 AND started_at IS NOT NULL AND waiting = 0 AND held = 0)),
     CHECK (result_bytes IS NULL OR state = 'completed')
 ) STRICT;
@@ -53,7 +55,7 @@ CREATE INDEX jobs_delayed ON jobs (due_q) WHERE state = 'pending' AND held = 1;
 CREATE INDEX jobs_scheduled ON jobs (ready_at) WHERE state = 'pending' AND held = 2;
 CREATE INDEX jobs_deadlines ON jobs (deadline_q) WHERE state = 'pending' AND deadline_q IS NOT NULL;
 CREATE INDEX jobs_running ON jobs (seq) WHERE state = 'running';
-CREATE INDEX jobs_ended ON jobs (finished_at, seq) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_ended ON jobs (finished_q, seq) WHERE finished_q IS NOT NULL;
 CREATE INDEX jobs_troubled ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'interrupted');
 CREATE UNIQUE INDEX jobs_by_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX jobs_by_sequence ON jobs (sequence, seq) WHERE sequence IS NOT NULL;
@@ -78,13 +80,13 @@ BEGIN SELECT RAISE(ABORT, 'no such transition of a job'); END;
 CREATE TRIGGER jobs_begin BEFORE INSERT ON jobs WHEN NEW.state <> 'pending' OR NEW.attempt <> 0
 BEGIN SELECT RAISE(ABORT, 'a job begins pending'); END;
 
+-- Attempts that ended; the one that runs is in the job's own row.
 CREATE TABLE attempts (
     job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
     attempt INTEGER NOT NULL CHECK (attempt > 0),
-    state TEXT NOT NULL
-        CHECK (state IN ('pending', 'running', 'completed', 'failed', 'cancelled', 'interrupted')),
+    state TEXT NOT NULL CHECK (state IN ('completed', 'failed', 'cancelled', 'interrupted')),
     started_at REAL NOT NULL,
-    finished_at REAL,
+    finished_at REAL NOT NULL,
     because TEXT,
     error TEXT,
     usage TEXT,
