@@ -63,7 +63,7 @@ SELECT arguments_blob, :seq FROM jobs WHERE seq = :old AND arguments_blob IS NOT
 UPDATE jobs SET waiting = ?, held = 3 WHERE seq = ?;
 
 -- name: reopen_fan_out
-UPDATE jobs SET state = 'pending', finished_at = NULL, error = NULL, held = 3, waiting = :waiting
+UPDATE jobs SET state = 'pending', finished_at = NULL, finished_q = NULL, error = NULL, held = 3, waiting = :waiting
 WHERE seq = :seq AND state = 'failed';
 
 -- name: idle_fan_outs

@@ -118,8 +118,6 @@ class Submit(Operation):
             None if key is None else fingerprint(request, arguments, blob),
             rows.stored_policy(request), request.sequence, request.step, blob, arguments,
         )  # fmt: skip
-        if edges:
-            tx.effects.numbers.has_edges = True
         for parent, needs in edges.items():
             tx.put("add_edge", parent, seq, needs)
         if blob is not None:

@@ -27,7 +27,7 @@ class Numbers:
     seq: int = 0
     cursor: int = 0
     rank: int = 0
-    has_edges: bool = False
+    has_edges: bool = False  # whether any job ever waited for another one; without, nobody looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,8 @@ class Transaction:
         """Buffer a statement of `queries.sql`; equal ones run together at the next `flush`."""
         buffer = self._buffers.get(query)
         if buffer is None:
+            if query == "add_edge":
+                self.effects.numbers.has_edges = True
             buffer = self._buffers[query] = []
         buffer.append(parameters)
 
