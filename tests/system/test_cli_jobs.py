@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.command_line import CommandLine, Done
 from tests.nodes import register
+from tests.screens import Screen
 from tests.waiting import eventually
 
 SHOWN = {
@@ -225,3 +226,11 @@ def test_looking_at_a_daemon_brings_in_no_node(up: CommandLine) -> None:
         timeout=60,
     )
     assert (done.stdout, done.stderr) == ("[]\n", "[]")
+
+
+def test_top_goes_on_until_q_and_leaves_the_terminal_as_it_was(toft: CommandLine) -> None:
+    screen = Screen(toft, "top", "--interval", "0.1")
+    screen.read("no node is running: toft up starts one")
+    screen.type("q")
+    assert screen.end() == 0
+    assert "\x1b[?1049l" in screen.shown
