@@ -6,6 +6,7 @@ Values pass from step to step as they lie on disk; nothing large is decoded here
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from toft.plugins.plugin_errors import PluginError
 _log = log.get_logger("dispatch.graphs")
 HEAVY_BYTES = 64 << 10
 _AGAIN_S = 1.0
+# The parts of a fan-out all look into one value; reading it for each of thousands takes minutes.
+_REMEMBERED = 4
 
 
 class Graphs:
@@ -50,6 +53,7 @@ class Graphs:
         self._open_blob = open_blob
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._remembered: OrderedDict[tuple[str, str], Packed] = OrderedDict()
         self._again: dict[str, asyncio.TimerHandle] = {}
         self._is_open = False
         jobs.followers.append(Following(jobs.new_id))
@@ -185,6 +189,18 @@ class Graphs:
         return packed.replaced(by)
 
     async def _given(self, sequence_id: str, step: str) -> Packed:
+        """Return what a step gave; a step that completed gives the same for ever."""
+        key = (sequence_id, step)
+        value = self._remembered.get(key)
+        if value is None:
+            value = self._remembered[key] = await self._read_given(sequence_id, step)
+            while len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
+        else:
+            self._remembered.move_to_end(key)
+        return value
+
+    async def _read_given(self, sequence_id: str, step: str) -> Packed:
         found = await self._reading.given(sequence_id, step)
         if found is None or found.state is not State.COMPLETED:
             raise errors.IntegrityError(
@@ -203,6 +219,8 @@ class Graphs:
     # -- fan-outs --------------------------------------------------------------------------------------------
 
     def _on_change(self, effects: Effects) -> None:
+        if self._remembered and not self._queue.counts()["running"]:
+            self._remembered.clear()
         if self._waiters:
             for event in effects.events:
                 if event.type == "sequence" and event.sequence in self._waiters:
@@ -280,7 +298,7 @@ class Graphs:
             error = parts_failed(job.step, bad)
             await self._end(job.id, Outcome(state=State.FAILED, error=error, because="failed"))
             return
-        joined = Packed.of([await self._given(job.sequence, part["step"]) for part in parts])
+        joined = Packed.of([await self._read_given(job.sequence, part["step"]) for part in parts])
         result: bytes | ResultRef
         if joined.size_bytes < HEAVY_BYTES:
             result = joined.to_bytes()

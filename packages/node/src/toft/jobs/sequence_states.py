@@ -59,6 +59,7 @@ class _Members:
         self._row = row
         self._id: str = row["id"]
         self._new_id = new_id
+        self._is_stopped = False
 
     def take(self, changes: Sequence[Change]) -> None:
         """Take changes of its jobs."""
@@ -100,8 +101,10 @@ class _Members:
         stops_all = self._row["mode"] == "fail_fast" or change.after is State.CANCELLED
         fan_out = step.partition("[")[0] if step.endswith("]") else None
         stopped = None if stops_all else self._behind(step)
-        if stopped == set():
+        if stopped == set() or self._is_stopped:
             return
+        # A cancel of thousands must not look for what is left thousands of times.
+        self._is_stopped = stops_all
         for each in self._all("pending_members", self._id):
             if stopped is not None and each["step"] not in stopped:
                 continue
@@ -130,6 +133,7 @@ class _Members:
 
     def _resume(self, change: Change, member: Any) -> None:
         self._row["error"] = None
+        self._is_stopped = False
         newest = {each["step"]: each for each in self._all("newest_members", self._id)}
         states = {
             step: "skipped" if each["code"] == SKIPPED else each["state"] for step, each in newest.items()
