@@ -70,6 +70,7 @@ class Dispatcher:
         self._is_open = False
         self._is_woken = False
         self._is_deciding = False
+        self._must_tell = False
         self._alarms = alarms.Alarms(self._ring)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._paused_s = 0.0
@@ -164,6 +165,7 @@ class Dispatcher:
         elif name == "flush":
             self._spawn(self._flush())
         else:
+            self._must_tell |= name == "tell"
             self.wake()
 
     def _step(self) -> None:
@@ -186,6 +188,11 @@ class Dispatcher:
         heads = self._queue.heads()
         if not heads or now < self._paused_until:
             return
+        if self.lanes.taken >= self.lanes.count and not self._must_tell:
+            # Nothing can be decided; what is left to do is to say so, to those who have waited a while.
+            self._alarms.set("tell", self.options.tell_after_s)
+            return
+        self._must_tell = False
         candidates = []
         for instance, head in heads.items():
             station = self.lanes.station(instance)

@@ -24,6 +24,7 @@ from toft.store import blobs
 _log = log.get_logger("dispatch.local")
 _LARGE_BYTES = 64 * 1024
 _MB = 1_000_000
+_READY = seam.Loaded()
 _CONDITIONS = {
     states.State.READY: seam.Condition.READY,
     states.State.STARTING: seam.Condition.RESTARTING,
@@ -96,7 +97,11 @@ class LocalBackend:
     def find(self, instance: str) -> seam.Loaded | None:
         """Return one loaded instance."""
         found = self._node.find(instance)
-        return None if found is None else self._seen(found)
+        if found is None:
+            return None
+        if found.state is states.State.READY and found.is_enabled and self._watched.get(instance) is found:
+            return _READY  # asked at every decision, and nothing else is asked of it then
+        return self._seen(found)
 
     def _seen(self, instance: handles.Instance) -> seam.Loaded:
         if self._watched.get(instance.id) is not instance:
