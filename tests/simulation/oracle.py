@@ -305,7 +305,8 @@ class Oracle:
             return
         if not by_plugin and not job.idempotent:
             raise BrokenError(f"never twice: {job.id} may have run ({error.get('code')}) and is queued again")
-        if tries >= job.max_attempts or category not in job.retried_on:
+        is_told_apart = error.get("code") == "job.interrupted"  # the node ended, in whatever way
+        if tries >= job.max_attempts or not (is_told_apart or category in job.retried_on):
             raise BrokenError(f"retries: {job.id} after {tries} tries and {error.get('code')}")
 
     # What is asked now and then, and at the end

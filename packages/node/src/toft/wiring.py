@@ -66,11 +66,16 @@ async def _open_base(
     await asyncio.to_thread(durable.make_directory, settings.home, 0o700)
     store = database.Database(settings.home / "node.db")
     stack.push_async_callback(store.close)
-    kept, _ = await asyncio.gather(
+    kept, failed = await asyncio.gather(
         keeper.Keeper.start(settings.isolation),
         store.open({"plugins": "toft.plugins", "jobs": "toft.jobs"}),
+        return_exceptions=True,  # neither is left behind because the other failed
     )
+    if isinstance(kept, BaseException):
+        raise kept
     stack.push_async_callback(kept.close)
+    if failed is not None:
+        raise failed
     return store, kept
 
 

@@ -96,7 +96,7 @@ class Attempts:
         self._follow = follow
         self._asked: dict[str, None] = {}
         self._graces: dict[str, float] = {}
-        self._claims = 0
+        self._claims: dict[asyncio.Future[list[records.Claimed]], None] = {}
         self._is_open = True
         self._loop = asyncio.get_running_loop()
 
@@ -108,9 +108,9 @@ class Attempts:
         if not asked:
             return
         station.claiming += asked
-        self._claims += 1
         lane = {"busy": self._lanes.taken, "lanes": self._lanes.count}
         claiming = self._queue.claim(station.instance, asked, lane_info=lane)
+        self._claims[claiming] = None
         claiming.add_done_callback(partial(self._claimed, station, count, asked))
 
     def _ahead(self, station: Station) -> int:
@@ -126,7 +126,7 @@ class Attempts:
         self, station: Station, count: int, asked: int, claiming: asyncio.Future[list[records.Claimed]]
     ) -> None:
         station.claiming -= asked
-        self._claims -= 1
+        del self._claims[claiming]
         error = None if claiming.cancelled() else claiming.exception()
         if claiming.cancelled() or error is not None:
             self._lanes.release(station, count)
@@ -161,7 +161,7 @@ class Attempts:
 
     def _let_go(self, station: Station, last: records.Claimed) -> None:
         """Give back what was claimed ahead and has not got its lane in time."""
-        if last in station.ahead:
+        if self._is_open and last in station.ahead:
             while station.ahead:
                 given = station.ahead.popleft()
                 self.finisher.give_back(given)
@@ -268,13 +268,24 @@ class Attempts:
         """Stop; what still runs is interrupted."""
         self._is_open = False
         await self.finisher.close()
+        if self._claims:
+            # What is claimed by now and will not be begun must not be found running by the next boot.
+            await asyncio.wait(list(self._claims))
+            await asyncio.sleep(0)
         for station in self._lanes.stations.values():
             while station.ahead:
                 self.finisher.give_back(station.ahead.popleft())
         for run in list(self.runs.values()):
             run.is_over = True
-            stopped = records.Outcome(
-                state=records.State.INTERRUPTED, because="node_stopped", error=faults.stopped(run.claim.id)
-            )
-            await self.finisher.insist(run.claim.id, run.claim.attempt, stopped)
+            await self.finisher.insist(run.claim.id, run.claim.attempt, _stopped(run.claim))
         self.runs.clear()
+
+
+def _stopped(claim: records.Claimed) -> records.Outcome:
+    """Return what becomes of a job that runs when the node ends: the same as when the node is killed."""
+    may_run_again = claim.idempotent and claim.tries < claim.retry.max_attempts
+    return records.Outcome(
+        state=records.State.PENDING if may_run_again else records.State.INTERRUPTED,
+        because="node_stopped",
+        error=faults.stopped(claim.id),
+    )
