@@ -13,6 +13,7 @@ import typer
 
 from toft import __version__
 from toft.cli import (
+    backup,
     daemon,
     doctor,
     environment,
@@ -47,6 +48,7 @@ app.command("run")(running.run)
 app.command("why")(why.why)
 app.command("top")(top.top)
 app.command("events")(events.events)
+app.command("backup")(backup.backup)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(trials.demo)
 app.add_typer(job.app, name="job")

@@ -154,7 +154,7 @@ async def _database(patient: Patient) -> Finding:
     finally:
         await database.close()
     problems = [str(row[0]) for row in rows if row[0] != "ok"]
-    hint = f"Move {path} away; plugins stay installed, what instances were configured with is lost."
+    hint = f"Restore what toft backup made; or move {path}* away: plugins stay installed, the rest is lost."
     return Finding(
         "database", not problems, f"{path}: {'; '.join(problems) or 'ok'}", hint if problems else ""
     )

@@ -94,7 +94,7 @@ class Database:
             RefusedError: The directory cannot be written.
         """
         self._opened(self._reader)
-        await self._mapped(asyncio.to_thread(_copy, self._path, path))
+        await self._mapped(asyncio.to_thread(copy, self._path, path))
 
     async def close(self) -> None:
         """Close the file; a second close does nothing."""
@@ -270,17 +270,18 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
+    """Write a copy of a database as of now, whole or not at all, while others write. Blocks."""
     temporary = durable.temporary_name(target)
     try:
         origin = _connect(source)
         try:
-            copy = sqlite3.connect(temporary)
+            made = sqlite3.connect(temporary)
             try:
                 # In one step: a copy in steps starts anew whenever somebody writes in between.
-                origin.backup(copy)
+                origin.backup(made)
             finally:
-                copy.close()
+                made.close()
         finally:
             origin.close()
         durable.publish_file(temporary, target)

@@ -42,5 +42,6 @@ def translate(error: sqlite3.Error, path: Path) -> errors.NodeError:
         f"{path}: {error}",
         code="store.damaged",
         details=details,
-        hint="move it away: plugins stay installed, and what instances were configured with is lost",
+        hint="restore what toft backup made (docs/how-to/back-up-and-restore.md); without one, move it away: "
+        "plugins stay installed, jobs and what instances were configured with are lost",
     )
