@@ -234,3 +234,19 @@ def test_top_goes_on_until_q_and_leaves_the_terminal_as_it_was(toft: CommandLine
     screen.type("q")
     assert screen.end() == 0
     assert "\x1b[?1049l" in screen.shown
+
+
+def test_what_another_program_runs_can_be_looked_at_and_many_may_store_at_once(toft: CommandLine) -> None:
+    storing = [toft.start("job", "submit", "misbehaving.echo", f"value={number}") for number in range(4)]
+    assert [each.communicate(timeout=60)[1].count("toft up") for each in storing] == [1] * 4
+    assert len(toft("job", "list", "--json").value) == 4
+    waiting = toft.start("job", "submit", "misbehaving.work", "seconds=600", "--wait")
+    eventually(lambda: toft("job", "list", "--state", "running", "--json").value, within_s=60)
+    id = toft("job", "list", "--state", "running", "--json").value[0]["id"]
+    assert toft("why", id).status == 0
+    assert toft("job", "submit", "misbehaving.echo", "--json").error["code"] == "job.owned_elsewhere"
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert "toft up" in err
+    assert toft("job", "show", id, "--json").value["state"] == "interrupted"

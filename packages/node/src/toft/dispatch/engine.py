@@ -19,7 +19,8 @@ from toft.plugins import node as nodes
 from toft.plugins.packed import Packed
 from toft.store import blobs, database, locks
 
-_LOCK_S = 0.0
+_LOCK_S = 5.0
+"""Longer than a command that only stores or looks has the queue; two of them must not refuse each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,21 @@ class Engine:
         self.backend = backend
         self.graphs = linked
         self.recovered = records.Recovered()
+        self.is_ours = True
         self._held = held
+        self._owning = asyncio.Lock()
+
+    async def own(self) -> None:
+        """See to it that this process may change the queue, when so far it only looked at it.
+
+        Raises:
+            UnavailableError: Another process has it, and keeps it (`job.owned_elsewhere`).
+        """
+        async with self._owning:
+            if not self.is_ours:
+                await asyncio.to_thread(_hold, self._held, _lock(self.means), _LOCK_S)
+                self.recovered = await self.queue.open()
+                self.is_ours = True
 
     async def close(self) -> None:
         """Stop: what runs is interrupted, what waits is there at the next start."""
@@ -80,12 +95,20 @@ class Engine:
 async def open_engine(means: Means, node: nodes.Node) -> Engine:
     """Open the queue of a home and begin to run its jobs.
 
+    Without running jobs it can be looked at also while another process has it.
+
     Raises:
         UnavailableError: Another process runs the jobs of this home (`job.owned_elsewhere`).
     """
     held = contextlib.ExitStack()
-    path = means.settings.home / "run" / "jobs.lock"
-    await asyncio.to_thread(_hold, held, path)
+    path = _lock(means)
+    is_ours = True
+    try:
+        await asyncio.to_thread(_hold, held, path, _LOCK_S if means.runs_jobs else 0.0)
+    except errors.UnavailableError:
+        if means.runs_jobs:
+            raise
+        is_ours = False
     try:
         jobs = queue.JobQueue(means.store, means.blobs, randomness=os.urandom, limits=limits(means.settings))
         linked = graphs.Graphs(
@@ -94,7 +117,8 @@ async def open_engine(means: Means, node: nodes.Node) -> Engine:
             submitting.Checker(node),
             open_blob=functools.partial(_open_blob, means.blobs),
         )
-        recovered = await jobs.open()
+        jobs.refusal = functools.partial(_elsewhere, path)
+        recovered = await jobs.open() if is_ours else records.Recovered()
         if means.runs_jobs:
             await linked.open()
         known = peaks.Peaks(means.store, clocks.SYSTEM)
@@ -110,6 +134,7 @@ async def open_engine(means: Means, node: nodes.Node) -> Engine:
         held.close()
         raise
     engine = Engine(means, jobs, known, dispatching, backend, linked, held)
+    engine.is_ours = is_ours
     engine.recovered = recovered
     return engine
 
@@ -126,16 +151,24 @@ async def _open_blob(stored: blobs.Blobs, digest: str) -> Packed:
         ) from error
 
 
-def _hold(held: contextlib.ExitStack, path: Path) -> None:
+def _hold(held: contextlib.ExitStack, path: Path, timeout_s: float) -> None:
     try:
-        held.enter_context(locks.hold(path, timeout_s=_LOCK_S))
+        held.enter_context(locks.hold(path, timeout_s=timeout_s))
     except errors.UnavailableError as error:
-        raise errors.UnavailableError(
-            "another process runs the jobs of this home",
-            code="job.owned_elsewhere",
-            details={"path": str(path)},
-            hint="speak to that one: toft status; or end it: toft down",
-        ) from error
+        raise _elsewhere(path) from error
+
+
+def _lock(means: Means) -> Path:
+    return means.settings.home / "run" / "jobs.lock"
+
+
+def _elsewhere(path: Path) -> errors.UnavailableError:
+    return errors.UnavailableError(
+        "another process runs the jobs of this home",
+        code="job.owned_elsewhere",
+        details={"path": str(path)},
+        hint="let toft up --detach run them for all; what is stored can be looked at: toft job list",
+    )
 
 
 def options(means: Means) -> dispatcher.Options:

@@ -78,8 +78,14 @@ class Jobs(sequences.SequenceVerbs):
                     self._opening = None  # the next one may try again
         return self._engine
 
-    async def _graphs(self) -> graphs.Graphs:
-        return (self._engine or await self.open()).graphs
+    async def _graphs(self, *, is_looking: bool = False) -> graphs.Graphs:
+        return (self._engine or await self.open() if is_looking else await self._owned()).graphs
+
+    async def _owned(self) -> engines.Engine:
+        engine = self._engine or await self.open()
+        if not engine.is_ours:
+            await engine.own()
+        return engine
 
     async def close(self) -> None:
         """Stop: what runs is interrupted, what waits stays."""
@@ -149,7 +155,7 @@ class Jobs(sequences.SequenceVerbs):
 
         Durability: Committed and fsynced before returning.
         """
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         name = instance or plugin
         request = records.Request(
             plugin=plugin,
@@ -175,7 +181,7 @@ class Jobs(sequences.SequenceVerbs):
         Args:
             requests: Each holds the arguments of `submit` by name.
         """
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         wanted = []
         for each in requests:
             given = dict(each)
@@ -280,7 +286,7 @@ class Jobs(sequences.SequenceVerbs):
         Raises:
             WaitTimeoutError: It has not ended in that time; it goes on.
         """
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         return await self._shown(engine, await engine.queue.wait(_checked(id), timeout_s))
 
     async def result(self, id: str) -> Any:
@@ -359,7 +365,7 @@ class Jobs(sequences.SequenceVerbs):
 
     async def status(self) -> dict[str, Any]:
         """Return lanes, queue, memory and GPUs as they are now."""
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         reading = await engine.backend.measure()
         lanes = {} if engine.dispatcher is None else engine.dispatcher.status()
         memory = {"total_bytes": reading.total.get("memory"), "available_bytes": reading.free.get("memory")}
@@ -380,7 +386,7 @@ class Jobs(sequences.SequenceVerbs):
             id: Which.
             grace_s: Seconds a running one may take to end by itself before its worker is ended.
         """
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         if grace_s is not None and engine.dispatcher is not None:
             engine.dispatcher.cancel(_checked(id), grace_s)
         return await self._shown(engine, await engine.queue.request_cancel(_checked(id)))
@@ -391,7 +397,7 @@ class Jobs(sequences.SequenceVerbs):
         Raises:
             ConflictError: It is in another state.
         """
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         return await self._shown(engine, await engine.queue.retry(_checked(id)))
 
     async def reorder(
@@ -408,7 +414,7 @@ class Jobs(sequences.SequenceVerbs):
         Raises:
             ConflictError: It does not wait any more.
         """
-        engine = self._engine or await self.open()
+        engine = await self._owned()
         moved = await engine.queue.reorder(
             _checked(id), priority=priority, before=before, first=first, last=last
         )

@@ -13,7 +13,7 @@ from toft.jobs.sequences import JobSequence
 class SequenceVerbs:
     """Sequences and graphs of the jobs of a node."""
 
-    async def _graphs(self) -> Graphs:
+    async def _graphs(self, *, is_looking: bool = False) -> Graphs:
         raise NotImplementedError
 
     async def submit_sequence(
@@ -83,13 +83,13 @@ class SequenceVerbs:
         Raises:
             NotFoundError: There is none of that id (any more).
         """
-        return await (await self._graphs()).get(id)
+        return await (await self._graphs(is_looking=True)).get(id)
 
     async def sequences(
         self, *, state: str | None = None, limit: int = 100, before: str | None = None
     ) -> Sequence[JobSequence]:
         """Return sequences and graphs, the newest first, at most 1000."""
-        return await (await self._graphs()).recent(state=state, limit=limit, before=before)
+        return await (await self._graphs(is_looking=True)).recent(state=state, limit=limit, before=before)
 
     async def cancel_sequence(self, id: str) -> JobSequence:
         """End what has not ended: what waits at once, what runs as `cancel` ends a job."""

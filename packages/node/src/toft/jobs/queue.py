@@ -60,6 +60,9 @@ class JobQueue:
         clock: Wall clock and monotonic clock.
         randomness: For identifiers.
         limits: How much it holds.
+
+    Attributes:
+        refusal: Makes what is raised when it is not open; questions that the tables answer are answered.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class JobQueue:
     ) -> None:
         self.blobs = blobs
         self.limits = limits
+        self.refusal: Callable[[], Exception] = errors.closed
         self.new_id = ids.Ulids(clock, randomness, prefix="job_").next
         self.followers: list[Follower] = []
         self.droppers: list[Callable[[str, str], None]] = []
@@ -316,12 +320,12 @@ class JobQueue:
     @property
     def _opened(self) -> commits.Commits:
         if self._commits is None:
-            raise errors.closed()
+            raise self.refusal()
         return self._commits
 
     def _future(self) -> asyncio.Future[Any]:
         if self._commits is None:
-            raise errors.closed()
+            raise self.refusal()
         return asyncio.get_running_loop().create_future()
 
     def _control(self, operation: controls.Control) -> asyncio.Future[Any]:
