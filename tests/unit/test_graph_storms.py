@@ -7,6 +7,7 @@ and once the weather is fair everything comes to an end.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from tests.job_queues import InlineStore, MemoryBlobs, SetClock
 from toft.dispatch.graphs import Graphs
 from toft.jobs.queue import JobQueue
 from toft.jobs.records import Claimed, Outcome, State
+from toft.jobs.replay import replay
 from toft.jobs.sequences import COUNTS, Reading
 from toft.kernel import errors
 from toft.plugins import values
@@ -157,6 +159,13 @@ class Weather:
         told = [event.data["state"] for event in events if event.type == "sequence"]
         assert told[-1] == found.state
 
+    async def check_events(self, sequence_id: str) -> None:
+        """The events of each job, replayed, give its row."""
+        for job in await self.queue.list(sequence=sequence_id, limit=1000):
+            told = replay(await self.queue.events(job=job.id, limit=1000))
+            kept = None if job.result is None else dataclasses.replace(job.result, data=None)
+            assert told == dataclasses.replace(job, seq=0, result=kept)
+
     async def live(self) -> None:
         await self.start()
         sequence_id = await self.submit()
@@ -164,7 +173,9 @@ class Weather:
             await self.happen(sequence_id)
             await self.check(sequence_id)
         self.fair = True
+        await self.check_events(sequence_id)
         await self.come_to_an_end(sequence_id)
+        await self.check_events(sequence_id)
         await self.graphs.close()
         await self.queue.close()
 

@@ -82,6 +82,7 @@ def _moved(job: Job, event: Event) -> Job:
             job,
             state=after,
             rank=told["rank"],
+            waiting=told.get("waiting", job.waiting),
             ready_at=told.get("ready_at"),
             deadline_at=told.get("deadline_at"),
             started_at=None,
@@ -134,5 +135,7 @@ _FOLDS: Mapping[str, Callable[[Job, Event], Job]] = {
     "blocked": lambda job, event: replace(job, block_reason=event.data.get("reason")),
     "unblocked": _unblocked,
     "cancel": _cancelling,
+    # A fan-out waits for its parts, which are jobs of their own.
+    "expanded": lambda job, event: replace(job, waiting=event.data["parts"]),
     "reordered": lambda job, event: replace(job, priority=event.data["priority"], rank=event.data["rank"]),
 }

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toft.jobs import rows, sequences
+from toft.jobs import rows, sequences, submission
 from toft.jobs.operations import requeue
-from toft.jobs.records import State
+from toft.jobs.records import Request, State
 from toft.jobs.sequences import COUNTS, FINISHED, QUERIES, SKIPPED
 from toft.jobs.transaction import Change, Running, Transaction
 
@@ -191,8 +191,9 @@ class _Members:
         for parent, need in waits.items():
             tx.put("add_edge", parent, seq, need)
         job = Running(seq, job_id, 0, member["instance"], self._id)
-        told = {"step": member["step"], "instance": member["instance"], "instead_of": member["id"]}
-        tx.event("submitted", seq, job_id, 0, self._id, rank=values["rank"], waiting=len(waits), **told)
+        placed = {"rank": values["rank"], "waiting": len(waits), "ready_at": None, "deadline_at": None}
+        told = submission.told(self._request(member["seq"]), **placed)
+        tx.event("submitted", seq, job_id, 0, self._id, **told, instead_of=member["id"])
         tx.effects.submitted += 1
         self._add("skipped", -1)
         self._add("pending", 1)
@@ -202,6 +203,23 @@ class _Members:
             tx.ready(job.instance, 1)
         return seq
 
+    def _request(self, seq: int) -> Request:
+        """Return what a job was asked, without what is over by now."""
+        row = self._tx.one("find_job_by_seq", seq)
+        assert row is not None
+        job = rows.job(row)
+        return Request(
+            plugin=job.plugin,
+            instance=job.instance,
+            action=job.action,
+            priority=job.priority,
+            timeout_s=job.timeout_s,
+            idempotent=job.idempotent,
+            retry=None if row[19] is None else job.retry,
+            step=job.step,
+            kind=job.kind,
+        )
+
     def _reopen(self, fan_out: Any, state: str, open_parts: Sequence[int]) -> int:
         """Let a fan-out wait for its parts again."""
         tx = self._tx
@@ -209,14 +227,17 @@ class _Members:
         seq: int = fan_out["seq"]
         if state == "failed":
             tx.connection.execute(QUERIES["reopen_fan_out"], {"waiting": len(open_parts), "seq": seq})
-            tx.moved(
-                self._running(fan_out), fan_out["attempt"], State.FAILED, State.PENDING, "parts run again"
-            )
+            row = tx.one("find_job_by_seq", seq)
+            assert row is not None
+            told = {"rank": row[9], "waiting": len(open_parts), "deadline_at": row[16]}
+            tx.moved(self._running(fan_out), fan_out["attempt"], State.FAILED, State.PENDING, "parts", **told)
         elif state == "skipped":
             seq = self._copy(fan_out, dict.fromkeys(open_parts, "ended"))
             return seq
         else:
             tx.connection.execute(QUERIES["wait_for_parts"], (len(open_parts), seq))
+            told = {"parts": len(open_parts)}
+            tx.event("expanded", seq, fan_out["id"], fan_out["attempt"], self._id, **told)
         for part in open_parts:
             tx.put("add_edge", part, seq, "ended")
         return seq

@@ -128,7 +128,7 @@ class Submit(Operation):
             job_id,
             0,
             request.sequence,
-            **_told(request, rank=rank, waiting=waiting, ready_at=ready_at, deadline_at=deadline_at),
+            **told(request, rank=rank, waiting=waiting, ready_at=ready_at, deadline_at=deadline_at),
         )
         tx.effects.submitted += 1
         job = Running(seq, job_id, 0, request.instance, request.sequence)
@@ -171,7 +171,7 @@ def _held(tx: Transaction, request: Request) -> tuple[int, float | None, float |
     return 0, None, None
 
 
-def _told(request: Request, **placed: Any) -> dict[str, Any]:
+def told(request: Request, **placed: Any) -> dict[str, Any]:
     """Return what the event says: all of the job that is not as it usually is."""
     told: dict[str, Any] = {"plugin": request.plugin, "instance": request.instance, "rank": placed["rank"]}
     for name, value in (
