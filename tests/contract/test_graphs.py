@@ -14,10 +14,12 @@ import pytest
 from tests.waiting import eventually_async
 
 from toft.dispatch.graphs import Graphs
+from toft.jobs import queue as queues
 from toft.jobs.graphs import GraphError
 from toft.jobs.queue import JobQueue
-from toft.jobs.records import Claimed, Outcome, ResultRef, State
+from toft.jobs.records import Claimed, Limits, Outcome, ResultRef, State
 from toft.jobs.references import item, step
+from toft.jobs.retention import Forget
 from toft.jobs.sequences import JobSequence, Reading
 from toft.kernel import errors
 from toft.plugins import errors as faults
@@ -522,3 +524,41 @@ async def test_a_thousand_steps_are_one_transaction(node: Node) -> None:
     assert len({event.at for event in events}) == 1
     assert (await node.run(stored)).state is State.COMPLETED
     assert len(node.ran) == 1000
+
+
+async def test_results_stay_as_long_as_a_sequence_may_need_them(node: Node) -> None:
+    async def forget() -> None:
+        await queues.perform(node.queue, Forget(Limits(keep_count=0, keep_s=0)))
+
+    stored = await node.graphs.submit(
+        [one("a", x=[1]), one("b", x=step("a").output), one("c", "fail"), one("d")]
+    )
+    for _ in range(3):
+        (claimed,) = await node.claim()
+        await node.execute(claimed)
+        if claimed.step != "c":
+            await forget()
+            assert len(await node.reading.members(stored.id)) == 4
+    assert (await node.graphs.get(stored.id)).state is State.FAILED
+    await forget()
+    assert await node.reading.members(stored.id) == []
+    with pytest.raises(errors.NotFoundError):
+        await node.graphs.get(stored.id)
+    assert list(await node.queue.events(sequence=stored.id)) == []
+
+    empty = await node.graphs.submit([])
+    other = await node.graphs.submit([one("a")])
+    await forget()
+    assert [each.id for each in await node.graphs.recent()] == [other.id, empty.id]
+
+
+async def test_a_retry_does_without_steps_that_were_forgotten(node: Node) -> None:
+    stored = await node.graphs.submit([one("a"), one("b", "fail"), one("c", x=step("a").output), one("d")])
+    assert (await node.run(stored)).state is State.FAILED
+    jobs = {job.step: job for job in await node.queue.list(sequence=stored.id)}
+    await queues.perform(node.queue, Forget(Limits(keep_count=3)))
+    assert set(await node.states(stored)) == {"b", "c", "d"}
+    await node.queue.retry(jobs["b"].id)
+    (claimed,) = await node.claim()
+    assert claimed.step == "b"
+    assert (await node.states(stored))["c"] == "cancelled"

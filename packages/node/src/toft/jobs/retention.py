@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from toft.jobs import rows
+from toft.jobs import rows, sequences
 from toft.jobs.operations import Operation
 from toft.jobs.records import Limits, State
 from toft.jobs.transaction import QUERIES, Transaction
@@ -45,14 +45,23 @@ class Forget(Operation):
         tx.put("put_number", "seq", numbers.seq)
         tx.put("put_number", "cursor", numbers.cursor)
         digests = [row[0] for row in tx.all("blobs_of_jobs", seqs)]
+        names = [row["id"] for row in sequences.ask(tx.connection, "sequences_of_jobs", (seqs,))]
         tx.put("forget_events", seqs)
         tx.put("forget_jobs", seqs)
         tx.flush()
+        self._forget_sequences(tx, names)
         for _, state in taken:
             tx.effects.forgotten[State(state)] = tx.effects.forgotten.get(State(state), 0) + 1
         if digests:
             used = {row[0] for row in tx.all("used_blobs", rows.encode(digests))}
             tx.effects.garbage += [digest for digest in digests if digest not in used]
+
+    def _forget_sequences(self, tx: Transaction, names: list[str]) -> None:
+        """Those of which no job is left; one that never had any goes when it is old."""
+        wanted = {"ids": rows.encode(names), "before": tx.at - self.limits.keep_s}
+        gone = [row["id"] for row in sequences.ask(tx.connection, "forget_sequences", wanted)]
+        if gone:
+            tx.connection.execute(sequences.QUERIES["forget_sequence_events"], (rows.encode(gone),))
 
 
 class Keeping:

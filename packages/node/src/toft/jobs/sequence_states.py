@@ -144,6 +144,8 @@ class _Members:
         fan_outs: dict[str, int] = {}
         for step in json.loads(self._row["steps"]):
             name = step["id"]
+            if name not in newest:
+                continue  # forgotten since: nothing that needs it can run any more
             parts = _parts(name, newest) if step["for_each"] else []
             for part in parts:
                 if states[part] == "skipped":
@@ -291,7 +293,7 @@ def _is_open(parts: Sequence[str], states: Mapping[str, str]) -> bool:
 
 
 def _may_run(needs: Mapping[str, str], states: Mapping[str, str]) -> bool:
-    return all(states[other] in _MEETS[need] for other, need in needs.items())
+    return all(states.get(other) in _MEETS[need] for other, need in needs.items())
 
 
 def parts_failed(step: str, parts: Mapping[str, str]) -> dict[str, Any]:

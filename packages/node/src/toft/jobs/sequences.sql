@@ -66,6 +66,19 @@ UPDATE jobs SET waiting = ?, held = 3 WHERE seq = ?;
 UPDATE jobs SET state = 'pending', finished_at = NULL, finished_q = NULL, error = NULL, held = 3, waiting = :waiting
 WHERE seq = :seq AND state = 'failed';
 
+-- name: sequences_of_jobs
+SELECT DISTINCT sequence AS id FROM jobs
+WHERE seq IN (SELECT value FROM json_each(?)) AND sequence IS NOT NULL;
+
+-- name: forget_sequences
+DELETE FROM sequences
+WHERE finished_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.sequence = sequences.id)
+    AND (id IN (SELECT value FROM json_each(:ids)) OR finished_at < :before)
+RETURNING id;
+
+-- name: forget_sequence_events
+DELETE FROM events WHERE sequence IN (SELECT value FROM json_each(?)) AND job IS NULL;
+
 -- name: idle_fan_outs
 SELECT id FROM jobs WHERE state = 'pending' AND waiting = 0 AND held = 3;
 
