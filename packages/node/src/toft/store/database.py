@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from toft.kernel import errors
 from toft.store import durable
+from toft.store.checkpoints import Checkpoints
 from toft.store.scripts import migrate, read_migrations, read_queries
 from toft.store.sqlite_errors import LOCKED_AFTER_S, translate
 
@@ -55,6 +56,7 @@ class Database:
         self._path = path
         self._writer: _Lane | None = None
         self._reader: _Lane | None = None
+        self._checkpoints: Checkpoints | None = None
 
     async def open(self, rooms: Mapping[str, str]) -> None:
         """Open the file and bring every room's tables to their newest form.
@@ -66,9 +68,10 @@ class Database:
             IntegrityError: The file is no database, it is damaged, or a newer toft wrote it.
             UnavailableError: Another process held it too long.
         """
-        writer, reader = await self._mapped(asyncio.to_thread(self._open, rooms))
-        self._writer = _Lane(writer, self._path, is_writer=True)
-        self._reader = _Lane(reader, self._path, is_writer=False)
+        writer, reader, mover = await self._mapped(asyncio.to_thread(self._open, rooms))
+        self._checkpoints = Checkpoints(mover)
+        self._writer = _Lane(writer, self._path, after_commit=self._checkpoints.count)
+        self._reader = _Lane(reader, self._path)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run queries that change nothing; they see all that was committed before."""
@@ -102,6 +105,9 @@ class Database:
         self._reader = self._writer = None
         for lane in lanes:
             await lane.close()
+        if self._checkpoints is not None:
+            await self._checkpoints.close()
+            self._checkpoints = None
 
     async def _mapped(self, waited: Any) -> Any:
         try:
@@ -114,7 +120,7 @@ class Database:
             raise errors.UnavailableError(f"{self._path} is not open", code="store.closed")
         return lane
 
-    def _open(self, rooms: Mapping[str, str]) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    def _open(self, rooms: Mapping[str, str]) -> tuple[sqlite3.Connection, ...]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         writer = _connect(self._path)
         try:
@@ -128,12 +134,14 @@ class Database:
             writer.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             for room, package in rooms.items():
                 migrate(writer, room, read_migrations(package))
-            reader = _connect(self._path)
+            writer.execute("PRAGMA wal_autocheckpoint=0")
+            reader, mover = _connect(self._path), _connect(self._path)
         except BaseException:
             writer.close()
             raise
         reader.execute("PRAGMA query_only=ON")
-        return writer, reader
+        mover.execute("PRAGMA synchronous=FULL")
+        return writer, reader, mover
 
 
 class _Lane:
@@ -142,12 +150,19 @@ class _Lane:
     Results go back with one wake-up of the event loop for all that ran together.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, is_writer: bool) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        *,
+        after_commit: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
         self._connection = connection
         self._path = path
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._run = self._commit if is_writer else self._look
-        name = f"toft-store-{'writer' if is_writer else 'reader'}"
+        self._after_commit = after_commit
+        self._run = self._look if after_commit is None else self._commit
+        name = f"toft-store-{'reader' if after_commit is None else 'writer'}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -179,6 +194,8 @@ class _Lane:
             if items:
                 self._run(items)
                 _deliver(items)
+                if self._after_commit is not None:
+                    self._after_commit(self._connection)
         self._connection.close()
 
     def _look(self, items: list[_Item]) -> None:
