@@ -13,6 +13,8 @@ from toft.dispatch.lanes import Lanes
 from toft.dispatch.stations import Run, Station
 from toft.jobs import admission, queue, records, retries
 
+_LONG_S = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -51,13 +53,15 @@ class Follow:
     Attributes:
         freed: Called when a lane is free and something else may have it.
         settle: Called with a station, a claim, the fault and the attempt that follows it.
-        measure: Called with a station whose first job has ended.
+        measure: Called with a station whose first job has ended; the lane is still held.
+        look: Called with a station whose job has ended after a while.
         store_failed: Called when the queue did not take or give something.
     """
 
     freed: Callable[[], None]
     settle: Callable[[Station, records.Claimed, seam.Fault, retries.Again], None]
     measure: Callable[[Station], None]
+    look: Callable[[Station], None]
     store_failed: Callable[[BaseException | None], None]
 
 
@@ -212,8 +216,11 @@ class Attempts:
         if has_run and station.alone_since and self._measurer.need(station) is None:
             # It keeps its lane until its memory was looked at: its worker will not hold that for ever.
             self._follow.measure(station)
-        else:
-            self.go_on(station)
+            return
+        if has_run and seconds >= _LONG_S and self._measurer.age_s >= _LONG_S:
+            # Its worker still has the peak; whoever comes next would be taken for it.
+            self._follow.look(station)
+        self.go_on(station)
 
     def go_on(self, station: Station) -> None:
         """Use a lane that has become free: for what was claimed ahead, else for the most urgent."""

@@ -60,6 +60,7 @@ class Dispatcher:
             freed=self._on_freed,
             settle=self._settle,
             measure=lambda station: self._spawn(self._first_measured(station)),
+            look=lambda station: self._spawn(self.measurer.look(station)),
             store_failed=self._store_failed,
         )
         self._attempts = attempts.Attempts(
@@ -358,8 +359,7 @@ class Dispatcher:
         self.wake()
 
     async def _first_measured(self, station: Station) -> None:
-        await self.measurer.measure()
-        self.measurer.fold(station)
+        await self.measurer.look(station)
         station.alone_since = 0.0
         self._attempts.go_on(station)
         self.wake()
@@ -378,7 +378,7 @@ class Dispatcher:
             for each in self.lanes.stations.values()
             if each.lanes and not (each.alone_since and now - each.alone_since < alone_s)
         ]
-        await self.measurer.sample(list(self._attempts.runs.values()), measured)
+        await self.measurer.sample(list(self._attempts.runs.values()), measured, self.options.sample_s)
         for station in measured:
             self.lanes.reserve(station)
         if self.lanes.taken:

@@ -88,6 +88,11 @@ class Measurer:
         )
         self._known.fold(station.instance, station.profile.config_hash, sample)
 
+    async def look(self, station: Station) -> None:
+        """Measure an instance whose job has just ended."""
+        await self.measure()
+        self.fold(station)
+
     def count(self, run: Run, seconds: float, ending: seam.Ending) -> None:
         """Take the end of a job."""
         profile = run.station.profile
@@ -100,8 +105,14 @@ class Measurer:
                 usage=ending.units,
             )
 
-    async def sample(self, runs: Iterable[Run], stations: Iterable[Station]) -> None:
-        """Measure once, fold the peaks of what runs, and tell each job that has run for a while."""
+    async def sample(self, runs: Iterable[Run], stations: Iterable[Station], every_s: float) -> None:
+        """Measure once, fold the peaks of what runs, and tell each job that has run for a while.
+
+        Args:
+            runs: What runs.
+            stations: Where.
+            every_s: Seconds between two snapshots of one job.
+        """
         before, earlier = self.reading, self._taken_at
         reading = await self.measure()
         seconds = self._taken_at - earlier
@@ -112,7 +123,8 @@ class Measurer:
                 self.fold(station, cpu_percent=shares[station.instance])
         now = self._loop.time()
         for run in runs:
-            if now - run.started_at >= _SHORTEST_SNAPSHOT_S:
+            if now - run.started_at >= _SHORTEST_SNAPSHOT_S and now - run.shown_at >= 0.9 * every_s:
+                run.shown_at = now
                 _tell(run, reading, shares.get(run.station.instance))
 
 

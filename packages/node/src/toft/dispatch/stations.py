@@ -120,6 +120,7 @@ class Run:
         "has_begun",
         "is_over",
         "peak",
+        "shown_at",
         "started_at",
         "station",
         "was_cancelled",
@@ -142,6 +143,7 @@ class Run:
         self.was_cancelled = False
         self.grace_s: float | None = None
         self.peak = 0
+        self.shown_at = float("-inf")
         self._note = note
         self._on_end = on_end
 
