@@ -5,10 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from toft.api import calls, instances, limits, plugins, problems, state
+from toft.api import calls, events, instances, jobs, limits, plugins, problems, sequences, state
 from toft.api.service import Service
 
-ROUTERS = (state.router, plugins.router, calls.router, instances.router)
+ROUTERS = (
+    state.router,
+    plugins.router,
+    calls.router,
+    instances.router,
+    jobs.router,
+    sequences.router,
+    events.router,
+)
 
 
 def build(service: Service) -> ASGIApp:

@@ -29,6 +29,15 @@ async def fields(request: Request) -> dict[str, Any]:
     if not body:
         return {}
     value = await asyncio.to_thread(frames.unpack, body) if len(body) > frames.LARGE else frames.unpack(body)
+    return checked(value)
+
+
+def checked(value: Any) -> dict[str, Any]:
+    """Return a value that must be an object with text as keys.
+
+    Raises:
+        UsageError: It is something else.
+    """
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise errors.UsageError("the body of the request must be an object", code="request.body")
     return value

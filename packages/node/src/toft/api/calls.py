@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from toft.api import bodies, frames, problems, service
+from toft.api import bodies, following, frames, problems, service
 from toft.api.service import Service
 from toft.kernel import errors
 from toft.plugins.plugin_errors import PluginError
@@ -142,7 +142,7 @@ class _Following(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell what happens until the call has ended, or its reader is gone."""
         del self.headers["content-length"]
-        gone = asyncio.create_task(_until_gone(receive))
+        gone = asyncio.create_task(following.until_gone(receive))
         telling = asyncio.create_task(self._tell(send))
         try:
             await asyncio.wait((gone, telling), return_when=asyncio.FIRST_COMPLETED)
@@ -228,8 +228,3 @@ class _Following(Response):
 async def _send(send: Send, value: dict[str, Any]) -> None:
     for piece in frames.frame(value):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -13,12 +13,14 @@ from typing import Any
 from fastapi import Request
 
 from toft.api import frames
+from toft.api.following import Turnstile
 from toft.api.sessions import Session, Sessions
+from toft.dispatch.jobs import Jobs
+from toft.dispatch.node import Node
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.kernel.version import VERSION
 from toft.plugins.instance import Instance
-from toft.plugins.node import Node
 from toft.plugins.supervision.calls import Call
 
 
@@ -50,6 +52,7 @@ class Service:
     pid: int = field(default_factory=os.getpid)
     began: float = 0.0
     sessions: Sessions = field(init=False)
+    turnstile: Turnstile = field(default_factory=Turnstile)
     _running: set[Call] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,6 +60,11 @@ class Service:
         self.began = self.clock.monotonic()
         self._idle.set()
         self.sessions = Sessions(self.node)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Return the durable jobs of the node."""
+        return self.node.jobs
 
     @property
     def uptime_s(self) -> float:

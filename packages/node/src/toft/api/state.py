@@ -35,14 +35,16 @@ async def readyz(serves: Serves) -> JSONResponse:
 async def status(serves: Serves) -> dict[str, Any]:
     """Say what the daemon is doing: its process, the queue, memory, GPUs."""
     machine = await serves.node.system("status")
+    now = await serves.jobs.status()
     return {
         "state": str(serves.state),
         "pid": serves.pid,
         "version": serves.version,
         "uptime_s": round(serves.uptime_s, 3),
         "socket": str(serves.socket),
-        "lanes": None,
-        "queue": {},
+        "lanes": now.get("lanes"),
+        "queue": now["queue"],
+        "scheduler": now.get("policy"),
         "memory": _memory(machine),
         "gpu": _gpus(machine),
         "instances": [

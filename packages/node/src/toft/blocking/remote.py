@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Call, Chunks, Instance
+from toft.blocking.jobs import Jobs
 from toft.blocking.node import Node
 from toft.client.connection import Connection
+from toft.client.jobs import RemoteJobs
 from toft.client.node import RemoteNode
 from toft.kernel.errors import NodeError
 from toft.plugins.loop_thread import LoopThread
@@ -42,6 +44,7 @@ class DaemonNode(Node):
         self._node: Any = self._remote
         self._open_here = open_here
         self._here: Node | None = None
+        self.jobs = Jobs(thread, RemoteJobs(asked))
         self.is_embedded = False
 
     def close(self) -> None:

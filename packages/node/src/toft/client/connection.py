@@ -25,6 +25,7 @@ from toft.plugins import plugin_errors
 from toft.plugins.environments import environment_errors as _environment_errors
 
 _CONNECT_S = 10.0
+_FRESH_S = 5.0
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=30.0)
 _FOREIGN = _environment_errors
 
@@ -44,6 +45,7 @@ class Connection:
         self.pid = 0
         self.version = ""
         self.settings: Mapping[str, Any] = {}
+        self._actions: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
     async def __aenter__(self) -> Connection:
         try:
@@ -119,6 +121,37 @@ class Connection:
             raise gone(error) from error
         except RuntimeError as error:
             raise closed() from error
+
+    async def lines(self, route: str, query: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """Yield the JSON objects of an answer that has one a line, as they come."""
+        given = {name: value for name, value in query.items() if value is not None}
+        headers = {**self._headers, "Accept": "application/x-ndjson"}
+        try:
+            async with self._client.stream("GET", route, params=given, headers=headers) as answer:
+                if not answer.is_success:
+                    raise problem(answer.status_code, await answer.aread())
+                async for line in answer.aiter_lines():
+                    if line:
+                        yield json.loads(line)
+        except httpx.HTTPError as error:
+            raise gone(error) from error
+        except RuntimeError as error:
+            raise closed() from error
+
+    async def signature(self, plugin: str, action: str | None) -> Mapping[str, Any] | None:
+        """Return the input schema of a plugin's action, at most some seconds old; None for what has none."""
+        now = asyncio.get_running_loop().time()
+        at, actions = self._actions.get(plugin, (float("-inf"), {}))
+        if now - at > _FRESH_S:
+            try:
+                manifest = await self.ask("GET", path("plugins", plugin))
+            except errors.NotFoundError:
+                return None  # whoever is asked next says so
+            actions = (manifest.get("runtime") or {}).get("actions") or {}
+            self._actions[plugin] = (now, actions)
+        described = actions.get(action or "execute")
+        found = described.get("input") if isinstance(described, Mapping) else None
+        return found if isinstance(found, Mapping) else None
 
 
 def path(*parts: str) -> str:

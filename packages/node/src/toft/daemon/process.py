@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from toft import wiring
 from toft.api import app as applications
@@ -121,6 +122,8 @@ class _Daemon:
                 wiring.open_node(settings=self._given.settings, environ=self._given.environ)
             )
             self._log_to.redact = node.rooms.redactor.text
+            # Opening is the recovery: what was interrupted is known before anybody asks.
+            await node.jobs.open()
             service = services.Service(
                 node=node, socket=self._place.socket, settings=choice.told(self._given.settings)
             )
@@ -153,14 +156,17 @@ class _Daemon:
         """Take no new work, and give what runs the time that the settings allow."""
         service.state = services.State.DRAINING
         seconds = self._given.settings.drain_s
-        _log.info("draining", running=service.running, drain_s=seconds)
-        self._notify.tell("STOPPING=1", f"STATUS=draining, {service.running} running")
+        _log.info("draining", calls=service.running, drain_s=seconds)
+        self._notify.tell("STOPPING=1", "STATUS=draining")
         hurry = asyncio.create_task(self._hurry.wait())
-        idle = asyncio.create_task(service.wait_idle())
+        idle = asyncio.ensure_future(
+            asyncio.gather(service.wait_idle(), service.jobs.drain(seconds), return_exceptions=True)
+        )
         try:
-            await asyncio.wait((hurry, idle), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {hurry, idle}
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if service.running:
-                _log.warning("interrupting", running=service.running)
+                _log.warning("interrupting", calls=service.running)
                 service.interrupt()
         finally:
             hurry.cancel()

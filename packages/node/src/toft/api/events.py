@@ -1,0 +1,53 @@
+"""Events of jobs: a page of what is stored, or a stream of what happens that can be resumed at any cursor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from toft.api import bodies, following, service
+from toft.api.service import Service
+
+router = APIRouter(tags=["events"])
+Serves = Annotated[Service, Depends(service.of)]
+Cursor = Annotated[int | None, Query(ge=0)]
+Capacity = Annotated[int, Query(ge=1, le=100_000)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.get("/v1/events")
+async def list_events(
+    serves: Serves,
+    after: Cursor = None,
+    job: str | None = None,
+    sequence: str | None = None,
+    limit: Limit = 1000,
+) -> Response:
+    """List stored events after a cursor, the oldest first."""
+    found = await serves.jobs.events(after=after or 0, job=job, sequence=sequence, limit=limit)
+    return bodies.answer([each.to_dict() for each in found])
+
+
+@router.get("/v1/events/stream")
+async def watch(
+    request: Request,
+    serves: Serves,
+    after: Cursor = None,
+    job: str | None = None,
+    sequence: str | None = None,
+    capacity: Capacity = 1000,
+) -> Response:
+    """Send events as they come: what was stored after the cursor first, then what happens.
+
+    `text/event-stream`, or one JSON object a line for `Accept: application/x-ndjson`. `Last-Event-ID` wins
+    over `after`. A reader that is too slow gets an event `lost` with how many it missed; by cursor it can read
+    them again.
+    """
+    last: Any = request.headers.get("last-event-id", "")
+    if last.isdigit():
+        after = int(last)
+    source = serves.jobs.watch(job=job, sequence=sequence, after=after, capacity=capacity)
+    is_lines = "ndjson" in request.headers.get("accept", "")
+    return following.EventStream(source, is_lines=is_lines, turnstile=serves.turnstile)

@@ -1,0 +1,149 @@
+"""Answers that last: as long as something happens, and no longer than their reader is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any, Protocol
+
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from toft.kernel import errors
+
+_AT_ONCE = 100
+
+
+class Event(Protocol):
+    """What is told."""
+
+    @property
+    def cursor(self) -> int:
+        """Grows; a reader resumes after it."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """What happened."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        ...
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client is not there any more."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_here(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Return what work gives, and cancel it when nobody is there to hear it."""
+    await request.body()
+    working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(request.receive))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise errors.UnavailableError("the client went away", code="request.given_up")
+    finally:
+        for each in (working, gone):
+            each.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+class Turnstile:
+    """Lets so many through in one turn of the event loop; the others follow in later turns, in order.
+
+    Ten thousand readers of one event would otherwise be served in one turn, and nobody else meanwhile.
+    """
+
+    def __init__(self, at_once: int = _AT_ONCE) -> None:
+        self._at_once = at_once
+        self._left = at_once
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_turning = False
+
+    async def enter(self) -> None:
+        """Return when it is this one's turn."""
+        self._turn()
+        if self._left:
+            self._left -= 1
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await waiting
+
+    def _turn(self) -> None:
+        if not self._is_turning:
+            self._is_turning = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._is_turning = False
+        self._left = self._at_once
+        while self._waiting and self._left:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                self._left -= 1
+        if self._waiting or self._left < self._at_once:
+            self._turn()
+
+
+class EventStream(Response):
+    """Events to one reader; what it does not take in time is not kept for it."""
+
+    def __init__(self, source: AsyncIterator[Event], *, is_lines: bool, turnstile: Turnstile) -> None:
+        self.media_type = "application/x-ndjson" if is_lines else "text/event-stream"
+        super().__init__(headers={"Cache-Control": "no-store"})
+        self._source = source
+        self._is_lines = is_lines
+        self._turnstile = turnstile
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell until the source ends or the reader is gone."""
+        del self.headers["content-length"]
+        telling, gone = asyncio.create_task(self._tell(send)), asyncio.create_task(until_gone(receive))
+        try:
+            await asyncio.wait((telling, gone), return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                telling.result()
+        finally:
+            for each in (telling, gone):
+                each.cancel()
+            await asyncio.gather(telling, gone, return_exceptions=True)
+
+    async def _tell(self, send: Send) -> None:
+        source = self._source
+        ending = source.aclose() if isinstance(source, AsyncGenerator) else None
+        try:
+            first = asyncio.ensure_future(anext(source))
+            # The head leaves at once, but an error of the first look is still an answer of its own.
+            await asyncio.wait((first,), timeout=0)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._send(send, b"" if self._is_lines else b": events\n\n")
+            with contextlib.suppress(StopAsyncIteration):
+                event = await first
+                while True:
+                    await self._turnstile.enter()
+                    await self._send(send, self._text(event))
+                    event = await anext(source)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            if ending is not None:
+                await ending
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def _text(self, event: Event) -> bytes:
+        line = json.dumps(event.to_dict(), separators=(",", ":"))
+        if self._is_lines:
+            return line.encode() + b"\n"
+        return f"id: {event.cursor}\nevent: {event.type}\ndata: {line}\n\n".encode()

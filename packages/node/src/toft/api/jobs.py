@@ -1,0 +1,156 @@
+"""Durable jobs: submit, look, wait, cancel, retry, reorder, ask why."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import FileResponse, Response
+
+from toft.api import bodies, following, frames, service
+from toft.api.service import Service
+from toft.jobs.records import State
+
+router = APIRouter(tags=["jobs"])
+Serves = Annotated[Service, Depends(service.of)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Count = Annotated[int, Query(ge=0, le=100_000)]
+Seconds = Annotated[float | None, Query(ge=0)]
+
+_NUMBER = (int, float, None)
+_SUBMITTED: Mapping[str, Any] = {
+    "plugin": str,
+    "arguments": (dict, None),
+    "action": (str, None),
+    "instance": (str, None),
+    "priority": (int, None),
+    "delay_s": _NUMBER,
+    "start_at": _NUMBER,
+    "timeout_s": _NUMBER,
+    "deadline_s": _NUMBER,
+    "idempotent": (bool, None),
+    "idempotency_key": (str, None),
+    "retry": (dict, int, None),
+    "after": (list, tuple, None),
+}
+
+
+@router.post("/v1/jobs", status_code=201)
+async def submit(request: Request, serves: Serves) -> Response:
+    """Store a job; the answer leaves when it is on disk.
+
+    The body is `{"plugin", "arguments", "action", "instance", "priority", "delay_s", "start_at", "timeout_s",
+    "deadline_s", "idempotent", "idempotency_key", "retry", "after"}`; only `plugin` must be there.
+    """
+    wanted = bodies.taken(await bodies.fields(request), **_SUBMITTED)
+    job = await serves.jobs.submit(**_given(wanted))
+    return bodies.answer(job.to_dict(), status=201)
+
+
+@router.post("/v1/jobs/batch", status_code=201)
+async def submit_many(request: Request, serves: Serves) -> Response:
+    """Store several jobs, all or none; the body is `{"jobs": [...]}` with what `POST /v1/jobs` takes."""
+    wanted = bodies.taken(await bodies.fields(request), jobs=(list, tuple))["jobs"]
+    requests = [_given(bodies.taken(bodies.checked(each), **_SUBMITTED)) for each in wanted]
+    jobs = await serves.jobs.submit_many(requests)
+    return bodies.answer([each.to_dict() for each in jobs], status=201)
+
+
+def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+@router.get("/v1/jobs")
+async def list_jobs(
+    serves: Serves,
+    state: State | None = None,
+    plugin: str | None = None,
+    instance: str | None = None,
+    sequence: str | None = None,
+    limit: Limit = 100,
+    before: str | None = None,
+) -> Response:
+    """List jobs, the newest first; `before` is the last one of the page before."""
+    found = await serves.jobs.list(
+        state=state, plugin=plugin, instance=instance, sequence=sequence, limit=limit, before=before
+    )
+    return bodies.answer([each.to_dict() for each in found])
+
+
+@router.get("/v1/queue")
+async def queue(serves: Serves) -> Response:
+    """Show lanes, queue, memory and GPUs as they are now."""
+    return bodies.answer(await serves.jobs.status())
+
+
+@router.get("/v1/jobs/{id}")
+async def show(serves: Serves, id: str) -> Response:
+    """Show a job as it is now."""
+    return await _told(serves.jobs.get(id))
+
+
+@router.get("/v1/jobs/{id}/wait")
+async def wait(request: Request, serves: Serves, id: str, timeout_s: Seconds = None) -> Response:
+    """Answer once a job has ended, or with `job.wait_timeout` when it has not in that time."""
+    return await following.while_here(request, _told(serves.jobs.wait(id, timeout_s)))
+
+
+@router.get("/v1/jobs/{id}/result")
+async def result(serves: Serves, id: str) -> Response:
+    """Return what a job returned, exactly; or the error it failed with."""
+    job = await serves.jobs.get(id)
+    kept = job.result
+    if job.state is State.COMPLETED and kept is not None and kept.blob is not None:
+        # As it is kept, so it travels: it never enters this process.
+        path = (await serves.jobs.open()).means.blobs.path(kept.blob)
+        return FileResponse(path, media_type=frames.VALUE_TYPE)
+    return bodies.answer(await serves.jobs.result(id))
+
+
+@router.get("/v1/jobs/{id}/attempts")
+async def attempts(serves: Serves, id: str) -> Response:
+    """List the attempts of a job, the first one first."""
+    return bodies.answer([each.to_dict() for each in await serves.jobs.attempts(id)])
+
+
+@router.get("/v1/jobs/{id}/logs")
+async def logs(serves: Serves, id: str, count: Count = 200) -> Response:
+    """Return the last lines that a job printed."""
+    return bodies.answer(list(await serves.jobs.logs(id, count)))
+
+
+@router.get("/v1/jobs/{id}/why")
+async def why(serves: Serves, id: str) -> Response:
+    """Tell the story of a job or a sequence: what happened, because of what, with evidence."""
+    return bodies.answer(list(await serves.jobs.why(id)))
+
+
+@router.post("/v1/jobs/{id}/cancel")
+async def cancel(request: Request, serves: Serves, id: str) -> Response:
+    """Ask a job to end; the body is `{"grace_s"}`."""
+    wanted = bodies.taken(await bodies.fields(request), grace_s=_NUMBER)
+    return await _told(serves.jobs.cancel(id, grace_s=wanted["grace_s"]))
+
+
+@router.post("/v1/jobs/{id}/retry")
+async def retry(serves: Serves, id: str) -> Response:
+    """Queue a failed or interrupted job again, as its next attempt."""
+    return await _told(serves.jobs.retry(id))
+
+
+@router.post("/v1/jobs/{id}/reorder")
+async def reorder(request: Request, serves: Serves, id: str) -> Response:
+    """Move a job that waits; the body is `{"priority", "before", "first", "last"}`."""
+    wanted = bodies.taken(
+        await bodies.fields(request),
+        priority=(int, None),
+        before=(str, None),
+        first=(bool, None),
+        last=(bool, None),
+    )
+    return await _told(serves.jobs.reorder(id, **_given(wanted)))
+
+
+async def _told(looking: Awaitable[Any]) -> Response:
+    return bodies.answer((await looking).to_dict())

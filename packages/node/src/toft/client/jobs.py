@@ -1,0 +1,301 @@
+"""Durable jobs of a home that a daemon has, with the words of `toft.dispatch.jobs.Jobs`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Any
+
+from toft.client import connection as connections
+from toft.client import paths
+from toft.client.connection import Connection
+from toft.jobs import graphs, references
+from toft.jobs.records import Event, RetryPolicy
+
+
+class Told:
+    """A job or a sequence as the daemon told of it.
+
+    Attributes:
+        id: Its name.
+        state: Where it was when it was looked at.
+    """
+
+    __slots__ = ("_fields", "id", "state")
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = dict(fields)
+        self.id: str = fields["id"]
+        self.state: str = fields["state"]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return dict(self._fields)
+
+
+class RemoteJobs:
+    """The jobs of the daemon's node.
+
+    Args:
+        asked: The session with the daemon.
+    """
+
+    def __init__(self, asked: Connection) -> None:
+        self._asked = asked
+
+    # Submitting
+
+    async def submit(self, plugin: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Told:
+        """Store a job; when this returns it is on disk."""
+        return Told(await self._asked.ask("POST", "/v1/jobs", await self._wish(plugin, arguments, options)))
+
+    async def submit_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Told]:
+        """Store several jobs at once, all or none."""
+        wishes = []
+        for each in requests:
+            given = dict(each)
+            wishes.append(await self._wish(str(given.pop("plugin")), given.pop("arguments", None), given))
+        return [Told(each) for each in await self._asked.ask("POST", "/v1/jobs/batch", {"jobs": wishes})]
+
+    async def _wish(
+        self, plugin: str, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        wish = {name: value for name, value in options.items() if value is not None}
+        wish["plugin"] = plugin
+        if arguments:
+            schema = await self._asked.signature(plugin, wish.get("action"))
+            wish["arguments"] = paths.absolute(schema, arguments)
+        start_at, retry = wish.get("start_at"), wish.get("retry")
+        if isinstance(start_at, datetime.datetime):
+            wish["start_at"] = start_at.timestamp()
+        if isinstance(retry, RetryPolicy):
+            wish["retry"] = retry.to_dict()
+        elif isinstance(retry, Mapping):
+            wish["retry"] = dict(retry)
+        if "after" in wish:
+            wish["after"] = list(wish["after"])
+        return wish
+
+    # Looking
+
+    async def get(self, id: str) -> Told:
+        """Return a job as it is now."""
+        return Told(await self._ask("GET", id))
+
+    async def list(
+        self,
+        *,
+        state: str | None = None,
+        plugin: str | None = None,
+        instance: str | None = None,
+        sequence: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[Told]:
+        """Return jobs, the newest first, at most 1000."""
+        query = {
+            "state": state,
+            "plugin": plugin,
+            "instance": instance,
+            "sequence": sequence,
+            "limit": limit,
+            "before": before,
+        }
+        return [Told(each) for each in await self._asked.ask("GET", "/v1/jobs", query=query)]
+
+    async def wait(self, id: str, timeout_s: float | None = None) -> Told:
+        """Return a job once it has ended."""
+        return Told(await self._ask("GET", id, "wait", query={"timeout_s": timeout_s}))
+
+    async def result(self, id: str) -> Any:
+        """Return what a job returned, with its exact types, or raise what it failed with."""
+        return await self._ask("GET", id, "result")
+
+    async def attempts(self, id: str) -> Sequence[Any]:
+        """Return the attempts of a job, the first one first."""
+        return [_Shown(each) for each in await self._ask("GET", id, "attempts")]
+
+    async def events(
+        self, *, after: int = 0, job: str | None = None, sequence: str | None = None, limit: int = 1000
+    ) -> Sequence[Event]:
+        """Return stored events after a cursor, the oldest first."""
+        query = {"after": after, "job": job, "sequence": sequence, "limit": limit}
+        return [_event(each) for each in await self._asked.ask("GET", "/v1/events", query=query)]
+
+    async def watch(
+        self,
+        *,
+        job: str | None = None,
+        sequence: str | None = None,
+        after: int | None = None,
+        capacity: int = 1000,
+    ) -> AsyncGenerator[Event, None]:
+        """Return events as they come: what was stored after the cursor first, then what happens."""
+        query = {"job": job, "sequence": sequence, "after": after, "capacity": capacity}
+        async for line in self._asked.lines("/v1/events/stream", query):
+            yield _event(line)
+
+    async def logs(self, id: str, count: int = 200) -> Sequence[str]:
+        """Return the last lines that a job printed."""
+        found: Sequence[str] = await self._ask("GET", id, "logs", query={"count": count})
+        return found
+
+    async def why(self, id: str) -> Sequence[dict[str, Any]]:
+        """Return the story of a job or a sequence: what happened, because of what, with evidence."""
+        found: Sequence[dict[str, Any]] = await self._ask("GET", id, "why")
+        return found
+
+    async def status(self) -> dict[str, Any]:
+        """Return lanes, queue, memory and GPUs as they are now."""
+        found: dict[str, Any] = await self._asked.ask("GET", "/v1/queue")
+        return found
+
+    # Changing
+
+    async def cancel(self, id: str, *, grace_s: float | None = None) -> Told:
+        """Ask a job to end: one that waits is cancelled at once, an ended one stays as it is."""
+        return Told(await self._ask("POST", id, "cancel", {"grace_s": grace_s}))
+
+    async def retry(self, id: str) -> Told:
+        """Queue a failed or interrupted job again, as its next attempt."""
+        return Told(await self._ask("POST", id, "retry"))
+
+    async def reorder(self, id: str, **place: Any) -> Told:
+        """Move a job that waits."""
+        given = {name: value for name, value in place.items() if value not in (None, False)}
+        return Told(await self._ask("POST", id, "reorder", given))
+
+    async def _ask(
+        self,
+        method: str,
+        id: str,
+        what: str = "",
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+    ) -> Any:
+        route = connections.path("jobs", id, *([what] if what else []))
+        return await self._asked.ask(method, route, body, query=query)
+
+    # Sequences and graphs
+
+    async def submit_sequence(
+        self, steps: Sequence[Any], *, name: str | None = None, fail_fast: bool = True, priority: int = 0
+    ) -> Told:
+        """Store jobs that run one after another: all of them, or none."""
+        mode = graphs.FAIL_FAST if fail_fast else graphs.BEST_EFFORT
+        return await self.submit_graph(list(steps), name=name, mode=mode, priority=priority)
+
+    async def submit_uniform(
+        self,
+        plugin: str,
+        arguments: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+        *,
+        name: str | None = None,
+        fail_fast: bool = True,
+        priority: int = 0,
+    ) -> Told:
+        """Store a sequence that runs one plugin over many sets of arguments."""
+        steps = graphs.uniform(plugin, arguments)
+        return await self.submit_sequence(steps, name=name, fail_fast=fail_fast, priority=priority)
+
+    async def submit_graph(
+        self, steps: Any, *, name: str | None = None, mode: str | None = None, priority: int | None = None
+    ) -> Told:
+        """Store jobs that run as soon as what each refers to is there: all of them, or none."""
+        document = references.plain(_written(steps))
+        listed = document.get("steps") if isinstance(document, dict) else document
+        for step in listed if isinstance(listed, list) else ():
+            await self._make_absolute(step)
+        body = {"steps": document, "name": name, "mode": mode, "priority": priority}
+        return Told(await self._asked.ask("POST", "/v1/sequences", body))
+
+    async def _make_absolute(self, step: Any) -> None:
+        if isinstance(step, dict) and isinstance(step.get("arguments"), dict):
+            plugin, action = step.get("plugin"), step.get("action")
+            if isinstance(plugin, str) and (action is None or isinstance(action, str)):
+                schema = await self._asked.signature(plugin, action)
+                step["arguments"] = paths.absolute(schema, step["arguments"])
+
+    async def sequence(self, id: str) -> Told:
+        """Return a sequence or graph as it is now."""
+        return Told(await self._asked.ask("GET", connections.path("sequences", id)))
+
+    async def sequences(
+        self, *, state: str | None = None, limit: int = 100, before: str | None = None
+    ) -> Sequence[Told]:
+        """Return sequences and graphs, the newest first, at most 1000."""
+        query = {"state": state, "limit": limit, "before": before}
+        return [Told(each) for each in await self._asked.ask("GET", "/v1/sequences", query=query)]
+
+    async def cancel_sequence(self, id: str) -> Told:
+        """End what has not ended."""
+        return Told(await self._asked.ask("POST", connections.path("sequences", id, "cancel")))
+
+    async def retry_sequence(self, id: str) -> Told:
+        """Run again what failed or was interrupted, and what was skipped because of it."""
+        return Told(await self._asked.ask("POST", connections.path("sequences", id, "retry")))
+
+    async def wait_sequence(self, id: str, timeout_s: float | None = None) -> Told:
+        """Return a sequence once nothing of it will happen unasked any more."""
+        route = connections.path("sequences", id, "wait")
+        return Told(await self._asked.ask("GET", route, query={"timeout_s": timeout_s}))
+
+
+class _Shown:
+    """A record that was told as JSON."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = dict(fields)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return dict(self._fields)
+
+
+def _written(steps: Any) -> Any:
+    """Return a graph as it stands in a file: steps that are objects of ours become what describes them."""
+    if isinstance(steps, Mapping):
+        return {**steps, "steps": _written(steps.get("steps"))}
+    if isinstance(steps, (list, tuple)):
+        return [_step(each) for each in steps]
+    return steps
+
+
+def _step(step: Any) -> Any:
+    if not isinstance(step, graphs.Step):
+        return dict(step) if isinstance(step, Mapping) else step
+    fields = {each.name: getattr(step, each.name) for each in dataclasses.fields(step)}
+    found = {name: value for name, value in fields.items() if value not in (None, (), 0, False)}
+    found["arguments"] = dict(step.arguments)
+    if isinstance(step.retry, RetryPolicy):
+        found["retry"] = step.retry.to_dict()
+    return found
+
+
+def _event(told: Mapping[str, Any]) -> Event:
+    rest = dict(told)
+    return Event(
+        cursor=rest.pop("cursor"),
+        at=datetime.datetime.fromisoformat(rest.pop("at")).timestamp(),
+        type=rest.pop("type"),
+        job=rest.pop("job"),
+        attempt=rest.pop("attempt"),
+        sequence=rest.pop("sequence"),
+        data=rest,
+    )
