@@ -42,7 +42,7 @@ async def watch(
     """Send events as they come: what was stored after the cursor first, then what happens.
 
     `text/event-stream`, or one JSON object a line for `Accept: application/x-ndjson`. `Last-Event-ID` wins
-    over `after`. A reader that is too slow gets an event `lost` with how many it missed; by cursor it can read
+    over `after`. A reader that is too slow gets an event `lost` with how many it missed; by cursor it reads
     them again.
     """
     last: Any = request.headers.get("last-event-id", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent import futures
@@ -14,6 +15,7 @@ from toft.kernel import errors
 T = TypeVar("T")
 _JOIN_S = 30.0
 _TIDY_S = 30.0
+_LAST_S = 0.2
 
 
 class Outcome(Generic[T]):
@@ -113,11 +115,21 @@ class LoopThread:
             raise errors.UnavailableError("the node was closed", code="node.closed") from None
 
     def stop(self) -> None:
-        """End the loop and the thread."""
+        """End the loop and the thread, once generators that were left half way have been closed."""
+        if self.loop.is_running():
+            with contextlib.suppress(futures.TimeoutError):
+                asyncio.run_coroutine_threadsafe(_tidy(), self.loop).result(_TIDY_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(_JOIN_S)
         if not self._thread.is_alive():
             self.loop.close()
+
+
+async def _tidy() -> None:
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=_LAST_S)
 
 
 def _pass_on(task: asyncio.Task[T], ended: futures.Future[T]) -> None:
