@@ -49,8 +49,12 @@ class Frames:
             self._needed = LENGTH.size + length
             if len(self._data) < self._needed:
                 return
-            body = self._data[LENGTH.size : self._needed]
-            del self._data[: self._needed]
+            if len(self._data) == self._needed:
+                # The usual case, and the one of a gigabyte: nothing follows, so nothing is copied.
+                body, self._data = memoryview(self._data)[LENGTH.size :], bytearray()
+            else:
+                body = memoryview(self._data[LENGTH.size : self._needed])
+                del self._data[: self._needed]
             self._needed = LENGTH.size
             yield Packed.read(body).take()
 

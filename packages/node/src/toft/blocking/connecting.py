@@ -66,7 +66,7 @@ def _open(settings: node_settings.Settings, *, runs_jobs: bool = True) -> Node:
 
 def _daemon(socket: Path, settings: node_settings.Settings) -> DaemonNode | None:
     """Return the daemon's node, if it does what a node of this process would do."""
-    from toft.blocking.remote import DaemonNode  # noqa: PLC0415 - httpx, for which only this has a use
+    from toft.blocking.remote import DaemonNode  # noqa: PLC0415 - HTTP, for which only this has a use
     from toft.client.connection import Connection  # noqa: PLC0415 - as above
 
     thread = LoopThread("toft-client")

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import httpx
+import httpcore
 
 from toft.api import frames
 from toft.client import place as places
@@ -26,7 +26,14 @@ from toft.plugins.environments import environment_errors as _environment_errors
 
 _CONNECT_S = 10.0
 _FRESH_S = 5.0
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=30.0)
+_KEPT = 16
+_IDLE_S = 30.0
+_BROKEN = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.ConnectionNotAvailable,
+)
 _FOREIGN = _environment_errors
 
 
@@ -40,7 +47,8 @@ class Connection:
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
         self._stack = AsyncExitStack()
-        self._client: httpx.AsyncClient
+        self._pool: httpcore.AsyncConnectionPool
+        self._is_open = False
         self._headers: dict[str, str] = {}
         self.pid = 0
         self.version = ""
@@ -51,13 +59,14 @@ class Connection:
         try:
             address = self._stack.enter_context(places.address(self._path))
             await asyncio.to_thread(_check_peer, address)
-            transport = httpx.AsyncHTTPTransport(uds=address, limits=_LIMITS)
-            timeout = httpx.Timeout(None, connect=_CONNECT_S)
-            self._client = await self._stack.enter_async_context(
-                httpx.AsyncClient(
-                    transport=transport, base_url="http://localhost", timeout=timeout, trust_env=False
-                )
+            pool = httpcore.AsyncConnectionPool(
+                uds=address,
+                max_connections=None,
+                max_keepalive_connections=_KEPT,
+                keepalive_expiry=_IDLE_S,
             )
+            self._pool = await self._stack.enter_async_context(pool)
+            self._is_open = True
             lifeline = self.stream("POST", "/v1/sessions")
             self._stack.push_async_callback(lifeline.aclose)
             told = await anext(lifeline)
@@ -74,6 +83,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """End the session."""
+        self._is_open = False
         await self._stack.aclose()
 
     async def ask(
@@ -90,53 +100,59 @@ class Connection:
             NodeError: As the daemon raised it; `UnavailableError` when it is gone.
             PluginError: As the plugin raised it.
         """
-        given = {name: value for name, value in (query or {}).items() if value is not None}
         content = None if body is None else frames.pack(dict(body))
-        try:
-            answer = await self._client.request(
-                method, route, content=content, params=given, headers=self._headers
-            )
-        except httpx.HTTPError as error:
-            raise gone(error) from error
-        except RuntimeError as error:  # httpx has no class for its own "the client has been closed"
-            raise closed() from error
-        if answer.is_success:
-            return frames.unpack(bytearray(answer.content))
-        raise problem(answer.status_code, answer.content)
+        async with self._asking(method, _url(route, query), content) as answer:
+            data = bytearray()
+            async for piece in answer.aiter_stream():
+                data += piece
+        if 200 <= answer.status < 300:
+            return frames.unpack(data)
+        raise problem(answer.status, bytes(data))
 
     async def stream(
         self, method: str, route: str, body: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[Any, None]:
         """Send a request and yield the frames of its answer as they come."""
         content = None if body is None else frames.pack(dict(body))
-        try:
-            async with self._client.stream(method, route, content=content, headers=self._headers) as answer:
-                if not answer.is_success:
-                    raise problem(answer.status_code, await answer.aread())
-                arriving = frames.Frames()
-                async for data in answer.aiter_raw():
-                    for value in arriving.feed(data):
-                        yield value
-        except httpx.HTTPError as error:
-            raise gone(error) from error
-        except RuntimeError as error:
-            raise closed() from error
+        async with self._asking(method, _url(route), content) as answer:
+            await _check(answer)
+            arriving = frames.Frames()
+            async for data in answer.aiter_stream():
+                for value in arriving.feed(data):
+                    yield value
 
     async def lines(self, route: str, query: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Yield the JSON objects of an answer that has one a line, as they come."""
-        given = {name: value for name, value in query.items() if value is not None}
-        headers = {**self._headers, "Accept": "application/x-ndjson"}
+        headers = {"Accept": "application/x-ndjson"}
+        async with self._asking("GET", _url(route, query), None, headers) as answer:
+            await _check(answer)
+            rest = b""
+            async for data in answer.aiter_stream():
+                *whole, rest = (rest + data).split(b"\n")
+                for line in filter(None, whole):
+                    yield json.loads(line)
+
+    @contextlib.asynccontextmanager
+    async def _asking(
+        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[httpcore.Response, None]:
+        """Send a request; what is wrong with the connection is told in our own words."""
+        if not self._is_open:
+            raise closed()
+        told = {"Host": "localhost", **self._headers, **(headers or {})}
+        if content is not None or method != "GET":
+            told["Content-Length"] = str(len(content or b""))
         try:
-            async with self._client.stream("GET", route, params=given, headers=headers) as answer:
-                if not answer.is_success:
-                    raise problem(answer.status_code, await answer.aread())
-                async for line in answer.aiter_lines():
-                    if line:
-                        yield json.loads(line)
-        except httpx.HTTPError as error:
+            async with self._pool.stream(
+                method,
+                url,
+                headers=list(told.items()),
+                content=content,
+                extensions={"timeout": {"connect": _CONNECT_S}},
+            ) as answer:
+                yield answer
+        except _BROKEN as error:
             raise gone(error) from error
-        except RuntimeError as error:
-            raise closed() from error
 
     async def signature(self, plugin: str, action: str | None) -> Mapping[str, Any] | None:
         """Return the input schema of a plugin's action, at most some seconds old; None for what has none."""
@@ -152,6 +168,16 @@ class Connection:
         described = actions.get(action or "execute")
         found = described.get("input") if isinstance(described, Mapping) else None
         return found if isinstance(found, Mapping) else None
+
+
+def _url(route: str, query: Mapping[str, Any] | None = None) -> str:
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"http://localhost{route}" + (f"?{urlencode(given)}" if given else "")
+
+
+async def _check(answer: httpcore.Response) -> None:
+    if not 200 <= answer.status < 300:
+        raise problem(answer.status, await answer.aread())
 
 
 def path(*parts: str) -> str:
