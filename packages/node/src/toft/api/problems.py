@@ -61,7 +61,8 @@ def describe(error: errors.NodeError | PluginError) -> dict[str, Any]:
     """Return an error with its class, as it crosses to a client."""
     if isinstance(error, PluginError):
         return {"family": "plugin", **error.to_dict()}
-    return {"family": "node", "kind": type(error).__name__, **error.to_dict()}
+    bases = [each.__name__ for each in type(error).__mro__ if issubclass(each, errors.NodeError)]
+    return {"family": "node", "kind": bases[0], "bases": bases[1:], **error.to_dict()}
 
 
 def known(error: BaseException) -> errors.NodeError | PluginError:

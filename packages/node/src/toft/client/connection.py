@@ -18,6 +18,7 @@ import httpcore
 
 from toft.api import frames
 from toft.client import place as places
+from toft.jobs import errors as _job_errors
 from toft.kernel import errors
 from toft.plugins import plugin_errors
 
@@ -34,7 +35,7 @@ _BROKEN = (
     httpcore.TimeoutException,
     httpcore.ConnectionNotAvailable,
 )
-_FOREIGN = _environment_errors
+_FOREIGN = (_environment_errors, _job_errors)
 
 
 class Connection:

@@ -1,4 +1,4 @@
-"""One question to the daemon without an event loop and without a client, for commands that ask nothing else."""
+"""One question to the daemon without an event loop, for commands that ask nothing else."""
 
 from __future__ import annotations
 

@@ -130,8 +130,16 @@ class IntegrityError(NodeError):
 
 
 def from_dict(fields: Mapping[str, Any]) -> NodeError:
-    """Build the error that `to_dict` described; `kind` names the class, an unknown one becomes the root."""
-    return _kinds().get(str(fields.get("kind")), NodeError).from_fields(fields)
+    """Build the error that `to_dict` described.
+
+    Args:
+        fields: With `kind`, the name of its class, and `bases`, those above it, the nearest first; the first
+            one that is known here is taken.
+    """
+    known = _kinds()
+    names = [fields.get("kind"), *(fields.get("bases") or ())]
+    kind = next((known[each] for each in names if isinstance(each, str) and each in known), NodeError)
+    return kind.from_fields(fields)
 
 
 def _kinds() -> dict[str, type[NodeError]]:
