@@ -54,7 +54,7 @@ class Daemon:
     def connect(self) -> socket.socket:
         """Return a connection to its socket, for requests that no client would send."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(10)
+        sock.settimeout(25)
         with places.address(self.place.socket) as address:
             sock.connect(address)
         return sock

@@ -197,7 +197,7 @@ def test_a_follower_of_events_hears_what_happens_and_misses_nothing_when_it_come
     while not seen or seen[-1].get("to") != "completed":
         seen.append(json.loads(following.stdout.readline()))
     following.send_signal(signal.SIGINT)
-    following.wait(30)
+    following.communicate(timeout=30)
     assert {each["job"] for each in seen} == {id}
     other = up("job", "submit", "misbehaving.echo", "--wait", "--json").value["id"]
     rest = lines(up("events", "--after", str(seen[-1]["cursor"])))

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toft.api import service
@@ -151,6 +152,8 @@ class Faults:
 
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            _log.debug("client_gone", path=scope.get("path"))
         except Exception as error:
             _log.error("request_failed", path=scope.get("path"), error=repr(error), exc_info=True)
             if begun:
