@@ -1,4 +1,4 @@
-"""Sequences and graphs of jobs that a daemon has, with the words of `toft.dispatch.sequences.SequenceVerbs`."""
+"""Sequences and graphs of jobs that a daemon has, with the words of those that run here."""
 
 from __future__ import annotations
 
