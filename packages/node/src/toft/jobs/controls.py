@@ -16,7 +16,7 @@ from toft.jobs.transaction import Running, Transaction
 
 _AGEING_NS = int(AGEING_S * 1e9)
 _STEP_NS = 1_000_000
-_WINDOW = 64
+_WINDOW = 256
 
 
 class Control(Operation):
@@ -171,7 +171,7 @@ class Reorder(Control):
 def _make_room(tx: Transaction, rank: int, ahead: Sequence[Sequence[Any]], job: Running) -> int:
     """Spread a few of the jobs ahead over the numbers they have, and return the one that is freed."""
     for count, row in enumerate(ahead):
-        if rank - row[0] > 2 * count:
+        if rank - row[0] > 2 * count + 2:
             low, moved = int(row[0]), ahead[:count]
             break
     else:

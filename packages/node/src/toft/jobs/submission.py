@@ -66,14 +66,19 @@ class Submit(Operation):
         self.result = answers
 
     def _known_keys(self, tx: Transaction) -> dict[str, Submitted]:
-        keys = {each[0].idempotency_key: each for each in self.entries if each[0].idempotency_key is not None}
         known: dict[str, Submitted] = {}
-        if not keys:
+        prints: dict[str, str] = {}
+        for request, job_id, arguments, blob in self.entries:
+            key = request.idempotency_key
+            if key is not None:
+                print_ = fingerprint(request, arguments, blob)
+                if prints.setdefault(key, print_) != print_:
+                    self.error = errors.other_arguments(key, job_id)
+        if not prints:
             return known
         tx.flush()
-        for key, job_id, state, print_ in tx.all("find_keys", rows.encode(list(keys))):
-            request, _, arguments, blob = keys[key]
-            if print_ != fingerprint(request, arguments, blob):
+        for key, job_id, state, print_ in tx.all("find_keys", rows.encode(list(prints))):
+            if print_ != prints[key]:
                 self.error = errors.other_arguments(key, job_id)
             known[key] = Submitted(job_id, State(state), is_new=False)
         return known
