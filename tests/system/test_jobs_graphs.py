@@ -103,6 +103,19 @@ async def test_a_failure_skips_what_follows_and_a_retry_goes_on(toft_home: Path)
         assert again["c"].id != jobs["c"].id
 
 
+async def test_a_step_whose_worker_dies_stops_the_graph_and_says_so(toft_home: Path) -> None:
+    register(toft_home)
+    async with running(toft_home) as node:
+        stored = await node.jobs.submit_sequence([one("dies", "kill_self"), one("next", "echo", value=1)])
+        ended = await node.jobs.wait_sequence(stored.id, 30)
+        assert ended.state is State.FAILED
+        jobs = await steps_of(node, stored.id)
+        assert jobs["dies"].error["code"].startswith("worker.")
+        assert jobs["next"].error["details"]["failed_step"] == "dies"
+        story = " ".join(entry["what"] for entry in await node.jobs.why(stored.id))
+        assert "next" in story
+
+
 async def test_a_cancelled_graph_ends_its_running_step(toft_home: Path) -> None:
     register(toft_home)
     async with running(toft_home) as node:
