@@ -20,21 +20,33 @@ RoundsOption = Annotated[int, option("--rounds", metavar="N", help="Turns everyb
 PeersOption = Annotated[bool, option("--peers", help="Measure other systems as well, in the same run.")]
 
 
-def demo(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Read a scanned report with four plugins that cannot share an environment.
+def demo(
+    context: typer.Context,
+    pull_the_plug: Annotated[
+        bool, option("--pull-the-plug", help="Kill a worker and the daemon in the middle, and go on.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a scanned report with four plugins that cannot share an environment, as a graph of jobs.
 
-    Installs what is missing, which needs the network the first time; reading it does not.
+    Installs what is missing, which needs the network the first time; reading it does not. Uses the daemon of
+    this home; where there is none, one for itself.
     """
-    from toft.demo import run, show  # noqa: PLC0415 - packages that no other command needs
+    from toft.demo import run, show, stage  # noqa: PLC0415 - packages that no other command needs
 
     session = sessions.of(context)
+    chosen = session.settings()
     teller = show.Teller(_console(session, err=as_json))
-    with session.node() as node:
-        result = run.Demo(node, teller).perform()
+    on = stage.Stage(chosen, session.environ, teller)
+    with on.open(own=pull_the_plug) as node:
+        demo = run.Demo(node, teller)
+        if pull_the_plug:
+            demo = run.Demo(node, teller, accident=on.pull_the_plug, check=on.check)
+        result = demo.perform()
     if as_json:
         session.terminal.json(result)
     else:
-        teller.end(result, session.settings().home)
+        teller.end(result, chosen.home)
 
 
 @bench.command("runtime")

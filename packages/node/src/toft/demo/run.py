@@ -1,27 +1,28 @@
-"""Performs the demo: install, load, read the scan, answer; tells each step, returns what it found."""
+"""Performs the demo: install, submit one graph to the daemon, tell what it does, return what it found."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
 
-from toft import blocking
-from toft.demo import cast, refusal
+from toft.demo import cast, graph, refusal
 from toft.kernel import errors
 from toft.plugins.environments import environment_errors
 from toft.plugins.manifests.manifest import Manifest
 
 _AT_ONCE = 2
+_LIMIT_S = 240.0
 Tell = Callable[[str, Mapping[str, Any]], None]
 Refuse = Callable[[tuple[cast.Part, ...], str], Coroutine[Any, Any, str]]
+Accident = Callable[[Any, str], Any]
+Check = Callable[[Any, str], dict[str, Any]]
 
 
 @dataclass
@@ -33,58 +34,68 @@ class Player:
     manifest: Manifest
     is_new: bool
     install_s: float
-    instance: blocking.Instance = field(init=False)
-    load_s: float = 0.0
-    call_s: list[float] = field(default_factory=list)
-
-    def call(self, action: str | None = None, /, **arguments: Any) -> Any:
-        """Call it and take the time."""
-        start = time.perf_counter()
-        try:
-            return self.instance.call(action, **arguments)
-        finally:
-            self.call_s.append(time.perf_counter() - start)
 
 
 class Demo:
     """One performance.
 
     Args:
-        node: A blocking node.
+        node: A blocking node, of a daemon.
         tell: Told each step: a word, and the facts.
         scan: The PDF to read.
         refuse: Says why two plugins cannot share an environment, or nothing.
+        accident: Given the node and the graph once that is on its way; returns the node to go on with.
+        check: Given the node and the graph at its end; returns what is to be told of the accident.
     """
 
     def __init__(
-        self, node: blocking.Node, tell: Tell, *, scan: Path = cast.SCAN, refuse: Refuse = refusal.refusal
+        self,
+        node: Any,
+        tell: Tell,
+        *,
+        scan: Path = cast.SCAN,
+        refuse: Refuse = refusal.refusal,
+        accident: Accident | None = None,
+        check: Check | None = None,
     ) -> None:
         self._node = node
         self._tell = tell
         self._scan = scan
         self._refuse = refuse
+        self._accident = accident
+        self._check = check
         self._substitutes: list[dict[str, str]] = []
 
     def perform(self) -> dict[str, Any]:
-        """Install, load, work, unload."""
+        """Install, submit, wait, look at what became of it."""
         start = time.perf_counter()
         self._tell("begin", {"title": "Four plugins, each in an environment of its own"})
         # Side by side: one downloads while another one compiles its bytecode.
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             players = list(pool.map(self._install, cast.CAST))
         refused = self._refused(players)
-        with ExitStack() as stage:
-            for player in players:
-                stage.enter_context(self._loaded(player))
-            self._tell("begin", {"title": "The scan, read without a network"})
-            work_start = time.perf_counter()
-            found = self._work(*players)
-            work_s = time.perf_counter() - work_start
-            steps = [self._step(player) for player in players]
+        self._tell("begin", {"title": "The scan, read without a network by a graph of jobs"})
+        work_start = time.perf_counter()
+        for player in players:
+            self._node.set_options(player.part.plugin, {"network": False})
+        submitted = self._node.jobs.submit_graph(graph.document([p.part.plugin for p in players], self._scan))
+        self._tell("submitted", {"sequence": submitted.id})
+        if self._accident is not None:
+            self._node = self._accident(self._node, submitted.id)
+        ended = self._node.jobs.wait_sequence(submitted.id, _LIMIT_S)
+        outcome = graph.Outcome(self._node.jobs, ended)
+        survived = None if self._check is None else self._check(self._node, submitted.id)
+        found = outcome.found()
+        work_s = time.perf_counter() - work_start
+        for event, facts in outcome.told(found):
+            self._tell(event, facts)
+        steps = [self._step(player, outcome) for player in players]
         self._tell("begin", {"title": "What ran where"})
         self._tell("steps", {"steps": steps})
         return {
             **found,
+            "sequence": submitted.id,
+            "survived": survived,
             "steps": steps,
             "substitutes": self._substitutes,
             "refusal": refused,
@@ -130,60 +141,23 @@ class Demo:
         self._tell("refused", facts)
         return facts
 
-    @contextmanager
-    def _loaded(self, player: Player) -> Iterator[None]:
-        start = time.perf_counter()
-        player.instance = self._node.load(player.part.plugin, network=False)
-        player.load_s = time.perf_counter() - start
-        try:
-            yield
-        finally:
-            player.instance.unload()
-
-    def _work(self, pages: Player, ocr: Player, entities: Player, search: Player) -> dict[str, Any]:
-        document = pages.call(pdf=self._scan)
-        self._tell("pages", {"count": len(document["pages"]), "text": document["text"]})
-        lines = []
-        for number, image in enumerate(document["pages"], 1):
-            lines.append([line["text"] for line in ocr.call(image=image)])
-            self._tell("lines", {"page": number, "lines": lines[-1]})
-        found = [entities.call(lines=page) for page in lines]
-        named = [
-            {"page": number, **entity} for number, page in enumerate(found, 1) for entity in page["entities"]
-        ]
-        self._tell("entities", {"entities": named})
-        self._tell("begin", {"title": "Asked about it"})
-        sentences = {
-            sentence: number for number, page in enumerate(found, 1) for sentence in page["sentences"]
-        }
-        search.call("remember", passages=list(sentences))
-        answers = []
-        for question in cast.QUESTIONS:
-            answer = search.call("find", question=question)
-            answers.append({"question": question, **answer, "page": sentences[answer["passage"]]})
-            self._tell("answer", answers[-1])
-        return {
-            "pages": len(document["pages"]),
-            "text_layer": document["text"],
-            "lines": lines,
-            "sentences": len(sentences),
-            "entities": named,
-            "answers": answers,
-        }
-
-    def _step(self, player: Player) -> dict[str, Any]:
-        stats = player.instance.stats()
+    def _step(self, player: Player, outcome: graph.Outcome) -> dict[str, Any]:
         manifest = player.manifest
         return {
             "plugin": player.part.plugin,
             "does": player.part.does,
             "python": manifest.runtime.python_version,
             "environment": manifest.runtime.environment,
-            "pid": stats["pid"],
-            "memory_bytes": stats["memory_bytes"],
             "installed": player.is_new,
             "install_s": round(player.install_s, 3),
-            "load_s": round(player.load_s, 3),
-            "calls": len(player.call_s),
-            "call_s": round(sum(player.call_s), 3),
+            **self._worker(player.part.plugin),
+            **outcome.work_of(player.part.plugin),
         }
+
+    def _worker(self, plugin: str) -> dict[str, Any]:
+        """Return what a plugin's worker is; nothing when it was evicted since, to make room for another."""
+        try:
+            stats = self._node.instance(plugin).stats()
+        except errors.NotFoundError:
+            return {"pid": None, "memory_bytes": None}
+        return {"pid": stats["pid"], "memory_bytes": stats["peak_memory_bytes"]}

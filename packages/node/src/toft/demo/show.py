@@ -58,6 +58,21 @@ class Teller:
         )
         self._print(f"[red]{escape(reason)}[/]")
 
+    def _submitted(self, sequence: str) -> None:
+        self._print(f"[dim]{sequence} is on disk; toft why {sequence} tells its story[/]")
+
+    def _plug(self, step: str, killed: Sequence[str]) -> None:
+        self._print(f"[red]In the middle of {escape(step)}: killed {escape(', '.join(killed))}[/]")
+
+    def _back(self, pid: int) -> None:
+        self._print(f"[green]A new daemon, process {pid}, goes on where the last one stopped[/]")
+
+    def _survived(self, steps: int, finished: Sequence[str], again: Sequence[str]) -> None:
+        self._print(
+            f"[green]All {steps} jobs completed. Not run again: {escape(', '.join(finished)) or 'none'}. "
+            f"Interrupted, and run again as they allow it: {escape(', '.join(again)) or 'none'}[/]"
+        )
+
     def _pages(self, count: int, text: str) -> None:
         layer = f"a text layer of {len(text)} characters" if text else "no text layer"
         self._print(f"{count} pages, {layer}")
@@ -80,16 +95,15 @@ class Teller:
         table.add_column("plugin", no_wrap=True)
         for heading in ("python", "environment"):
             table.add_column(heading)
-        for heading in ("process", "memory", "start", "calls", "took"):
+        for heading in ("process", "memory", "jobs", "took"):
             table.add_column(heading, justify="right")
         for step in steps:
             table.add_row(
                 step["plugin"],
                 step["python"],
                 step["environment"][:12],
-                str(step["pid"]),
-                f"{step['memory_bytes'] / 1e6:.0f} MB",
-                f"{step['load_s']:.2f} s",
+                str(step["pid"] or ""),
+                f"{step['memory_bytes'] / 1e6:.0f} MB" if step["memory_bytes"] else "",
                 str(step["calls"]),
                 f"{step['call_s']:.2f} s",
             )
