@@ -13,9 +13,9 @@ import pytest
 TOFT = [sys.executable, "-m", "toft"]
 
 
-def perform(home: Path, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
+def perform(home: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> dict[str, Any]:
     environ = {**os.environ, "TOFT_HOME": str(home)}
-    command = [*prefix, *TOFT, "demo", "--json"]
+    command = [*prefix, *TOFT, "demo", "--json", *options]
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
@@ -70,3 +70,28 @@ def test_a_second_run_needs_no_network_and_is_quick(first: dict[str, Any], demo_
     assert sum(step["install_s"] for step in again["steps"]) < 0.2 * sum(
         step["install_s"] for step in first["steps"]
     )
+
+
+@pytest.mark.timeout(330)
+def test_a_pulled_plug_loses_nothing_and_repeats_nothing(first: dict[str, Any], demo_home: Path) -> None:
+    after = perform(demo_home, options=("--pull-the-plug",))
+    survived = after["survived"]
+    assert (survived["lost"], survived["repeated"]) == ([], [])
+    assert "pages" in survived["finished"]
+    assert "read[1]" in survived["again"]
+    assert {key: after[key] for key in ("lines", "entities", "answers")} == {
+        key: first[key] for key in ("lines", "entities", "answers")
+    }
+
+
+def test_a_daemon_of_somebody_else_is_not_killed(first: dict[str, Any], demo_home: Path) -> None:
+    command = [*TOFT, "--home", str(demo_home)]
+    subprocess.run([*command, "up", "--detach"], check=True, capture_output=True)
+    try:
+        refused = subprocess.run(
+            [*command, "demo", "--pull-the-plug", "--json"], capture_output=True, text=True
+        )
+        assert json.loads(refused.stderr)["error"]["code"] == "demo.not_its_own"
+        assert json.loads(subprocess.check_output([*command, "status", "--json"]))["state"] == "ready"
+    finally:
+        subprocess.run([*command, "down"], check=True, capture_output=True)

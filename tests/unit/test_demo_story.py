@@ -10,43 +10,68 @@ import pytest
 from rich.console import Console
 
 from toft.demo import cast, refusal, run, show
+from toft.jobs import graphs
 from toft.kernel import errors
 from toft.plugins.environments import environment_errors
 
 LINES = ["The bearing costs 249.50 EUR."]
 
 
-class ToldInstance:
-    """An instance that answers from a list."""
+def job(step: str, plugin: str, *, state: str = "completed", attempt: int = 1) -> SimpleNamespace:
+    error = {"message": "it broke"} if state == "failed" else None
+    record = SimpleNamespace(
+        step=step, plugin=plugin, state=state, attempt=attempt, finished_at=2.0, error=error
+    )
+    return SimpleNamespace(id=f"job_{step}", record=record)
 
-    def __init__(self, plugin: str) -> None:
-        self.plugin = plugin
-        self.is_loaded = True
 
-    def call(self, action: str | None = None, /, **arguments: Any) -> Any:
+class ToldJobs:
+    """Jobs that have ended as they should; `failing` names a step that has not."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing = failing
+        self.graphs: list[dict[str, Any]] = []
+
+    def submit_graph(self, document: dict[str, Any]) -> SimpleNamespace:
+        self.graphs.append(document)
+        return SimpleNamespace(id="seq_1")
+
+    def wait_sequence(self, id: str, timeout_s: float) -> SimpleNamespace:
+        return SimpleNamespace(id=id, state="failed" if self.failing else "completed")
+
+    def list(self, *, sequence: str, limit: int) -> Sequence[SimpleNamespace]:
+        steps = self.graphs[-1]["steps"]
+        return [
+            job(each["id"], each["plugin"], state="failed" if each["id"] == self.failing else "completed")
+            for each in steps
+        ]
+
+    def attempts(self, id: str) -> Sequence[SimpleNamespace]:
+        return [SimpleNamespace(started_at=1.0, finished_at=2.5)]
+
+    def result(self, id: str) -> Any:
         return {
-            "demo-pages": {"pages": [b"picture"], "text": ""},
-            "demo-ocr": [{"text": line, "score": 1.0} for line in LINES],
-            "demo-search": {"passage": LINES[0], "score": 0.9, "ahead": 0.1},
-        }.get(self.plugin, {"sentences": LINES, "entities": [{"text": "249.50 EUR", "label": "MONEY"}]})
-
-    def stats(self) -> dict[str, Any]:
-        return {"pid": 7, "memory_bytes": 5_000_000}
-
-    def unload(self) -> None:
-        self.is_loaded = False
+            "job_pages": {"pages": [b"picture"], "text": ""},
+            "job_read": [LINES],
+            "job_understand": [{"sentences": LINES, "entities": [{"text": "249.50 EUR", "label": "MONEY"}]}],
+            "job_answer": [
+                {"question": question, "passage": LINES[0], "score": 0.9, "ahead": 0.1, "page": 1}
+                for question in cast.QUESTIONS
+            ],
+        }[id]
 
 
 class ToldNode:
-    """A node with a few plugins; `missing` cannot be installed."""
+    """A node with a few plugins; `missing` cannot be installed, and `evicted` were loaded once."""
 
-    def __init__(self, missing: tuple[str, ...] = ()) -> None:
+    def __init__(self, missing: tuple[str, ...] = (), failing: str = "") -> None:
         self.missing = missing
         self.version = ""
         self.names: list[str] = []
         self.installed = self
-        self.loaded: list[ToldInstance] = []
-        self.options: list[dict[str, Any]] = []
+        self.evicted: tuple[str, ...] = ()
+        self.options: dict[str, Any] = {}
+        self.jobs = ToldJobs(failing)
 
     def list(self) -> Sequence[SimpleNamespace]:
         versions = {part.plugin: part.version() for part in (*cast.CAST, cast.SENTENCES)}
@@ -62,10 +87,13 @@ class ToldNode:
         runtime = SimpleNamespace(python_version="3.11.7", environment="abcdef0123456789")
         return SimpleNamespace(runtime=runtime, install=SimpleNamespace(python_path="python"))
 
-    def load(self, name: str, **options: Any) -> ToldInstance:
-        self.options.append(options)
-        self.loaded.append(ToldInstance(name))
-        return self.loaded[-1]
+    def set_options(self, plugin: str, changes: dict[str, Any]) -> None:
+        self.options[plugin] = changes
+
+    def instance(self, name: str) -> SimpleNamespace:
+        if name in self.evicted:
+            raise errors.NotFoundError(f"no instance {name} is loaded")
+        return SimpleNamespace(stats=lambda: {"pid": 7, "peak_memory_bytes": 5_000_000})
 
 
 async def refuses(parts: tuple[cast.Part, ...], python: str) -> str:
@@ -126,11 +154,55 @@ def test_another_version_is_installed_anew() -> None:
     assert [step["installed"] for step in result["steps"]] == [True] * 4
 
 
-def test_every_plugin_runs_without_a_network_and_is_unloaded() -> None:
+def test_every_plugin_runs_without_a_network() -> None:
     node = ToldNode()
     perform(node)
-    assert node.options == [{"network": False}] * 4
-    assert [each.is_loaded for each in node.loaded] == [False] * 4
+    assert node.options == {part.plugin: {"network": False} for part in cast.CAST}
+
+
+def test_the_graph_can_be_run_again_anywhere_and_is_one_that_a_node_takes() -> None:
+    node = ToldNode()
+    perform(node)
+    read = graphs.read(node.jobs.graphs[0])
+    assert [(step.id, step.is_fan_out, step.idempotent) for step in read.steps] == [
+        ("pages", False, True),
+        ("read", True, True),
+        ("understand", True, True),
+        ("answer", True, True),
+    ]
+    assert read.needs["answer"] == {"understand": "completed"}
+
+
+def test_a_worker_that_was_evicted_since_is_no_mistake() -> None:
+    node = ToldNode()
+    node.evicted = ("demo-pages",)
+    result, text = perform(node)
+    assert [step["pid"] for step in result["steps"]] == [None, 7, 7, 7]
+
+
+def test_a_step_that_failed_is_the_answer() -> None:
+    with pytest.raises(errors.NodeError, match="it broke") as raised:
+        perform(ToldNode(failing="read"))
+    assert raised.value.hint == "toft why seq_1"
+
+
+def test_an_accident_is_told_with_what_it_cost() -> None:
+    node, other, out = ToldNode(), ToldNode(), io.StringIO()
+    happened: list[Any] = []
+
+    def accident(given: Any, sequence: str) -> ToldNode:
+        happened.append((given, sequence))
+        other.jobs.graphs = node.jobs.graphs
+        return other
+
+    def check(given: Any, sequence: str) -> dict[str, Any]:
+        happened.append((given, sequence))
+        return {"again": ["read"]}
+
+    teller = show.Teller(Console(file=out, width=200))
+    result = run.Demo(node, teller, refuse=refuses, accident=accident, check=check).perform()
+    assert happened == [(node, "seq_1"), (other, "seq_1")]
+    assert result["survived"] == {"again": ["read"]}
 
 
 def test_the_resolvers_reason_is_shortened_to_what_it_says() -> None:
