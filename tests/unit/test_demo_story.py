@@ -46,9 +46,6 @@ class ToldJobs:
             for each in steps
         ]
 
-    def attempts(self, id: str) -> Sequence[SimpleNamespace]:
-        return [SimpleNamespace(started_at=1.0, finished_at=2.5)]
-
     def result(self, id: str) -> Any:
         return {
             "job_pages": {"pages": [b"picture"], "text": ""},

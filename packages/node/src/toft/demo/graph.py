@@ -97,16 +97,11 @@ class Outcome:
 
     def work_of(self, plugin: str) -> dict[str, Any]:
         """Return what the jobs of a plugin took."""
-        done = [job for job in self.members.values() if job.record.plugin == plugin and job.record.attempt]
-        attempts = [attempt for job in done for attempt in self._jobs.attempts(job.id)]
+        done = [job.record for job in self.members.values() if job.record.plugin == plugin]
         return {
-            "calls": len(attempts),
-            "call_s": round(sum(_seconds(attempt) for attempt in attempts), 3),
+            "calls": sum(record.attempt for record in done),
+            "call_s": round(sum(record.usage.get("duration_s", 0.0) for record in done if record.attempt), 3),
         }
 
     def _result(self, step: str) -> Any:
         return self._jobs.result(self.members[step].id)
-
-
-def _seconds(attempt: Any) -> float:
-    return float((attempt.finished_at or attempt.started_at) - attempt.started_at)
