@@ -20,7 +20,7 @@ LINES = ["The bearing costs 249.50 EUR."]
 def job(step: str, plugin: str, *, state: str = "completed", attempt: int = 1) -> SimpleNamespace:
     error = {"message": "it broke"} if state == "failed" else None
     record = SimpleNamespace(
-        step=step, plugin=plugin, state=state, attempt=attempt, finished_at=2.0, error=error
+        step=step, plugin=plugin, state=state, attempt=attempt, error=error, usage={"duration_s": 1.5}
     )
     return SimpleNamespace(id=f"job_{step}", record=record)
 
