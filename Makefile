@@ -19,8 +19,9 @@ $(STAMP): $(INPUTS)
 	PYTHON="$(PYTHON)" sh tools/setup.sh
 	touch $@
 
+# The same with an accident in the middle: make demo ARGS=--pull-the-plug
 demo: setup
-	$(BIN)/toft demo
+	$(BIN)/toft demo $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --quiet --check . || { echo 'run: make fix'; exit 1; }
@@ -36,6 +37,7 @@ test: check
 
 bench: setup
 	$(BIN)/toft bench runtime
+	$(BIN)/toft bench jobs
 
 fix: setup
 	$(BIN)/ruff format --quiet .

@@ -11,6 +11,7 @@ ANYTHING = "toft doctor looks at the machine and says what is wrong."
 _READ_ONLY = "A plugin writes to TOFT_DATA_DIR and /tmp; toft run NAME --writable DIR grants it more."
 
 BY_CODE: Mapping[str, str] = {
+    "demo": "toft why SEQUENCE tells what became of the graph; toft logs what the daemon said.",
     "bench": "The other figures still count.",
     "call": "toft plugin show NAME lists the actions and what they take.",
     "call.cancelled": "Run it again when you want the result.",

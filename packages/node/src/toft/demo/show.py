@@ -117,5 +117,8 @@ class Teller:
             f"{result['duration_s']:.1f} s with everything else."
         )
         self._console.print(f"The plugins stay installed in {escape(str(home))}. Try", soft_wrap=True)
+        if not result["survived"]:
+            self._console.print("  toft demo --pull-the-plug", soft_wrap=True)
+        self._console.print(f"  toft why {result['sequence']}", soft_wrap=True)
         self._console.print(f"  toft run {plugins[0]} pdf={escape(str(SCAN))} --json", soft_wrap=True)
         self._console.print(f"or take them away: toft plugin remove {' '.join(plugins)}", soft_wrap=True)
