@@ -240,7 +240,7 @@ _STEPS = st.tuples(
 )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_STEPS, max_size=60))
 def test_the_events_of_a_job_replayed_give_its_row(steps: list[tuple[Any, ...]]) -> None:
     clock = SetClock()

@@ -21,6 +21,8 @@ from toft.store import database
 _APPOINTMENT_CHECK_S = 30.0
 _DUE_AGAIN_S = 1.0
 _LOOK_EVERY_S = 3600.0
+# Errors that one operation may have while another one has none.
+_PARTIAL = frozenset({"store.disk_full", "store.conflict"})
 
 
 class Commits:
@@ -137,14 +139,18 @@ class Commits:
                 await asyncio.sleep(0)
         finally:
             self._flushing = None
+            if self._waiting and self._is_open:
+                # A mistake in one transaction must not leave those who asked meanwhile without an answer.
+                self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     async def _commit(self, batch: list[operations.Operation]) -> None:
         batch.sort(key=_order)
         try:
             effects = await self._store.write(lambda connection: self._apply(connection, batch))
         except errors.NodeError as error:
-            if len(batch) == 1:
-                self._refuse(batch[0], error)
+            if len(batch) == 1 or error.code not in _PARTIAL:
+                for each in batch:
+                    self._refuse(each, error)
                 return
             # What cannot be stored together may be stored in part: a small result still fits on a full disk.
             for each in batch:
