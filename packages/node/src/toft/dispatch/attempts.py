@@ -210,7 +210,11 @@ class Attempts:
         if has_run:
             station.note_duration(seconds)
             self._measurer.count(run, seconds, ending)
-        self.finisher.finish(claim.id, claim.attempt, finishing.outcome(run, ending, again, seconds))
+        outcome = finishing.outcome(run, ending, again, seconds)
+        if station.ahead and fault is None and self._is_open:
+            self.finisher.hold(claim.id, claim.attempt, outcome)
+        else:
+            self.finisher.finish(claim.id, claim.attempt, outcome)
         if again is not None and fault is not None:
             self._follow.settle(station, claim, fault, again)
         if has_run and station.alone_since and self._measurer.need(station) is None:

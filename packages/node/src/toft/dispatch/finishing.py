@@ -14,6 +14,8 @@ from toft.jobs import queue, records, retries
 from toft.kernel import errors, log
 
 _log = log.get_logger("dispatch.finishing")
+_HELD_S = 0.002
+_MOST_HELD = 32
 _UNBEGUN = retries.Origin.UNBEGUN
 
 
@@ -91,9 +93,29 @@ class Finisher:
         self._first_s, self._most_s = pauses
         self._trying: dict[asyncio.Task[None], None] = {}
         self._is_closing = False
+        self._held: list[tuple[str, int, records.Outcome]] = []
+        self._loop = asyncio.get_running_loop()
+
+    def hold(self, job_id: str, attempt: int, wanted: records.Outcome) -> None:
+        """Write an outcome soon, together with those that come just now; for when no claim waits for it."""
+        self._held.append((job_id, attempt, wanted))
+        if len(self._held) == 1:
+            self._loop.call_later(_HELD_S, self.flush)
+        elif len(self._held) >= _MOST_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        held, self._held = self._held, []
+        for each in held:
+            self._write(*each)
 
     def finish(self, job_id: str, attempt: int, wanted: records.Outcome) -> None:
-        """Write an outcome; returns at once."""
+        """Write an outcome now, and what is held with it; returns at once."""
+        self.flush()
+        self._write(job_id, attempt, wanted)
+
+    def _write(self, job_id: str, attempt: int, wanted: records.Outcome) -> None:
         finishing = self._queue.finish(job_id, attempt, wanted)
         finishing.add_done_callback(partial(self._on_finished, job_id, attempt, wanted))
 
@@ -140,8 +162,11 @@ class Finisher:
             pause_s = min(pause_s * 2, self._most_s)
 
     async def close(self) -> None:
-        """Stop trying."""
+        """Stop trying; what is held is written once."""
         self._is_closing = True
+        held, self._held = self._held, []
+        for each in held:
+            await self.insist(*each)
         for task in list(self._trying):
             task.cancel()
         if self._trying:
