@@ -110,9 +110,7 @@ def stop(place: places.Place, *, timeout_s: float, is_urgent: bool = False) -> p
         if not found.is_alive():  # the number had been used again before it was pinned
             return found
         below = _below(found.pid)
-        signal.pidfd_send_signal(fd, signal.SIGTERM)
-        if is_urgent:
-            signal.pidfd_send_signal(fd, signal.SIGTERM)
+        signal.pidfd_send_signal(fd, signal.SIGQUIT if is_urgent else signal.SIGTERM)
         until = time.monotonic() + timeout_s
         poller = select.poll()
         poller.register(fd, select.POLLIN)

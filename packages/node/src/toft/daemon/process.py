@@ -115,6 +115,7 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGQUIT, self._end_now)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         async with AsyncExitStack() as stack:
             stack.callback(self._notify.tell, "STOPPING=1")
@@ -150,6 +151,11 @@ class _Daemon:
         """Stop in order; asked a second time, without waiting for what runs."""
         if self._stop.is_set():
             self._hurry.set()
+        self._stop.set()
+
+    def _end_now(self) -> None:
+        """Stop without waiting for what runs; two equal signals in a row may arrive as one."""
+        self._hurry.set()
         self._stop.set()
 
     async def _drain(self, service: services.Service) -> None:
