@@ -190,7 +190,7 @@ def test_logs_are_exactly_those_of_the_job(up: CommandLine) -> None:
 def test_a_follower_of_events_hears_what_happens_and_misses_nothing_when_it_comes_back(
     up: CommandLine,
 ) -> None:
-    following = up.start("events", "--follow")
+    following = up.start("events", "--follow", "--after", "0")
     assert following.stdout is not None
     id = up("job", "submit", "misbehaving.echo", "--wait", "--json").value["id"]
     seen = []

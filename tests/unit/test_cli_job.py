@@ -157,6 +157,8 @@ def test_ctrl_c_ends_the_waiting_and_says_what_to_do_next() -> None:
     assert "job_1 was left alone and goes on" in told.err
     assert "toft job wait job_1 waits again; toft job cancel job_1 ends it" in told.err
     assert not [each for each in node.jobs.asked if each[0] == "cancel"]
+    embedded = run(JobNode(jobs=FakeJobs(interrupt), is_embedded=True), "job", "submit", "ocr", "--wait").err
+    assert "what was running is interrupted, what waits stays" in embedded
     error = json.loads(run(node, "job", "wait", "job_1", "--json").err)["error"]
     assert (error["code"], error["category"]) == ("job.wait_ended", "cancelled")
 

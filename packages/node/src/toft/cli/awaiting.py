@@ -53,16 +53,22 @@ def until_end(session: Session, node: Any, kind: str, id: str, wait: Callable[[]
                 raise
             told = (node.jobs.get if kind == "job" else node.jobs.sequence)(id).to_dict()
         except KeyboardInterrupt:
-            raise StillOpenError(
-                f"Stopped waiting; {id} was left alone and {_goes_on(node)}",
-                details={kind: id},
-                hint=f"toft {kind} wait {id} waits again; toft {kind} cancel {id} ends it",
-            ) from None
+            raise _left_alone(kind, id, is_embedded=node.is_embedded) from None
     return told
 
 
-def _goes_on(node: Any) -> str:
-    return "stays queued for the next toft up" if node.is_embedded else "goes on"
+def _left_alone(kind: str, id: str, *, is_embedded: bool) -> StillOpenError:
+    if is_embedded:
+        return StillOpenError(
+            f"Stopped waiting, and this command ran {id}: what was running is interrupted, what waits stays",
+            details={kind: id},
+            hint=f"toft why {id} tells how it stands; toft up --detach runs what waits",
+        )
+    return StillOpenError(
+        f"Stopped waiting; {id} was left alone and goes on",
+        details={kind: id},
+        hint=f"toft {kind} wait {id} waits again; toft {kind} cancel {id} ends it",
+    )
 
 
 def end(told: Mapping[str, Any]) -> None:

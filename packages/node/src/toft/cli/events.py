@@ -30,7 +30,8 @@ def events(
 ) -> None:
     """Print what happens to jobs, one JSON object a line.
 
-    A reader that remembers the last cursor and passes it to --after misses nothing.
+    With --follow only what comes, unless --after says from where on. A reader that remembers the last cursor
+    and passes it to --after misses nothing.
     """
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
@@ -53,7 +54,9 @@ def show(
     if not follow:
         _print(session, _stored(node, wanted, after), as_json=as_json)
         return
-    with node.jobs.watch(after=after or 0, **wanted) as watch:
+    # Of one job its past is wanted too; of everything it could be a million events.
+    start = 0 if after is None and wanted else after
+    with node.jobs.watch(after=start, **wanted) as watch:
         _print(session, watch, as_json=as_json)
 
 
