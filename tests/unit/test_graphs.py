@@ -183,3 +183,10 @@ def test_one_plugin_runs_over_many_arguments() -> None:
 def test_what_is_no_graph_is_refused(document: Any) -> None:
     with pytest.raises(graphs.GraphError):
         graphs.read(document)
+
+
+def test_a_web_of_links_is_refused_before_it_fills_memory() -> None:
+    names = [f"s{number}" for number in range(600)]
+    steps = [node(name, after=tuple(names[:number])) for number, name in enumerate(names)]
+    with pytest.raises(graphs.GraphError, match="more than 100000 times"):
+        graphs.read({"steps": steps})

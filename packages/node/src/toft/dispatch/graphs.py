@@ -13,7 +13,7 @@ from typing import Any
 from toft.dispatch import promises
 from toft.jobs import errors as job_errors
 from toft.jobs import graphs, queue, references, sequence_changes, sequences
-from toft.jobs.records import Claimed, Outcome, Request, ResultRef, RetryPolicy, State
+from toft.jobs.records import ONCE, THRICE, Claimed, Outcome, Request, ResultRef, RetryPolicy, State
 from toft.jobs.references import Item, Ref
 from toft.jobs.sequence_states import Following, parts_failed
 from toft.jobs.transaction import Effects
@@ -271,6 +271,7 @@ class Graphs:
         if not items:
             await self._end(job.id, Outcome(state=State.COMPLETED, result=values.pack([]), because="empty"))
             return
+        usual = THRICE if job.idempotent else ONCE
         requests = [
             Request(
                 plugin=job.plugin,
@@ -280,7 +281,7 @@ class Graphs:
                 priority=job.priority,
                 timeout_s=job.timeout_s,
                 idempotent=job.idempotent,
-                retry=job.retry,
+                retry=None if job.retry == usual else job.retry,
                 sequence=job.sequence,
                 step=f"{job.step}[{number}]",
             )

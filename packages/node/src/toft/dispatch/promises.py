@@ -53,19 +53,19 @@ async def check(graph: graphs.Graph, accepts: Accepts) -> None:
             )
             output = await accepts.output(step.plugin, step.instance or step.plugin, step.action)
         except (errors.NodeError, PluginError) as error:
-            raise _named(step.id, error) from error
+            raise _named(step, error) from error
         if step.is_fan_out:
             output = {"type": "array", "items": output or {}, "$defs": (output or {}).get("$defs", {})}
         outputs[step.id] = output
 
 
-def _named(step: str, error: errors.NodeError | PluginError) -> graphs.GraphError:
+def _named(step: graphs.Step, error: errors.NodeError | PluginError) -> graphs.GraphError:
     if isinstance(error, graphs.GraphError):
         return error
     told = error.to_dict()
-    details = {**(told.get("details") or {}), "step": step}
+    details = {"plugin": step.plugin, **(told.get("details") or {}), "step": step.id}
     return graphs.GraphError(
-        f"step {step}: {told['message']}",
+        f"step {step.id}: {told['message']}",
         code=told["code"],
         details=details,
         hint=str(told.get("hint") or ""),

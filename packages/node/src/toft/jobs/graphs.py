@@ -15,6 +15,7 @@ from toft.kernel import errors, ids, suggestions
 
 MAX_STEPS = 10_000
 MAX_FAN_OUT = 10_000
+MAX_LINKS = 100_000
 FAIL_FAST = "fail_fast"
 BEST_EFFORT = "best_effort"
 MODES = (FAIL_FAST, BEST_EFFORT)
@@ -246,6 +247,7 @@ def _linked(steps: list[Step], *, name: str, mode: str, priority: int, ordered: 
     order_needs = "completed" if mode == FAIL_FAST else "ended"
     needs: dict[str, dict[str, str]] = {}
     before: str | None = None
+    links = 0
     for step in steps:
         mine: dict[str, str] = {}
         if ordered and before is not None:
@@ -258,6 +260,9 @@ def _linked(steps: list[Step], *, name: str, mode: str, priority: int, ordered: 
             _check_link(step.id, other, known)
         needs[step.id] = mine
         before = step.id
+        links += len(mine)
+        if links > MAX_LINKS:
+            raise refuse(f"the steps wait for each other more than {MAX_LINKS} times", links=links)
     return Graph(
         name=name,
         mode=mode,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from toft.kernel import errors
+
 FROM = "$from"
 ITEM = "$item"
 LITERAL = "$literal"
@@ -83,8 +85,10 @@ def item() -> Item:
     return Item()
 
 
-class BadReferenceError(ValueError):
+class BadReferenceError(errors.UsageError, ValueError):
     """An object starts like a reference and is none."""
+
+    code = "graph.reference"
 
 
 def plain(value: Any, depth: int = 0) -> Any:
