@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from toft.jobs import board as boards
 from toft.jobs import operations, retention, submission
 from toft.jobs.queue_clock import QueueClock
-from toft.jobs.records import ENDED, Limits
+from toft.jobs.records import ENDED, Job, Limits, Submitted
 from toft.jobs.transaction import Effects, Follower, Transaction
 from toft.kernel import errors
 from toft.store import database
@@ -21,6 +21,8 @@ from toft.store import database
 _APPOINTMENT_CHECK_S = 30.0
 _DUE_AGAIN_S = 1.0
 _LOOK_EVERY_S = 3600.0
+# Jobs that were submitted last, of which it is known without a question that they have not ended.
+_ALIVE = 10_000
 # Errors that one operation may have while another one has none.
 _PARTIAL = frozenset({"store.disk_full", "store.conflict"})
 
@@ -62,7 +64,8 @@ class Commits:
         self._is_open = True
         self._looking: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, list[asyncio.Future[Job | None]]] = {}
+        self._alive: dict[str, None] = {}
 
     def add(self, operation: operations.Operation) -> None:
         """Ask for something; it is applied with all else that is asked until the next transaction begins."""
@@ -99,13 +102,20 @@ class Commits:
         if self.board.ended:
             self.forget()
 
-    def await_end(self, job_id: str) -> asyncio.Future[None]:
-        """Return what is done when a job ends after now; to be given back with `stop_waiting`."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def is_alive(self, job_id: str) -> bool:
+        """Say whether a job is known not to have ended; False also when only the database knows."""
+        return job_id in self._alive or job_id in self.board.running
+
+    def await_end(self, job_id: str) -> asyncio.Future[Job | None]:
+        """Return what is done when a job ends after now; to be given back with `stop_waiting`.
+
+        Its result is the job as it ended, when the transaction knew that somebody waits, else None.
+        """
+        future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, []).append(future)
         return future
 
-    def stop_waiting(self, job_id: str, future: asyncio.Future[None]) -> None:
+    def stop_waiting(self, job_id: str, future: asyncio.Future[Job | None]) -> None:
         """Wait no more."""
         waiters = self._waiters[job_id]
         waiters.remove(future)
@@ -180,25 +190,36 @@ class Commits:
             operation.error = None
             operation.apply(tx)
         tx.follow(self._followers)
-        return tx.close()
+        # Whoever begins to wait at this moment may be missed, and then reads the job.
+        waited = [each.id for each in tx.effects.changes if each.after in ENDED and each.id in self._waiters]
+        return tx.close(waited)
 
     def _learn(self, effects: Effects, batch: Iterable[operations.Operation]) -> None:
         self.board.learn(effects, self.time)
         for operation in batch:
             if isinstance(operation, submission.Submit):
                 self.submitting -= len(operation.entries)
+                self._remember(operation.result)
             operation.settle()
         for change in effects.changes:
-            if change.after in ENDED and change.id in self._waiters:
-                for waiter in self._waiters[change.id]:
+            if change.after in ENDED:
+                self._alive.pop(change.id, None)
+                for waiter in self._waiters.get(change.id, ()):
                     if not waiter.done():
-                        waiter.set_result(None)
+                        waiter.set_result(effects.ended.get(change.id))
         for listener in self._listeners:
             listener(effects)
         if sum(effects.forgotten.values()) == retention.MOST or self.board.ended > self._limits.keep_count * (
             1 + retention.SLACK
         ):
             self.forget()
+
+    def _remember(self, submitted: Sequence[Submitted] | None) -> None:
+        for each in submitted or ():
+            if each.is_new:
+                self._alive[each.job_id] = None
+        while len(self._alive) > _ALIVE:
+            del self._alive[next(iter(self._alive))]
 
     def _refuse(self, operation: operations.Operation, error: BaseException) -> None:
         if isinstance(operation, submission.Submit):

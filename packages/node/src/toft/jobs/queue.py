@@ -299,15 +299,16 @@ class JobQueue:
         opened = self._opened
         future = opened.await_end(job_id)
         try:
-            job = await self.get(job_id)
-            if job.state not in ENDED:
-                done, _ = await asyncio.wait([future], timeout=timeout_s)
-                if not done:
-                    raise errors.wait_timeout(job_id, timeout_s or 0.0)
+            if not opened.is_alive(job_id):
                 job = await self.get(job_id)
+                if job.state in ENDED:
+                    return job
+            done, _ = await asyncio.wait([future], timeout=timeout_s)
+            if not done:
+                raise errors.wait_timeout(job_id, timeout_s or 0.0)
+            return future.result() or await self.get(job_id)
         finally:
             opened.stop_waiting(job_id, future)
-        return job
 
     # -- those who depend on it ------------------------------------------------------------------------------
 
