@@ -18,6 +18,7 @@ from tests.nodes import register, running
 from toft.jobs.graphs import GraphError
 from toft.jobs.records import State
 from toft.jobs.references import item, step
+from toft.kernel.errors import ConflictError
 
 __all__ = ["leaks_checked"]
 pytestmark = pytest.mark.usefixtures("leaks_checked")
@@ -173,3 +174,20 @@ async def test_a_kill_in_the_middle_goes_on_without_repeating_a_step(
             **{"first": 1, "slow": 2, "last": 1},
             **{f"parts[{number}]": 1 for number in range(3)},
         }
+
+
+async def test_one_key_and_the_same_arguments_in_another_order_are_one_job(toft_home: Path) -> None:
+    register(toft_home)
+    async with running(toft_home) as node:
+
+        async def submit(value: Any) -> str:
+            job = await node.jobs.submit(
+                "misbehaving", {"value": value}, action="echo", idempotency_key="today"
+            )
+            return str(job.id)
+
+        first = await submit({"a": 1, "b": {2: b"x", 3: {4, 5}}})
+        assert await submit({"b": {3: {5, 4}, 2: b"x"}, "a": 1}) == first
+        with pytest.raises(ConflictError) as caught:
+            await submit({"a": 1, "b": {2: b"y", 3: {4, 5}}})
+        assert caught.value.code == "job.idempotency"

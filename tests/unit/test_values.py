@@ -187,6 +187,8 @@ def test_equal_requests_hash_alike_whatever_the_order(
     rolls.shuffle(shuffled)
     assert bytes_of.arguments_hash("a", arguments) == bytes_of.arguments_hash("a", dict(shuffled))
     assert bytes_of.arguments_hash("a", arguments) != bytes_of.arguments_hash("b", arguments)
+    packed = bytes_of.pack(dict(shuffled))
+    assert bytes_of.packed_hash("a", packed) == bytes_of.arguments_hash("a", arguments)
 
 
 def test_different_requests_hash_differently() -> None:

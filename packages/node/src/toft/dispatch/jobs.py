@@ -157,11 +157,13 @@ class Jobs(sequences.SequenceVerbs):
         """
         engine = await self._owned()
         name = instance or plugin
+        packed = await self._checker.packed(plugin, name, action, arguments)
         request = records.Request(
             plugin=plugin,
             instance=name,
             action=action or handles.DEFAULT_ACTION,
-            arguments=await self._checker.packed(plugin, name, action, arguments),
+            arguments=packed,
+            arguments_hash=_hash(idempotency_key, packed),
             priority=priority,
             ready_at=start_at.timestamp() if isinstance(start_at, datetime.datetime) else start_at,
             delay_s=delay_s,
@@ -205,6 +207,7 @@ class Jobs(sequences.SequenceVerbs):
                     instance=name,
                     action=action or handles.DEFAULT_ACTION,
                     arguments=packed,
+                    arguments_hash=_hash(given.get("idempotency_key"), packed),
                     ready_at=start_at,
                     **given,
                 )
@@ -436,6 +439,11 @@ _BLANK: Mapping[str, Any] = {
     **dict.fromkeys(("started_at", "finished_at", "progress", "message", "block_reason", "result", "error")),
     **{"seq": 0, "attempt": 0, "rank": 0, "usage": {}, "cancel_requested_at": None},
 }
+
+
+def _hash(key: str | None, packed: bytes) -> str | None:
+    """Return what is the same for the same arguments whatever the order of keys; only a key asks for it."""
+    return None if key is None else values.packed_hash("", packed)
 
 
 def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> records.RetryPolicy | None:

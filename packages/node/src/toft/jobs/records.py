@@ -99,6 +99,7 @@ class Request:
         deadline_s: Seconds from submission after which it is too late to start or go on.
         idempotent: Running it twice does no harm.
         idempotency_key: The same key and the same arguments are the same job.
+        arguments_hash: What tells arguments from others beside the key; None takes the bytes as they are.
         retry: None is once, or three times when idempotent.
         after: Jobs that come first.
         needs: What `after` must have done: `completed`, or `ended` in whatever way.
@@ -117,6 +118,7 @@ class Request:
     deadline_s: float | None = None
     idempotent: bool = False
     idempotency_key: str | None = None
+    arguments_hash: str | None = None
     retry: RetryPolicy | None = None
     after: tuple[str, ...] = ()
     needs: str = "completed"

@@ -201,4 +201,6 @@ def told(request: Request, **placed: Any) -> dict[str, Any]:
 def fingerprint(request: Request, arguments: bytes | None, blob: str | None) -> str:
     """Return what must be equal in two requests with one idempotency key."""
     names = f"{request.plugin}\0{request.instance}\0{request.action}\0".encode()
+    if request.arguments_hash is not None:
+        return hashlib.sha256(names + request.arguments_hash.encode()).hexdigest()
     return hashlib.sha256(names + (arguments or b"") + b"\0" + (blob or "").encode()).hexdigest()

@@ -40,7 +40,19 @@ def arguments_hash(action: str, arguments: Mapping[str, Any]) -> str:
     Raises:
         EncodeError: Something in it cannot be kept.
     """
-    packed = Packed.of(dict(arguments))
+    return _hash(action, Packed.of(dict(arguments)))
+
+
+def packed_hash(action: str, data: bytes) -> str:
+    """Do what `arguments_hash` does with arguments that are packed already.
+
+    Raises:
+        IntegrityError: `pack` never gave this.
+    """
+    return _hash(action, Packed.read(data))
+
+
+def _hash(action: str, packed: Packed) -> str:
     digests = [_digest(data) for data in packed.buffers]
     text = codec.dumps([action, _canonical(packed.tree, digests)])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
