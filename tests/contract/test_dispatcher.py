@@ -258,6 +258,30 @@ class TestLanes:
 
         with_bench(work, {"hung": Model(seconds=1e6), "a": Model()})
 
+    def test_lanes_full_of_hung_jobs_are_lent_once_more(self) -> None:
+        async def work(bench: Bench) -> None:
+            await bench.run("hung")
+            bench.machine.models["hung"].seconds = 1e7
+            await bench.submit("hung", 5)
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+            jobs = await bench.ended(await bench.submit("a", 3) + await bench.submit("b", 3))
+            assert {each.state for each in jobs} == {State.COMPLETED}
+            assert asyncio.get_running_loop().time() - began < 30
+            assert bench.machine.most["all"] <= 4
+            assert bench.machine.most["hung"] == 2
+
+        models = {"hung": Model(seconds=0.1), "a": Model(), "b": Model()}
+        with_bench(work, models, lanes=2, rules=Rules(overdue_s=5.0))
+
+    def test_long_jobs_that_are_always_long_lend_nothing(self) -> None:
+        async def work(bench: Bench) -> None:
+            await bench.run("long")
+            await bench.ended(await bench.submit("long", 4) + await bench.submit("a", 4))
+            assert bench.machine.most["all"] == 2
+
+        with_bench(work, {"long": Model(seconds=60), "a": Model()}, lanes=2, rules=Rules(overdue_s=5.0))
+
     def test_the_higher_priority_goes_first(self) -> None:
         async def work(bench: Bench) -> None:
             await bench.run("a")

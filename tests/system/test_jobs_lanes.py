@@ -86,6 +86,21 @@ async def test_a_hung_plugin_holds_up_nobody(node: Node) -> None:
     assert (await node.jobs.wait(hung.id, 20)).state == "cancelled"
 
 
+async def test_a_plugin_that_hangs_in_every_lane_holds_up_nobody_either(node: Node) -> None:
+    await node.jobs.wait((await node.jobs.submit("misbehaving", do("echo"))).id, 20)
+    for _ in range(6):
+        await node.jobs.submit("misbehaving", do("hang", where="c"))
+
+    async def is_full() -> bool:
+        return len(await node.jobs.list(state="running")) == 4
+
+    await eventually_async(is_full, 20)
+    jobs = [await node.jobs.submit(name, do("echo")) for name in ("other", "third")]
+    for job in jobs:
+        assert (await node.jobs.wait(job.id, 30)).state == "completed"
+    assert await is_full()
+
+
 async def test_a_time_out_ends_the_job_and_not_its_plugin(node: Node) -> None:
     job = await node.jobs.submit("misbehaving", do("hang"), timeout_s=0.3)
     ended = await node.jobs.wait(job.id, 20)

@@ -206,11 +206,14 @@ class Dispatcher:
                 candidates.append(candidate)
         if not candidates:
             return
-        if self.lanes.taken < self.lanes.count and self.lanes.must_measure(candidates, self._stale_s):
+        running = [(run.station, run.started_at) for run in self._attempts.runs.values()]
+        lendable = self.lanes.lendable(self.lanes.overdue(running, now))
+        can_admit = self.lanes.taken < self.lanes.count or lendable > 0
+        if can_admit and self.lanes.must_measure(candidates, self._stale_s):
             self._spawn(self._measure_then_wake())
             return
         candidates.sort(key=lambda each: (each.rank, each.seq))
-        world = self.lanes.world(candidates, now)
+        world = self.lanes.world(candidates, now, lendable)
         for decision in admission.decide(world, candidates, self.options.rules):
             self._apply(decision, now)
 
@@ -239,7 +242,7 @@ class Dispatcher:
         if self.lanes.standing(station)[0] is Standing.READY:
             self._attempts.claim(station, count)
         else:
-            station.is_loading = True
+            station.is_loading, station.loading_since = True, now
             self._spawn(self._load(station, count))
 
     def _wait(self, station: Station, wait: admission.Wait, now: float) -> None:
@@ -365,6 +368,7 @@ class Dispatcher:
         self.wake()
 
     async def _flush(self) -> None:
+        self.lanes.forget_idle(self._queue.heads())
         try:
             await self._known.flush()
         except errors.NodeError as error:

@@ -22,6 +22,8 @@ from toft.store import blobs, database, locks
 _LOCK_S = 5.0
 """Longer than a command that only stores or looks has the queue; two of them must not refuse each other."""
 
+_OVERDUE_S = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
@@ -177,7 +179,9 @@ def options(means: Means) -> dispatcher.Options:
     return dispatcher.Options(
         lanes=chosen.lanes or means.cores,
         rules=admission.Rules(
-            policy=policies.get(chosen.jobs_scheduler), keep={ledger.MEMORY: chosen.memory_reserve_bytes}
+            policy=policies.get(chosen.jobs_scheduler),
+            overdue_s=_OVERDUE_S,
+            keep={ledger.MEMORY: chosen.memory_reserve_bytes},
         ),
     )
 

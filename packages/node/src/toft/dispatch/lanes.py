@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toft.dispatch import backend as seam
@@ -13,6 +13,8 @@ from toft.jobs import admission, ledger, records
 from toft.jobs.admission import Standing
 
 _READY = seam.Condition.READY
+_MUCH = 10
+_MOST_STATIONS = 256
 
 
 class Lanes:
@@ -77,6 +79,13 @@ class Lanes:
         if station.lanes and need is not None:
             self.ledger.reserve(station.instance, need.of(station.lanes))
 
+    def forget_idle(self, heads: Mapping[str, records.Head]) -> None:
+        """Keep no more stations than are worth it."""
+        if len(self.stations) > _MOST_STATIONS:
+            for name, station in list(self.stations.items()):
+                if station.is_forgettable and name not in heads:
+                    del self.stations[name]
+
     # What a decision looks at
 
     def candidate(self, station: Station, head: records.Head, now: float) -> admission.Candidate | None:
@@ -133,7 +142,21 @@ class Lanes:
             for name, size in wanted.need.of(wanted.running + 1).items()
         )
 
-    def world(self, candidates: list[admission.Candidate], now: float) -> admission.World:
+    def lendable(self, overdue: int) -> int:
+        """Return how many lanes may be lent to others, of which so many are held for too long."""
+        return max(0, min(overdue, self.count) - max(0, self.taken - self.count))
+
+    def overdue(self, running: Iterable[tuple[Station, float]], now: float) -> int:
+        """Return how many lanes are held for much longer than usual: by attempts, or by loading."""
+        limit_s = self._rules.overdue_s
+        if limit_s is None:
+            return 0
+        found = sum(now - began > max(limit_s, _MUCH * (station.mean_s or 0.0)) for station, began in running)
+        return found + sum(
+            each.is_loading and now - each.loading_since > limit_s for each in self.stations.values()
+        )
+
+    def world(self, candidates: list[admission.Candidate], now: float, lendable: int = 0) -> admission.World:
         """Return what is running and free."""
         if self._since and not any(each.blocked_s >= self._rules.overtaken_s for each in candidates):
             self._since.clear()
@@ -149,6 +172,7 @@ class Lanes:
                 if each.alone_since and self._measurer.need(each) is None
             ],
             since=self._since,
+            lendable=lendable,
         )
 
     def evictable(self) -> list[admission.Idle]:

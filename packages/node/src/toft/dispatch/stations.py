@@ -25,7 +25,7 @@ class Station:
         ahead: Claimed jobs that start as soon as one of its lanes is free.
         is_stale: What is known of it may be out of date.
         is_learning: The backend is being asked for the profile.
-        is_loading: It is being loaded.
+        is_loading: It is being loaded, since `loading_since`.
         away: Why it takes nothing just now, whatever the backend says.
         failures: Loads in a row that failed.
         doomed: What the next claimed job ends with, because loading ended with it.
@@ -56,6 +56,7 @@ class Station:
         "is_loading",
         "is_stale",
         "lanes",
+        "loading_since",
         "mean_s",
         "most_at_once",
         "pid",
@@ -74,6 +75,7 @@ class Station:
         self.is_stale = True
         self.is_learning = False
         self.is_loading = False
+        self.loading_since = 0.0
         self.away: Mapping[str, Any] | None = None
         self.failures = 0
         self.doomed: backend.Fault | None = None

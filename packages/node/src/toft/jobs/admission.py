@@ -34,6 +34,8 @@ class Rules:
             for the others to end before it starts beside them.
         unknown: Share of the main memory that must be free for an instance that was never measured to start
             beside others.
+        overdue_s: A lane held for longer than this, and for ten times what jobs of its instance usually take,
+            is lent out once more, to an instance that runs nothing: its holder may hang. None never lends.
         overtaken_s: Seconds a job that does not fit may be overtaken by jobs that delay it.
     """
 
@@ -42,6 +44,7 @@ class Rules:
     alone_s: float = 1.0
     unknown: float = 0.25
     overtaken_s: float = 10.0
+    overdue_s: float | None = None
 
 
 class Standing(enum.StrEnum):
@@ -125,7 +128,8 @@ class World:
     """Everything a decision looks at.
 
     Attributes:
-        free_lanes: Lanes nobody has.
+        free_lanes: Lanes nobody has; below 0 while some are lent.
+        lendable: Lanes that are held for too long and not lent yet.
         running: Instances with jobs, and how many each.
         reading: What was measured last.
         ledger: Reservations; `decide` adds those of the jobs it admits.
@@ -141,6 +145,7 @@ class World:
     idle: Sequence[Idle] = ()
     alone: Sequence[Alone] = ()
     since: Mapping[str, Amounts] = field(default_factory=dict)
+    lendable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,8 @@ class _Deciding:
     def __init__(self, world: World, rules: Rules) -> None:
         self._world = world
         self._rules = rules
-        self._lanes = world.free_lanes
+        self._lanes = max(0, world.free_lanes)
+        self._lendable = world.lendable
         self._running = sum(world.running.values())
         self._held_for: Candidate | None = None
         self._held_need: Amounts = field(default_factory=dict)
@@ -227,8 +233,9 @@ class _Deciding:
             return Wait(wanted.instance, {"code": "loading", "instance": wanted.instance})
         if wanted.cap is not None and wanted.running >= wanted.cap:
             return Wait(wanted.instance, _busy(wanted))
-        if self._lanes <= 0:
-            return Wait(wanted.instance, {"code": "no_lane", "running": self._running})
+        if self._lanes <= 0 and not (self._lendable > 0 and not wanted.running):
+            recheck_s = (self._rules.overdue_s or 0.0) / 2
+            return Wait(wanted.instance, {"code": "no_lane", "running": self._running}, recheck_s=recheck_s)
         if not self._rules.policy.checks:
             return self._admit(wanted, self._most(wanted), NOTHING)
         if self._rules.policy.packs and (waits := self._alone(wanted)) is not None:
@@ -236,11 +243,13 @@ class _Deciding:
         return self._fit(wanted)
 
     def _most(self, wanted: Candidate) -> int:
-        most = min(wanted.ready, self._lanes)
+        most = min(wanted.ready, max(1, self._lanes))
         return most if wanted.cap is None else min(most, wanted.cap - wanted.running)
 
     def _admit(self, wanted: Candidate, jobs: int, reservation: Amounts) -> Admit:
-        self._lanes -= jobs
+        if self._lanes <= 0:
+            self._lendable -= jobs
+        self._lanes = max(0, self._lanes - jobs)
         self._running += jobs
         if reservation:
             self._world.ledger.reserve(wanted.instance, reservation)
