@@ -91,16 +91,24 @@ def test_runs_of_one_command_share_the_worker_and_special_ones_do_not(daemon: Da
 
 def test_a_program_with_other_settings_gets_a_node_of_its_own(daemon: Daemon) -> None:
     with toft.connect(cancel_grace_s=0.123) as node:
-        assert node.is_embedded
+        assert type(node).__name__ == "NodeBesideDaemon"
+        plugin = node.load("misbehaving")
+        pid = plugin.stats()["pid"]
+        assert daemon.status()["instances"] == []
+        # Only one process runs the jobs of a home.
+        job = node.jobs.submit("misbehaving", {"value": 5}, action="echo")
+        assert job.result(timeout_s=30) == 5
+        assert daemon.status()["instances"] != []
+    assert not Path(f"/proc/{pid}").exists()
     with toft.connect() as node:
-        assert not node.is_embedded
+        assert type(node).__name__ == "DaemonNode"
     project = daemon.toft.directory / ".toft" / "manifests"
     project.mkdir(parents=True)
-    code = "import toft\nwith toft.connect() as node: print(node.is_embedded)"
+    code = "import toft\nwith toft.connect() as node: print(type(node).__name__)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=daemon.toft.directory, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout == "True\n", done.stderr
+    assert done.stdout == "NodeBesideDaemon\n", done.stderr
 
 
 def test_a_stop_gives_running_calls_their_time_and_refuses_new_ones(daemon: Daemon) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toft.blocking.node import Node
 from toft.client import choice
 from toft.kernel import errors, log
 from toft.kernel import settings as node_settings
 from toft.plugins.loop_thread import LoopThread
-
-if TYPE_CHECKING:
-    from toft.blocking.remote import DaemonNode
 
 _log = log.get_logger("blocking")
 
@@ -64,9 +61,9 @@ def _open(settings: node_settings.Settings, *, runs_jobs: bool = True) -> Node:
         raise
 
 
-def _daemon(socket: Path, settings: node_settings.Settings) -> DaemonNode | None:
-    """Return the daemon's node, if it does what a node of this process would do."""
-    from toft.blocking.remote import DaemonNode  # noqa: PLC0415 - HTTP, for which only this has a use
+def _daemon(socket: Path, settings: node_settings.Settings) -> Node | None:
+    """Return the daemon's node, or one beside it when a call would not be the same there."""
+    from toft.blocking.remote import DaemonNode, NodeBesideDaemon  # noqa: PLC0415 - HTTP, for this only
     from toft.client.connection import Connection  # noqa: PLC0415 - as above
 
     thread = LoopThread("toft-client")
@@ -77,15 +74,14 @@ def _daemon(socket: Path, settings: node_settings.Settings) -> DaemonNode | None
         if not reason:
             return DaemonNode(thread, asked, lambda: _open(settings, runs_jobs=False))
         _log.info("daemon_not_used", because=reason)
-        thread.run(asked.aclose())
+        return NodeBesideDaemon(_open(settings, runs_jobs=False), thread, asked)
     except errors.UnavailableError as error:
+        thread.stop()
         if error.code not in ("daemon.no_answer", "daemon.gone"):
-            thread.stop()
             raise
         # It ended in this moment.
         _log.info("daemon_not_used", because=error.message)
+        return None
     except BaseException:
         thread.stop()
         raise
-    thread.stop()
-    return None

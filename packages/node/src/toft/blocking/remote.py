@@ -87,6 +87,33 @@ class DaemonNode(Node):
         return DaemonInstance(self._thread, loaded)
 
 
+class NodeBesideDaemon(Node):
+    """A node of this process, with settings of its own, where a daemon runs the jobs of the home.
+
+    Args:
+        node: The open node.
+        thread: Where the connection lives.
+        asked: The connection.
+    """
+
+    def __init__(self, node: Node, thread: LoopThread, asked: Connection) -> None:
+        self.__dict__.update(node.__dict__)
+        self.is_embedded = False
+        self.jobs = Jobs(thread, RemoteJobs(asked))
+        self._asking = thread
+        self._asked: Connection | None = asked
+
+    def close(self) -> None:
+        """End everything the node started, and the session; a second close does nothing."""
+        asked, self._asked = self._asked, None
+        try:
+            super().close()
+        finally:
+            if asked is not None:
+                self._asking.run(asked.aclose())
+                self._asking.stop()
+
+
 class DaemonInstance(Instance):
     """A plugin that is loaded in the daemon."""
 
