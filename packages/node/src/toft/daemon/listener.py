@@ -19,10 +19,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from toft.daemon import peers
+from toft.host import process_tree
 from toft.kernel import log
 
 _log = log.get_logger("daemon.listener")
 _BACKLOG = 4096
+_AT_ONCE = 64
+_KNOWN = 1024
 _HEADER_BYTES = 64 << 10
 _KEEP_ALIVE_S = 75
 _HEADERS_S = 10.0
@@ -86,6 +89,7 @@ class Limits:
         self.headers_s = headers_s
         self._owner = owner
         self._connections = connections
+        self._known: dict[tuple[int, int], None] = {}
 
     def refuse(self, transport: asyncio.BaseTransport, count: int) -> str:
         """Return why a new connection is not taken; empty when it is."""
@@ -93,9 +97,20 @@ class Limits:
         if count > self._connections:
             return f"more than {self._connections} connections"
         try:
-            return peers.refusal(peers.of(sock), owner=self._owner)
+            peer = peers.of(sock)
         except OSError as error:
             return f"the peer is gone: {error}"
+        stat = process_tree.read(peer.pid) if peer.uid == self._owner else None
+        key = (peer.pid, stat.started_ticks if stat is not None else 0)
+        if stat is not None and key in self._known:
+            return ""
+        reason = peers.refusal(peer, owner=self._owner)
+        if not reason:
+            # A process that was started by nobody of ours never becomes one of ours.
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[key] = None
+        return reason
 
 
 class Listener:
@@ -129,7 +144,9 @@ class Listener:
         make = partial(
             Connection, config=self._config, server_state=self._state, app_state={}, limits=self._limits
         )
-        self._server = await asyncio.get_running_loop().create_unix_server(make, sock=sock, backlog=_BACKLOG)
+        self._server = await asyncio.get_running_loop().create_unix_server(make, sock=sock, backlog=_AT_ONCE)
+        # asyncio takes as many connections in one turn as may wait; nobody else would have a turn meanwhile.
+        sock.listen(_BACKLOG)
 
     @property
     def connections(self) -> int:
