@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ class DaemonNode(Node):
         self._node: Any = self._remote
         self._open_here = open_here
         self._here: Node | None = None
+        self._guard = threading.Lock()
         self.jobs = Jobs(thread, RemoteJobs(asked))
         self.is_embedded = False
 
@@ -57,9 +59,10 @@ class DaemonNode(Node):
     @property
     def here(self) -> Node:
         """Return the node of this process, for what is not about what is loaded."""
-        if self._here is None:
-            self._here = self._open_here()
-        return self._here
+        with self._guard:  # threads that install side by side share one
+            if self._here is None:
+                self._here = self._open_here()
+            return self._here
 
     @property
     def installed(self) -> Installed:  # type: ignore[override]
