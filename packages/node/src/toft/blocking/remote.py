@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from toft.blocking.installed import Installed
 from toft.blocking.instance import Call, Chunks, Instance
 from toft.blocking.jobs import Jobs
 from toft.blocking.node import Node
+from toft.blocking.remote_installed import DaemonInstalled
 from toft.client.connection import Connection
 from toft.client.jobs import RemoteJobs
 from toft.client.node import RemoteNode
@@ -47,6 +47,7 @@ class DaemonNode(Node):
         self._here: Node | None = None
         self._guard = threading.Lock()
         self.jobs = Jobs(thread, RemoteJobs(asked))
+        self.installed = DaemonInstalled(thread, self._remote, lambda: self.here.installed)
         self.is_embedded = False
 
     def close(self) -> None:
@@ -63,11 +64,6 @@ class DaemonNode(Node):
             if self._here is None:
                 self._here = self._open_here()
             return self._here
-
-    @property
-    def installed(self) -> Installed:  # type: ignore[override]
-        """Return the plugins that are installed."""
-        return self.here.installed
 
     @property
     def rooms(self) -> Any:  # type: ignore[override]
