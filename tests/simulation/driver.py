@@ -159,13 +159,16 @@ class Driver:
         try:
             (submitted,) = await self._node.queue.submit([request])
         except errors.ConflictError:
-            if known is not None and known[1] == arguments:
+            if known is not None and known[1] == arguments and not self._is_forgotten(known[0]):
                 raise oracle.BrokenError(f"keys: {key} with the same arguments is refused") from None
             return
         self._world.outside.acknowledged.add(submitted.job_id)
-        if known is not None and known != (submitted.job_id, arguments):
+        if known is not None and known != (submitted.job_id, arguments) and not self._is_forgotten(known[0]):
             raise oracle.BrokenError(f"keys: {key} was {known[0]} and is {submitted.job_id}")
         self._world.outside.keys[key] = (submitted.job_id, arguments)
+
+    def _is_forgotten(self, job: str) -> bool:
+        return job in self._world.oracle.jobs and self._world.oracle.is_forgettable(job)
 
     def _some(self, *states: str) -> str | None:
         """Return a job that was in one of these states when the log was last read."""

@@ -89,6 +89,8 @@ class World:
         self.ahead_s = self.chance.choice((0.0, 0.01))
         caps = {name: each.cap for name, each in self.machine.models.items()}
         terms = oracle.Terms(lanes=self.machine.lanes, caps=caps, wall_jumps=plan.wall_jumps)
+        self.limits = records.Limits(pending=5000, keep_count=self.chance.choice((150, 100_000)))
+        terms = dataclasses.replace(terms, forgets=self.limits.keep_count < 1000)
         if self.ahead_s:
             terms = dataclasses.replace(terms, lanes=self.machine.lanes + 32 * len(caps), caps={})
         self.oracle = oracle.Oracle(terms, self.outside)
@@ -143,7 +145,7 @@ class Node:
             world.blobs,
             clock=world.clock,
             randomness=self.randomness,
-            limits=records.Limits(pending=5000),
+            limits=world.limits,
         )
         self.dispatcher: dispatcher.Dispatcher | None = None
 

@@ -113,6 +113,7 @@ class Attempts:
             return
         station.claiming += asked
         lane = {"busy": self._lanes.taken, "lanes": self._lanes.count}
+        self.finisher.flush()  # in the same commit: the log never shows more at once than there are lanes
         claiming = self._queue.claim(station.instance, asked, lane_info=lane)
         self._claims[claiming] = None
         claiming.add_done_callback(partial(self._claimed, station, count, asked))
