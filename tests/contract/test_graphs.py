@@ -528,7 +528,7 @@ async def test_a_thousand_steps_are_one_transaction(node: Node) -> None:
 
 async def test_results_stay_as_long_as_a_sequence_may_need_them(node: Node) -> None:
     async def forget() -> None:
-        await queues.perform(node.queue, Forget(Limits(keep_count=0, keep_s=0)))
+        await queues.perform(node.queue, Forget(Limits(keep_count=0, keep_s=0), ended=1000))
 
     stored = await node.graphs.submit(
         [one("a", x=[1]), one("b", x=step("a").output), one("c", "fail"), one("d")]
@@ -556,7 +556,7 @@ async def test_a_retry_does_without_steps_that_were_forgotten(node: Node) -> Non
     stored = await node.graphs.submit([one("a"), one("b", "fail"), one("c", x=step("a").output), one("d")])
     assert (await node.run(stored)).state is State.FAILED
     jobs = {job.step: job for job in await node.queue.list(sequence=stored.id)}
-    await queues.perform(node.queue, Forget(Limits(keep_count=3)))
+    await queues.perform(node.queue, Forget(Limits(keep_count=3), ended=4))
     assert set(await node.states(stored)) == {"b", "c", "d"}
     await node.queue.retry(jobs["b"].id)
     (claimed,) = await node.claim()

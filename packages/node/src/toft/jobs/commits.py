@@ -87,7 +87,7 @@ class Commits:
     def forget(self) -> None:
         """Remove a few of the ended jobs beyond the limits, beside what else is asked; goes on by itself."""
         if self._is_open and not any(isinstance(each, retention.Forget) for each in self._waiting):
-            self.add(retention.Forget(self._limits))
+            self.add(retention.Forget(self._limits, self.board.ended))
 
     def start_looking(self) -> None:
         """Look for jobs that are too old every hour; the first time in an hour.
@@ -199,7 +199,8 @@ class Commits:
         for operation in batch:
             if isinstance(operation, submission.Submit):
                 self.submitting -= len(operation.entries)
-                self._remember(operation.result)
+                # What is built upon a submission, a graph for one, answers with something else.
+                self._remember(operation.result if isinstance(operation.result, list) else [])
             operation.settle()
         for change in effects.changes:
             if change.after in ENDED:
@@ -214,8 +215,8 @@ class Commits:
         ):
             self.forget()
 
-    def _remember(self, submitted: Sequence[Submitted] | None) -> None:
-        for each in submitted or ():
+    def _remember(self, submitted: Sequence[Submitted]) -> None:
+        for each in submitted:
             if each.is_new:
                 self._alive[each.job_id] = None
         while len(self._alive) > _ALIVE:

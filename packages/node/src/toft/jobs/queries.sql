@@ -202,14 +202,14 @@ SELECT coalesce((SELECT max(seq) FROM jobs), 0), coalesce((SELECT max(cursor) FR
 -- name: oldest_ended
 SELECT seq, state FROM jobs INDEXED BY jobs_ended
 WHERE finished_q IS NOT NULL AND NOT EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq)
-    AND (sequence IS NULL OR sequence NOT IN (SELECT id FROM sequences WHERE finished_at IS NULL))
+    AND NOT EXISTS (SELECT 1 FROM sequences WHERE id = jobs.sequence AND finished_at IS NULL)
 ORDER BY finished_q, seq LIMIT ?;
 
 -- name: too_old
 SELECT seq, state FROM jobs INDEXED BY jobs_ended
 WHERE finished_q IS NOT NULL AND finished_q < ? AND finished_at < ?
     AND NOT EXISTS (SELECT 1 FROM edges WHERE parent = jobs.seq)
-    AND (sequence IS NULL OR sequence NOT IN (SELECT id FROM sequences WHERE finished_at IS NULL))
+    AND NOT EXISTS (SELECT 1 FROM sequences WHERE id = jobs.sequence AND finished_at IS NULL)
 ORDER BY finished_q, seq LIMIT ?;
 
 -- name: blobs_of_jobs

@@ -24,16 +24,19 @@ _log = log.get_logger("jobs.retention")
 class Forget(Operation):
     """Remove ended jobs: those beyond the count, and those that are too old."""
 
-    __slots__ = ("limits",)
+    __slots__ = ("ended", "limits")
     order = 6
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, ended: int) -> None:
         super().__init__(None)
         self.limits = limits
+        self.ended = (
+            ended  # how many there are; counting them in the table would cost more than removing some
+        )
 
     def apply(self, tx: Transaction) -> None:
         tx.flush()
-        beyond = tx.one("count_ended")[0] - self.limits.keep_count  # type: ignore[index]
+        beyond = self.ended - self.limits.keep_count
         taken = tx.all("oldest_ended", min(MOST, beyond)) if beyond > 0 else []
         if not taken:
             # Old on both clocks: one that was set to another year must not empty the history.
