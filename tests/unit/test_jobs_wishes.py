@@ -64,6 +64,7 @@ async def test_a_key_with_something_else_is_refused_and_nothing_is_stored(other:
         {"deadline_s": float("inf")},
         {"priority": 10**12},
         {"kind": "loop"},
+        {"retry": RetryPolicy(max_attempts=0)},
         {"needs": "luck"},
         {"idempotency_key": ""},
         {"idempotency_key": "k" * 1000},

@@ -15,6 +15,7 @@ from toft.jobs.transaction import Running, Transaction, skipped
 
 MOST_PRIORITY = 1_000_000
 MOST_KEY = 256
+MOST_ATTEMPTS = 1000
 Entry = tuple[Request, str, bytes | None, str | None]
 """A request, its id, its arguments, and the blob that has them when they are large."""
 
@@ -28,6 +29,8 @@ def check(requests: Sequence[Request]) -> None:
                 raise errors.bad_request(name, f"{value!r} is not a number of seconds, 0 or more")
         if not -MOST_PRIORITY <= request.priority <= MOST_PRIORITY:
             raise errors.bad_request("priority", f"is not between -{MOST_PRIORITY} and {MOST_PRIORITY}")
+        if request.retry is not None and not 1 <= request.retry.max_attempts <= MOST_ATTEMPTS:
+            raise errors.bad_request("retry", f"is not 1 to {MOST_ATTEMPTS} attempts")
         if request.kind not in KINDS:
             raise errors.bad_request("kind", f"is none of {', '.join(KINDS)}")
         if request.needs not in NEEDS:
