@@ -130,7 +130,12 @@ def test_a_job_after_others_says_whose_end_it_waited_for() -> None:
 
 
 def test_an_interruption_says_that_nobody_knows_how_far_it_came() -> None:
-    tape = Tape().add("submitted").state("pending", "running").state("running", "interrupted")
+    tape = Tape().add("submitted").state("pending", "running")
+    tape.state("running", "interrupted", because="the node ended")
+    told = story.tell(job(state="interrupted"), tape.events)
+    assert told[-1]["what"] == "was found interrupted", "when it really ended nobody saw"
+    tape = Tape().add("submitted").state("pending", "running")
+    tape.state("running", "interrupted", because="node_stopped")
     told = story.tell(job(state="interrupted"), tape.events)
     assert told[-1]["what"] == "interrupted after 1.0 s"
     assert "not run again unasked" in told[-1]["because"]
@@ -150,6 +155,12 @@ def test_a_cancel_is_told_by_its_phases() -> None:
         "cancelled after 5.0 s",
         "the cancel was over 5.0 s after it was asked for",
     ]
+
+
+def test_a_timeout_is_why_the_plugin_was_asked_to_stop() -> None:
+    tape = Tape().add("submitted").state("pending", "running").add("cancel", 1, phase="cooperative")
+    told = story.tell(job(state="running", timeout_s=1.0), tape.events)
+    assert told[-1]["because"] == "it took longer than it was given"
 
 
 def test_many_reports_and_samples_become_one_entry_each_for_an_attempt() -> None:
@@ -258,7 +269,7 @@ async def test_what_the_queue_writes_down_is_told() -> None:
         assert lines(await told(queue, second))[1:] == [
             f"may begin: {first} completed",
             "attempt 1 began on instance echo",
-            f"interrupted after 0 ms: {reasons.INTERRUPTED}",
+            f"was found interrupted: {reasons.INTERRUPTED}",
             "queued again: it was declared idempotent, so running it again does no harm",
         ]
         await queue.request_cancel(second)

@@ -14,7 +14,9 @@ from toft.cli.session import JsonOption, argument
 from toft.cli.terminal import one_line
 
 _LONGEST = 100
-_SAID = frozenset({"code", "instance", "job", "message", "progress", "reports"})
+_SAID = frozenset(
+    {"code", "instance", "job", "message", "progress", "reports", "pid", "cpu_percent", "memory_bytes"}
+)
 """What the sentence above has said already; `--json` has everything."""
 
 
@@ -43,6 +45,9 @@ def why(
         session.terminal.line(f"  {moment[11:]}  {one_line(entry['what'] + because, 400)}")
         for line in _evidence(entry["evidence"]):
             session.terminal.line(f"            {line}")
+    error = story[-1]["evidence"].get("error") if story else None
+    if isinstance(error, Mapping) and error.get("hint"):
+        session.terminal.note(f"next: {error['hint']}")
 
 
 def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
@@ -65,7 +70,7 @@ def _value(value: Any) -> str:
         value = ", ".join(
             f"{name} {item}"
             for name, item in value.items()
-            if name != "message" and not isinstance(item, (dict, list))
+            if name not in ("hint", "message") and not isinstance(item, (dict, list))
         )
     elif isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value))

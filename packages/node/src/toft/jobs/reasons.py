@@ -7,7 +7,9 @@ from typing import Any
 
 from toft.kernel.quantities import size
 
-INTERRUPTED = "the node ended while it ran, so nobody can say how far it came; it is not run again unasked"
+ENDED = "the node ended while it ran"
+UNKNOWN = "nobody can say how far it came, so it is not run again unasked"
+INTERRUPTED = f"{ENDED}; {UNKNOWN}"
 FENCED = "only the newest attempt may end a job, and only once"
 
 CANCEL_PHASES: Mapping[str, str] = {
@@ -27,7 +29,7 @@ CAUSES: Mapping[str, str] = {
     "job.never_fits": "it needs more than this machine has",
     "job.no_room": "there was no room for it for as long as the scheduling policy waits",
     "making_room": "a job needs the memory it held, and it had nothing to do",
-    "node_stopped": "the node was ended while it ran",
+    "node_stopped": "the node was stopped while it ran",
     "not_started": "its worker went away before the job was handed to it, so nothing had happened yet",
     "resource": "the plugin said that it lacked a resource; it gets more room and a fresh worker",
     "resumed": "it was declared idempotent, so running it again does no harm",

@@ -175,17 +175,24 @@ class _Teller:
         elif after in _ENDS:
             self._ended(event, before, after, word, data)
         elif after == "interrupted":
-            ran = _between(self._since, event["at"])
-            self._interrupted(event, f"interrupted{ran and f' after {ran}'}", because, data)
+            self._interrupted(event, word, data)
         elif self._again is None or self._again[0] != event["attempt"]:
             self._retried(event, {"because": word, **data})
         self._since = str(event["at"])
 
-    def _interrupted(self, event: Mapping[str, Any], what: str, because: str, data: Entry) -> None:
+    def _interrupted(self, event: Mapping[str, Any], word: str, data: Entry) -> None:
         if isinstance(data.get("error"), Mapping):
             data["error"] = _short(data["error"])
-        told = "" if because == reasons.cause("the node ended") else because
-        self._say(event, what, "; ".join(each for each in (told, reasons.INTERRUPTED) if each), data)
+        if word in reasons.CAUSES:
+            ran = _between(self._since, event["at"])
+            what, because = (
+                f"interrupted{ran and f' after {ran}'}",
+                f"{reasons.cause(word)}; {reasons.UNKNOWN}",
+            )
+        else:
+            # Nobody was there to see it: it is written down when the node comes back.
+            what, because = "was found interrupted", f"{reasons.ENDED}; {reasons.UNKNOWN}"
+        self._say(event, what, because, data)
 
     def _began(self, event: Mapping[str, Any], because: str, data: Entry) -> None:
         self._progress, self._snapshot, self._reports = None, None, 0
@@ -270,7 +277,10 @@ class _Teller:
             self._cancel_at = str(event["at"])
         elif phase == "done" and (took := _between(self._cancel_at, event["at"])):
             what = f"{what} {took} after it was asked for"
-        self._say(event, what, reasons.cause(str(data.pop("because", "") or "")), data)
+        because = reasons.cause(str(data.pop("because", "") or ""))
+        if phase == "cooperative" and not self._cancel_at and self._job.get("timeout_s"):
+            because = because or reasons.cause("timeout")
+        self._say(event, what, because, data)
 
     def _measured(self, event: Mapping[str, Any], data: Entry) -> None:
         if self._snapshot is None:
@@ -281,7 +291,8 @@ class _Teller:
             if isinstance(value, (int, float))
         }
         self._snapshot.update(at=event["at"], cursor=event["cursor"])
-        self._snapshot.update(what=f"was seen using up to {used(peak)}", evidence={**data, **peak})
+        what = f"was seen using up to {used(peak)}"
+        self._snapshot.update(what=what, evidence=_something({**data, **peak}))
 
     def _evicted(self, event: Mapping[str, Any], data: Entry) -> None:
         freed = data.get("freed_bytes")
@@ -305,14 +316,18 @@ class _Teller:
 
 
 def _entry(event: Mapping[str, Any], what: str, because: str, evidence: Mapping[str, Any]) -> Entry:
-    kept = {key: _without_nothing(value) for key, value in evidence.items() if value not in _NOTHING}
     return {
         "at": str(event["at"]),
         "cursor": event["cursor"],
         "what": what,
         "because": because,
-        "evidence": kept,
+        "evidence": _something(evidence),
     }
+
+
+def _something(evidence: Mapping[str, Any]) -> Entry:
+    """Return the evidence that says something."""
+    return {key: _without_nothing(value) for key, value in evidence.items() if value not in _NOTHING}
 
 
 def _without_nothing(value: Any) -> Any:
@@ -357,7 +372,9 @@ def used(usage: Any) -> str:
             continue
         if not isinstance(value, (int, float)) or name in ("pid", "at", "duration_s"):
             continue
-        if name.endswith("_bytes"):
+        if name.startswith("peak_") and name.endswith("_bytes"):
+            parts.append(f"up to {size(value)} of {name[5:-6].replace('_', ' ')}")
+        elif name.endswith("_bytes"):
             parts.append(f"{size(value)} of {name[:-6].replace('_', ' ')}")
         elif name.endswith("_s"):
             parts.append(f"{duration(value)} of {name[:-2].replace('_', ' ')}")
