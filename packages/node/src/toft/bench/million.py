@@ -55,7 +55,9 @@ async def _measure(jobs: queue.JobQueue, plugin: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure, and print what was found."""
-    sys.stdout.write(json.dumps(asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))) + "\n")
+    found = asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))
+    with os.fdopen(lines.ANSWERS, "w") as answers:
+        answers.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
