@@ -177,6 +177,27 @@ def test_ctrl_c_ends_the_waiting_and_not_the_job(up: CommandLine) -> None:
     assert "a cancel was asked for" in up("why", id).out
 
 
+def test_after_the_daemon_was_killed_a_job_is_interrupted_and_tells_so(up: CommandLine) -> None:
+    id = up("job", "submit", "misbehaving.work", "seconds=600", "--json").value["id"]
+    waits = up("job", "submit", "misbehaving.echo", "--after", id, "--json").value["id"]
+    eventually(lambda: up("job", "show", id, "--json").value["state"] == "running", within_s=30)
+    os.kill(up("status", "--json").value["pid"], signal.SIGKILL)
+    eventually(lambda: up("status", "--json").value["state"] == "stopped", within_s=30)
+    assert up("up", "--detach").status == 0
+    done = up("job", "wait", id, "--timeout", "30", "--json")
+    assert (done.status, json.loads(done.out)["state"]) == (1, "interrupted")
+    story = up("why", id, "--json").value
+    assert story[-1]["what"] == "was found interrupted"
+    assert "not run again unasked" in story[-1]["because"]
+    assert f"next: toft job retry {id} runs it again" in up("why", id).err
+    assert up("job", "show", waits, "--json").value["state"] == "pending"
+    assert up("job", "retry", id, "--json").value["state"] == "pending"
+    eventually(lambda: up("job", "show", id, "--json").value["attempt"] == 2, within_s=30)
+    assert up("job", "cancel", id).status == 0
+    done = up("job", "wait", waits, "--timeout", "30", "--json")
+    assert json.loads(done.out)["error"]["code"] == "job.skipped"
+
+
 def test_logs_are_exactly_those_of_the_job(up: CommandLine) -> None:
     ids = [
         up("job", "submit", "misbehaving.write_fds", f"text=mine-{number}\n", "--wait", "--json").value["id"]

@@ -225,9 +225,8 @@ class _Teller:
             self._progress = self._say(event, "", "", {})
         times = f" ({self._reports} reports)" if self._reports > 1 else ""
         what = f"got as far as {said}{times}"
-        self._progress.update(
-            at=event["at"], cursor=event["cursor"], what=what, evidence={**data, "reports": self._reports}
-        )
+        told = _something({**data, "reports": self._reports})
+        self._progress.update(at=event["at"], cursor=event["cursor"], what=what, evidence=told)
 
     def _blocked(self, event: Mapping[str, Any], data: Entry) -> None:
         self._unblock(event)
