@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.simulation import oracle, sim_backend, sim_database
+from tests.simulation import oracle, sim_backend, sim_database, wishes
 from tests.simulation.world import Node, World
 
 from toft.jobs import records
@@ -14,6 +14,7 @@ from toft.kernel import errors
 
 EXPECTED = frozenset(
     {"store.disk_full", "job.idempotency", "job.queue_full", "job.state", "job.not_found", "job.wait_timeout"}
+    | {"sequence.not_found", "sequence.state"}
 )
 MOST_OPEN = 60
 SAMPLE_EVERY = 25
@@ -32,10 +33,13 @@ class Driver:
         self._world = world
         self._node = node
         self._chance = random.Random(world.chance.getrandbits(64))
+        self._models = list(world.machine.models.values())
         self._tasks: set[asyncio.Task[None]] = set()
         self._actions: list[tuple[int, Callable[[], None]]] = [
             (64, self._submit),
             (6, self._submit_with_key),
+            (2, self._submit_graph),
+            (1, self._cancel_graph),
             (10, self._cancel),
             (6, self._retry),
             (8, self._reorder),
@@ -94,7 +98,7 @@ class Driver:
 
     # What they do
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[Any]) -> None:
         async def guarded() -> None:
             try:
                 await work
@@ -112,38 +116,31 @@ class Driver:
             is_judged = isinstance(error, oracle.BrokenError)
             self._world.complaints.append(str(error) if is_judged else f"refusals: {error!r}")
 
-    def _request(self, **given: Any) -> records.Request:
-        chance, model = self._chance, self._chance.choice(list(self._world.machine.models.values()))
-        luck = chance.random()
-        known = list(self._world.oracle.jobs)[-40:]
-        return records.Request(
-            plugin=model.plugin,
-            instance=model.name,
-            arguments=given.pop("arguments", b'{"n": %d}' % chance.getrandbits(16)),
-            priority=chance.choice((0, 0, 0, 1, -1, 5)),
-            delay_s=chance.choice((0.5, 30.0)) if luck < 0.05 else None,
-            ready_at=self._world.clock.now() + chance.choice((-5, 1, 60)) if 0.05 < luck < 0.08 else None,
-            timeout_s=chance.choice((1.0, 5.0, 20.0)),
-            deadline_s=chance.choice((0.5, 20.0)) if 0.1 < luck < 0.15 else None,
-            idempotent=chance.random() < 0.3,
-            retry=self._policy() if chance.random() < 0.3 else None,
-            after=tuple(chance.sample(known, min(2, len(known)))) if 0.2 < luck < 0.27 else (),
-            needs=chance.choice(("completed", "ended")),
-            **given,
-        )
-
-    def _policy(self) -> records.RetryPolicy:
-        on = self._chance.choice((("transient",), ("transient", "resource"), ("fatal",)))
-        return records.RetryPolicy(max_attempts=self._chance.randint(1, 4), on=on, first_s=0.2, most_s=5.0)
-
     def _submit(self) -> None:
         if self._world.oracle.open_count() + len(self._tasks) < MOST_OPEN:
             count = self._chance.randint(2, 12) if self._chance.random() < 0.06 else 1
-            self._spawn(self._submitting([self._request() for _ in range(count)]))
+            known = list(self._world.oracle.jobs)[-40:]
+            now = self._world.clock.now()
+            requests = [wishes.request(self._chance, self._models, known, now) for _ in range(count)]
+            self._spawn(self._submitting(requests))
 
     async def _submitting(self, requests: list[records.Request]) -> None:
         for submitted in await self._node.queue.submit(requests):
             self._world.outside.acknowledged.add(submitted.job_id)
+
+    def _submit_graph(self) -> None:
+        if self._world.oracle.open_count() + len(self._tasks) < MOST_OPEN:
+            self._spawn(self._submitting_graph())
+
+    async def _submitting_graph(self) -> None:
+        wanted = wishes.graph(self._chance, self._models)
+        found = await self._node.graphs.submit(wanted)
+        self._world.outside.sequences[found.id] = len(wanted["steps"])
+
+    def _cancel_graph(self) -> None:
+        known = list(self._world.outside.sequences)[-20:]
+        if known:
+            self._spawn(self._node.graphs.cancel(self._chance.choice(known)))
 
     def _submit_with_key(self) -> None:
         key, arguments = f"key{self._chance.randint(0, 30)}", b'"%d"' % self._chance.randint(0, 1)
@@ -151,7 +148,7 @@ class Driver:
 
     async def _keyed(self, key: str, arguments: bytes) -> None:
         # One key always names the same instance, else the request differs by that.
-        model = list(self._world.machine.models.values())[int(key[3:]) % len(self._world.machine.models)]
+        model = self._models[int(key[3:]) % len(self._models)]
         request = records.Request(
             plugin=model.plugin, instance=model.name, arguments=arguments, idempotency_key=key, timeout_s=9.0
         )

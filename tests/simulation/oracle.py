@@ -72,6 +72,7 @@ class Seen:
     retried_on: tuple[str, ...]
     is_held: bool
     waits_for: int
+    is_map: bool
     deadline_at: float | None
     state: str = "pending"
     attempt: int = 0
@@ -100,6 +101,8 @@ class Outside:
     """Jobs of which somebody was told that they are over for ever, and how."""
     asked: dict[str, int] = field(default_factory=dict)
     """How often somebody asked for a job to run again and was not refused."""
+    sequences: dict[str, int] = field(default_factory=dict)
+    """Sequences whose submission was answered, and how many steps they have."""
     executed: set[tuple[str, int]] = field(default_factory=set)
     """Jobs and attempts that a worker was told to run."""
 
@@ -160,7 +163,8 @@ class Oracle:
             key=data.get("idempotency_key"),
             max_attempts=data.get("retry", {}).get("max_attempts", 3 if data.get("idempotent") else 1),
             retried_on=tuple(data.get("retry", {}).get("on", ("transient", "resource"))),
-            is_held="ready_at" in data,
+            is_held="ready_at" in data or data.get("kind") == "map",
+            is_map=data.get("kind") == "map",
             waits_for=int(data.get("waiting", 0)),
             deadline_at=data.get("deadline_at"),
         )
@@ -177,7 +181,8 @@ class Oracle:
         before, after = event.data["from"], event.data["to"]
         if before != job.state:
             raise BrokenError(f"replay: {job.id} leaves {before}, the log left it {job.state}")
-        if after not in MAY_FOLLOW[before]:
+        is_joined = job.is_map and (before, after) == ("pending", "completed")
+        if after not in MAY_FOLLOW[before] and not is_joined:
             word = "terminal states are final" if not MAY_FOLLOW[before] else "transitions"
             raise BrokenError(f"{word}: {job.id} {before} -> {after}")
         expected = job.attempt + (after == "running")
@@ -224,7 +229,7 @@ class Oracle:
         job = self._job(event)
         job.reason = None
         if event.data.get("because") == "due":
-            job.is_held = False
+            job.is_held = job.is_map
         job.waits_for = event.data.get("waiting", job.waits_for)
 
     def _cancel(self, event: Event) -> None:
@@ -285,7 +290,7 @@ class Oracle:
     def _again(self, job: Seen, before: str, event: Event) -> None:
         """Something that ran is to run again: who said that it may?"""
         job.deadline_at = event.data.get("deadline_at")
-        job.rank, job.is_held = event.data.get("rank", job.rank), "ready_at" in event.data
+        job.rank, job.is_held = event.data.get("rank", job.rank), "ready_at" in event.data or job.is_map
         if before in ("failed", "interrupted") and self.outside.asked.get(job.id, 0) > 0:
             self.outside.asked[job.id] -= 1
             job.tries_from, job.is_cancelling = job.attempt, False

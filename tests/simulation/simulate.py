@@ -96,8 +96,21 @@ async def _life(world: World) -> bool:
     await users.rest()
     world.oracle.check_acknowledged()
     world.oracle.check_rows(await _rows(node))
+    await _check_sequences(node)
     await _close(node)
     return True
+
+
+async def _check_sequences(node: Node) -> None:
+    for sequence in node.world.outside.sequences:
+        try:
+            found = await node.graphs.get(sequence)
+        except errors.NotFoundError:
+            if not node.world.terms.forgets:
+                raise oracle.BrokenError(f"acknowledged: {sequence} is not there") from None
+            continue
+        if not found.is_finished or sum(found.counts.values()) < node.world.outside.sequences[sequence]:
+            raise oracle.BrokenError(f"starvation: {sequence} is {found.state}, {dict(found.counts)}")
 
 
 async def _close(node: Node) -> None:

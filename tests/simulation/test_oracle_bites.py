@@ -162,7 +162,7 @@ MUTANTS: list[tuple[Sabotage, tuple[str, ...]]] = [
     (no_fence, ("fencing", "epochs", "replay")),
     (retries_what_may_have_run, ("never twice", "retries")),
     (boot_runs_everything_again, ("never twice",)),
-    (leaves_out_an_event, ("replay", "epochs", "order", "starvation")),
+    (leaves_out_an_event, ("replay", "epochs", "order", "starvation", "lanes", "caps")),
     (leaves_out_a_row, ("replay", "order")),
     (claims_the_youngest, ("order",)),
     (acknowledges_too_early, ("acknowledged",)),

@@ -12,11 +12,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.simulation import oracle, sim_backend, sim_database, virtual_loop
 
-from toft.dispatch import dispatcher
-from toft.jobs import admission, peaks, queue, records
+from toft.dispatch import dispatcher, graphs
+from toft.jobs import admission, peaks, queue, records, sequences
 from toft.store import blobs
 
 PAGE = 1000
@@ -93,6 +94,7 @@ class World:
         terms = dataclasses.replace(terms, forgets=self.limits.keep_count < 1000)
         if self.ahead_s:
             terms = dataclasses.replace(terms, lanes=self.machine.lanes + 32 * len(caps), caps={})
+        self.terms = terms
         self.oracle = oracle.Oracle(terms, self.outside)
         self.log = hashlib.sha256()
 
@@ -129,6 +131,23 @@ class World:
         self.oracle.read(events)
 
 
+class AcceptsAll:
+    """Knows no plugin and takes what it is given: `toft.dispatch.promises.Accepts`."""
+
+    async def binder(self, plugin: str, instance: str, action: str | None) -> "AcceptsAll":
+        return self
+
+    def bind(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return arguments
+
+    async def output(self, plugin: str, instance: str, action: str | None) -> None:
+        return None
+
+
+async def no_blob(digest: str) -> Any:
+    raise AssertionError(f"nothing here is so large as to be in a blob: {digest}")
+
+
 class Node:
     """One life: everything that a kill takes away."""
 
@@ -147,10 +166,13 @@ class Node:
             randomness=self.randomness,
             limits=world.limits,
         )
+        self.sequences = sequences.Reading(self.database)
+        self.graphs = graphs.Graphs(self.queue, self.sequences, AcceptsAll(), open_blob=no_blob)
         self.dispatcher: dispatcher.Dispatcher | None = None
 
     async def open(self) -> records.Recovered:
         recovered = await self.queue.open()
+        await self.graphs.open()
         known = peaks.Peaks(self.database, self.world.clock)
         await known.open()
         self.dispatcher = self.world.plan.make_dispatcher(
@@ -171,6 +193,7 @@ class Node:
     async def close(self) -> None:
         if self.dispatcher is not None:
             await self.dispatcher.close()
+        await self.graphs.close()
         await self.queue.close()
         await self.database.close()
 
