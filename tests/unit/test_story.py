@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.job_queues import InlineStore, SetClock, open_queue, outcome, settle, submit
 
+from toft import dispatch, jobs
 from toft.jobs import reasons, story
 from toft.jobs.queue import JobQueue
 from toft.jobs.records import State
@@ -197,6 +200,11 @@ def test_a_failure_says_the_message_and_where_it_failed_before_it_began() -> Non
     assert told[-1]["evidence"]["error"]["hint"] == "submit it again"
 
 
+def test_a_fan_out_completes_with_its_parts() -> None:
+    tape = Tape().add("submitted").state("pending", "completed", 0, because="parts completed", after_s=5)
+    assert lines(story.tell(job(), tape.events))[-1] == "completed after 5.0 s: all of its parts completed"
+
+
 def test_an_event_that_is_not_known_yet_is_shown_with_what_it_says() -> None:
     told = story.tell(job(), Tape().add("moved_house", because="rent", street="Elm").events)
     assert told == [
@@ -215,8 +223,8 @@ def test_a_sequence_is_told_in_the_order_of_time_with_the_step_of_each_job() -> 
     )
     tape.state("pending", "running", job="b").add("sequence", job=None, state="running")
     tape.state("pending", "running", job="a")
-    jobs = [job(id="a", step="scan"), job(id="b", step=None)]
-    told = story.tell_sequence({"id": "seq_1", "name": "pages"}, jobs, tape.events)
+    members = [job(id="a", step="scan"), job(id="b", step=None)]
+    told = story.tell_sequence({"id": "seq_1", "name": "pages"}, members, tape.events)
     assert [each["what"] for each in told] == [
         "pages was submitted",
         "scan: submitted: run ocr",
@@ -226,6 +234,16 @@ def test_a_sequence_is_told_in_the_order_of_time_with_the_step_of_each_job() -> 
         "scan: attempt 1 began on instance ocr",
     ]
     assert told[1]["evidence"]["job"] == "a"
+
+
+def test_every_reason_to_wait_that_is_decided_somewhere_has_a_sentence() -> None:
+    rooms = [Path(jobs.__file__).parent, Path(dispatch.__file__).parent]
+    text = "".join(path.read_text(encoding="utf-8") for room in rooms for path in room.glob("*.py"))
+    codes = set(re.findall(r'{"code": "([a-z_]+)"', text))
+    assert len(codes) > 8
+    assert codes - reasons.BLOCKS.keys() == set()
+    causes = set(re.findall(r'because="([a-z_]+)"', text)) - {"failed"}
+    assert causes - reasons.CAUSES.keys() == set()
 
 
 async def told(queue: JobQueue, job_id: str) -> list[dict[str, Any]]:

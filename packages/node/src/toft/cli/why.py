@@ -12,6 +12,7 @@ from toft.cli import rendering, shown
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, argument
 from toft.cli.terminal import one_line
+from toft.kernel.quantities import size
 
 _LONGEST = 100
 _SAID = frozenset(
@@ -68,7 +69,7 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(
-            f"{name} {item}"
+            f"{name} {_amount(name, item)}"
             for name, item in value.items()
             if name not in ("hint", "message") and not isinstance(item, (dict, list))
         )
@@ -77,3 +78,7 @@ def _value(value: Any) -> str:
     elif not isinstance(value, str):
         value = json.dumps(rendering.to_json(value))
     return one_line(value, _LONGEST)
+
+
+def _amount(name: str, value: Any) -> str:
+    return size(value) if name.endswith("_bytes") and isinstance(value, (int, float)) else str(value)

@@ -207,7 +207,9 @@ class _Teller:
         attempt = self._attempts.get(int(event.get("attempt") or 0), {})
         usage = used(data.pop("usage", None) or attempt.get("usage") or {})
         took = _between(self._since, event["at"])
-        ran = f" after {took}" if before == "running" and took else " before it began"
+        # A fan-out has no attempt of its own and completes without having been begun.
+        has_run = before == "running" or after == "completed"
+        ran = "" if has_run and not took else f" after {took}" if has_run else " before it began"
         evidence = {**data, "used": usage}
         if isinstance(error, Mapping):
             evidence.pop("error", None)
