@@ -102,7 +102,7 @@ class Node:
                 outcome = Outcome(state=State.COMPLETED, result=packed.to_bytes())
         assert await self.queue.finish(claimed.id, claimed.attempt, outcome)
 
-    async def run(self, sequence: JobSequence, *, most: int = 1000) -> JobSequence:
+    async def run(self, sequence: JobSequence, *, most: int = 30_000) -> JobSequence:
         """Run what is ready until the sequence is over, or nothing happens any more."""
         for _ in range(most):
             claimed = await self.claim()
@@ -388,7 +388,7 @@ async def test_a_cancelled_graph_ends_pending_steps_at_once_and_asks_the_running
     assert asked == [claimed.id]
     assert await node.states(stored) == {"a": "running", "b": "cancelled", "c": "cancelled"}
     assert await node.queue.finish(claimed.id, claimed.attempt, Outcome(state=State.CANCELLED))
-    ended = await node.graphs.wait(stored.id, 5)
+    ended = await node.graphs.wait(stored.id, 60)
     assert ended.state is State.CANCELLED
     assert (await node.graphs.cancel(stored.id)).to_dict() == ended.to_dict()
     assert await node.claim() == []
@@ -510,7 +510,7 @@ async def test_waiting_ends_in_time(node: Node) -> None:
     with pytest.raises(errors.UnavailableError) as caught:
         await node.graphs.wait(stored.id, 0.01)
     assert caught.value.code == "job.wait_timeout"
-    waiting = asyncio.ensure_future(node.graphs.wait(stored.id, 5))
+    waiting = asyncio.ensure_future(node.graphs.wait(stored.id, 60))
     await node.run(stored)
     assert (await waiting).state is State.COMPLETED
     with pytest.raises(errors.NotFoundError):

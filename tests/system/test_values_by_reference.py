@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.memory import Memory
 from tests.waiting import eventually_async
 from tests.workers import Running, worker
 
+from toft.kernel.errors import IntegrityError
 from toft.plugins.errors import WorkerLostError
 from toft.plugins.packed import Packed
 from toft.plugins.wire.segments import SegmentPool
@@ -95,3 +97,25 @@ async def test_an_answer_outlives_its_worker(tmp_path: Path) -> None:
         answer.release()
         assert np.array_equal(Packed.open(tmp_path / "blob").value(), np.arange(MB))
     await eventually_async(lambda: pool.used_bytes == 0)
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+@pytest.mark.parametrize("size", [MB // 8, 16 * MB])
+async def test_a_value_whose_file_is_gone_ends_the_call_and_not_the_worker(
+    tmp_path: Path, how: str, size: int
+) -> None:
+    pool = SegmentPool()
+    path = tmp_path / "blob"
+    await asyncio.to_thread(path.write_bytes, Packed.of({"image": bytes(size), "n": 1}).to_bytes())
+    async with worker(segments=pool) as run:
+        kept = await asyncio.to_thread(Packed.open, path)
+        if how == "gone":
+            path.unlink()
+        else:
+            os.truncate(path, 4096)
+        with pytest.raises(IntegrityError) as caught:
+            await raw(run, "execute", value=kept)
+        assert caught.value.code == "value.damaged"
+        assert await run.call("execute", value=3) == 3
+        run.connection._bulk.collect()
+        assert not run.connection._bulk._held

@@ -55,6 +55,7 @@ class Graphs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._remembered: OrderedDict[tuple[str, str], Packed] = OrderedDict()
         self._again: dict[str, asyncio.TimerHandle] = {}
+        self._once_more: set[str] = set()
         self._is_open = False
         jobs.followers.append(Following(jobs.new_id))
         jobs.on_change(self._on_change)
@@ -172,6 +173,8 @@ class Graphs:
         packed = await self._value(claim.arguments or None, claim.arguments_blob)
         if claim.sequence is not None:
             packed = await self._resolved(packed, claim.sequence)
+        if packed.buffers:  # may lie in files
+            return await asyncio.to_thread(packed.fields, heavy_bytes=HEAVY_BYTES)
         return packed.fields(heavy_bytes=HEAVY_BYTES)
 
     async def _resolved(self, packed: Packed, sequence_id: str) -> Packed:
@@ -231,11 +234,19 @@ class Graphs:
             self._attend(job_id)
 
     def _attend(self, job_id: str) -> None:
-        if self._is_open and job_id not in self._tasks:
+        if job_id in self._tasks:
+            self._once_more.add(job_id)
+        elif self._is_open:
             self._again.pop(job_id, None)
             task = asyncio.get_running_loop().create_task(self._look_after(job_id))
             self._tasks[job_id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(job_id, None))
+            task.add_done_callback(lambda _: self._attended(job_id))
+
+    def _attended(self, job_id: str) -> None:
+        self._tasks.pop(job_id, None)
+        if job_id in self._once_more:
+            self._once_more.discard(job_id)
+            self._attend(job_id)
 
     async def _look_after(self, job_id: str) -> None:
         """Spread a fan-out whose list is there, or join one whose parts are done."""

@@ -299,12 +299,15 @@ class _File:
     def read_into(self, target: memoryview, start: int) -> None:
         """Read a part: no page of the file is mapped for it, and the interpreter is free meanwhile."""
         done = 0
-        with open(self._path, "rb", buffering=0) as file:
-            while done < len(target):
-                count = os.preadv(file.fileno(), [target[done:]], start + done)
-                if count == 0:
-                    raise _damaged("its file was cut off while it was read")
-                done += count
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                while done < len(target):
+                    count = os.preadv(file.fileno(), [target[done:]], start + done)
+                    if count == 0:
+                        raise _damaged("its file was cut off while it was read")
+                    done += count
+        except OSError as error:
+            raise _damaged(f"its file cannot be read: {error}") from error
 
 
 class Slice:
@@ -331,7 +334,10 @@ class Slice:
 
     def view(self) -> memoryview:
         """Return its bytes as the mapped file has them."""
-        return self._file.map()[self._at : self._at + self.nbytes]
+        try:
+            return self._file.map()[self._at : self._at + self.nbytes]
+        except OSError as error:
+            raise _damaged(f"its file cannot be read: {error}") from error
 
 
 def _size_of(buffer: Any) -> int:

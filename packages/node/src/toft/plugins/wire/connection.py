@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from toft.kernel import clock as clocks
-from toft.kernel.errors import UnavailableError
+from toft.kernel.errors import NodeError, UnavailableError
 from toft.plugins.errors import CallTimeoutError, WireError, WorkerLostError
 from toft.plugins.wire.answers import Answers, OnEnd, OnProgress, OnUsage, Pending, resolve
 from toft.plugins.wire.channel import Channel
@@ -364,7 +364,13 @@ class Connection:
 
     async def _copy_and_send(self, pending: Pending, header: list[Any], load: Load) -> None:
         """Copy in a thread: 100 MB take 10 ms or more, and numpy lets go of the interpreter lock for it."""
-        await self._loop.run_in_executor(None, load.copy)
+        failed: Exception | None = None
+        try:
+            await self._loop.run_in_executor(None, load.copy)
+        except NodeError as error:  # what was to be copied lies in a file, and is gone or damaged
+            # Its frames hold the segment, and an error may be kept for long.
+            failed = error.with_traceback(None)
+            failed.__cause__ = failed.__context__ = None
         if not self._channel.is_open:
             return  # the worker is lost, and with it the segments
         waits = self._pending.get(pending.number) is pending
@@ -375,12 +381,15 @@ class Connection:
                 pending.end(None, CancelledError(pending.cancelled or ""))
             return
         pending.is_sent = True
-        try:
-            self._send_bulk(pending, header, load.places, load.inline)
-        except wire.EncodeError as error:
-            self._bulk.take_back(load.segments)
-            del self._pending[pending.number]
-            pending.end(None, error)
+        if failed is None:
+            try:
+                self._send_bulk(pending, header, load.places, load.inline)
+                return
+            except wire.EncodeError as error:
+                failed = error
+        self._bulk.take_back(load.segments)
+        del self._pending[pending.number]
+        pending.end(None, failed)
 
     def _expire(self, pending: Pending, timeout_s: float) -> None:
         self.cancel(pending.number, f"took longer than {timeout_s:g} s")

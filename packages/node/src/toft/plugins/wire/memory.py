@@ -73,7 +73,8 @@ class Load:
         """Take a buffer for a segment."""
         self._copies.append((segment, data, size))
         self.places.append([segment.number, size])
-        self.is_large = self.is_large or size >= _OFF_LOOP_BYTES
+        # A file is never read on the event loop, however small the part.
+        self.is_large = self.is_large or size >= _OFF_LOOP_BYTES or hasattr(data, "read_into")
 
     def copy(self) -> None:
         """Copy every buffer to its segment; may run in any thread."""
