@@ -108,6 +108,12 @@ class Jobs(sequences.SequenceVerbs):
         if self._engine is not None:
             self._engine.backend.changed(instance)
 
+    async def forget(self, instance: str) -> None:
+        """Forget what was measured of an instance that is no more."""
+        self.changed(instance)
+        if self._engine is not None:
+            await self._engine.peaks.remove(instance)
+
     # Submitting
 
     async def submit(

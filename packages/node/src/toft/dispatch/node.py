@@ -54,8 +54,10 @@ class Node(nodes.Node):
 
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
+        names = {plugin, *(each.id for each in self.instances() if each.plugin == plugin)}
         removed = await super().remove(plugin, keep_environment=keep_environment)
-        self.jobs.changed(plugin)
+        for name in sorted(names):
+            await self.jobs.forget(name)
         return removed
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from toft.kernel import log
 
 _log = log.get_logger("dispatch.preparing")
 _WAITS_FOR_A_PERSON = ("instance.disabled",)
+_PERSON_S = 60.0  # who switches it on in this process is heard at once
 
 
 class Preparer:
@@ -49,7 +50,7 @@ class Preparer:
             station.profile, station.is_stale = None, True
             if found.error.get("code") not in _WAITS_FOR_A_PERSON:
                 return found
-            self.keep_away(station, {"code": "disabled", "instance": station.instance}, self._most_s)
+            self.keep_away(station, {"code": "disabled", "instance": station.instance}, _PERSON_S)
             return None
         station.profile = found
         return None
