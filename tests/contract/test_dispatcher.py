@@ -555,9 +555,11 @@ class TestCancel:
             await asyncio.sleep(0.05)
             asked = [each for each in ids if (await bench.jobs.get(each)).state is State.RUNNING]
             assert len(asked) > 1
+            began = asyncio.get_running_loop().time()
             for each in asked:
                 await bench.jobs.request_cancel(each)
             assert {each.state for each in await bench.ended(asked, 0.1)} == {State.CANCELLED}
+            assert asyncio.get_running_loop().time() - began < 0.1
 
         with_bench(work, {"a": Model(seconds=0.0005)}, lanes=1, ahead_s=0.01)
 
