@@ -556,7 +556,7 @@ class TestCancel:
             asked = [each for each in ids if (await bench.jobs.get(each)).state is State.RUNNING]
             assert len(asked) > 1
             began = asyncio.get_running_loop().time()
-            for each in asked:
+            for each in reversed(asked):
                 await bench.jobs.request_cancel(each)
             assert {each.state for each in await bench.ended(asked, 0.1)} == {State.CANCELLED}
             assert asyncio.get_running_loop().time() - began < 0.1
