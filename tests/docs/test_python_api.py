@@ -23,7 +23,7 @@ APART = {
         *("action", "arguments", "ended_at", "future", "grace_s", "phase", "seen_at", "started_at"),
         *("timeout_s", "worker", "is_raw", "when_cancelling", "tell_phase", "belongs_to"),
     },
-    "Jobs": {"open", "close", "drain", "changed"},
+    "Jobs": {"open", "close", "drain", "changed", "forget"},
     "Chunks": {"aclose", "close", "take", "usage"},
 }
 PAIRS = [
