@@ -20,8 +20,6 @@ _COMMAND_S = 60.0
 _TEXT = """\
 [Unit]
 Description=toft node at {home}
-Documentation=man:toft(1)
-After=network-online.target
 
 [Service]
 Type=notify
