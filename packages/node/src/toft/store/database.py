@@ -30,7 +30,7 @@ Work = Callable[[sqlite3.Connection], Any]
 _BATCH = 256
 _CACHE_KIB = 16_384
 # Up to this size the whole file is checked before anything is promised; for a bigger one that takes too long.
-_CHECKED_BYTES = 32_000_000
+_CHECKED_BYTES = 8_000_000
 
 
 class Store(Protocol):
