@@ -35,6 +35,7 @@ class Event(Protocol):
     type: str
     job: str | None
     attempt: int
+    sequence: str | None
     data: Mapping[str, Any]
 
 
@@ -72,6 +73,7 @@ class Seen:
     retried_on: tuple[str, ...]
     is_held: bool
     waits_for: int
+    sequence: str | None
     is_map: bool
     deadline_at: float | None
     state: str = "pending"
@@ -83,6 +85,10 @@ class Seen:
     reason: Mapping[str, Any] | None = None
     is_cancelling: bool = False
     explained: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.is_held and not self.waits_for and not self.is_cancelling
 
     @property
     def order(self) -> tuple[float, int]:
@@ -165,6 +171,7 @@ class Oracle:
             retried_on=tuple(data.get("retry", {}).get("on", ("transient", "resource"))),
             is_held="ready_at" in data or data.get("kind") == "map",
             is_map=data.get("kind") == "map",
+            sequence=event.sequence,
             waits_for=int(data.get("waiting", 0)),
             deadline_at=data.get("deadline_at"),
         )
@@ -272,7 +279,7 @@ class Oracle:
             other = self.jobs[name]
             if other.order > job.order:
                 break
-            if self._is_ready(other) and not self._is_late(other, at):
+            if other.is_ready and not self._is_late(other, at):
                 raise BrokenError(f"order: {job.id} began before {other.id} of {job.instance}")
         job.progress = job.message = job.reason = None
         job.explained = False
@@ -295,6 +302,12 @@ class Oracle:
             self.outside.asked[job.id] -= 1
             job.tries_from, job.is_cancelling = job.attempt, False
             return
+        if before != "running" and job.sequence is not None and self._is_asked_for(job.sequence):
+            job.tries_from, job.is_cancelling = job.attempt, False
+            return  # whoever asks for a fan-out asks for its parts
+        if job.is_map and before != "running":
+            job.is_cancelling = False
+            return  # it does nothing itself; one of its parts is to run again
         if job.is_cancelling:
             raise BrokenError(f"cancel: {job.id} is queued again although it was cancelled")
         if before == "failed":
@@ -304,6 +317,9 @@ class Oracle:
                 raise BrokenError(f"never twice: {job.id} was interrupted and is queued again unasked")
             return
         self._check_retry(job, event.data.get("error") or {})
+
+    def _is_asked_for(self, sequence: str) -> bool:
+        return any(self.jobs[name].sequence == sequence for name in self.outside.asked if name in self.jobs)
 
     def _check_retry(self, job: Seen, error: Mapping[str, Any]) -> None:
         if (job.id, job.attempt) not in self.outside.executed:
@@ -324,7 +340,7 @@ class Oracle:
     def sample(self, monotonic: float) -> None:
         """Look who waits just now; the first of an instance must soon have a reason."""
         for instance, queue in self._pending.items():
-            ready = (self.jobs[name] for _, _, name in queue if self._is_ready(self.jobs[name]))
+            ready = (self.jobs[name] for _, _, name in queue if self.jobs[name].is_ready)
             head = next(ready, None)
             if head is None:
                 self._heads.pop(instance, None)
@@ -362,10 +378,6 @@ class Oracle:
     def forget_heads(self) -> None:
         """Begin to wait anew: the node was away meanwhile."""
         self._heads.clear()
-
-    @staticmethod
-    def _is_ready(job: Seen) -> bool:
-        return not job.is_held and not job.waits_for and not job.is_cancelling
 
     def _is_late(self, job: Seen, at: float) -> bool:
         return job.deadline_at is not None and (self._terms.wall_jumps or at >= job.deadline_at - 0.001)
