@@ -281,6 +281,7 @@ class Oracle:
                 break
             if other.is_ready and not self._is_late(other, at):
                 raise BrokenError(f"order: {job.id} began before {other.id} of {job.instance}")
+        self._heads.pop(job.instance, None)  # whoever is first now waited for this one until now
         job.progress = job.message = job.reason = None
         job.explained = False
         self._running.setdefault(job.instance, set()).add(job.id)
