@@ -364,3 +364,32 @@ async def test_what_runs_when_the_node_is_closed_is_interrupted_and_what_waits_g
         assert (await node.jobs.wait(again.id, 30)).state == "completed"
         story = await node.jobs.why(ran.id)
         assert story
+
+
+async def test_jobs_meet_the_plugin_that_is_installed_not_the_one_that_was(
+    node: Node, toft_home: Path
+) -> None:
+    first = await node.jobs.submit("misbehaving", do("echo", value=1))
+    await node.jobs.wait(first.id, 20)
+    before = node.instance("misbehaving")
+    running = await node.jobs.submit("misbehaving", do("work", seconds=1.5))
+    await eventually_async(lambda: is_running(node, running.id), 20)
+    # As somebody else's `toft plugin refresh` would: this process is not told.
+    register(toft_home, "misbehaving", description="another one")
+
+    async def is_replaced() -> bool:
+        job = await node.jobs.submit("misbehaving", do("echo", value=2))
+        await node.jobs.wait(job.id, 20)
+        return node.instance("misbehaving") is not before
+
+    await eventually_async(is_replaced, 20)
+    assert (await node.jobs.get(running.id)).state == "completed"
+    assert (await node.jobs.get(running.id)).attempt == 1
+
+
+async def test_what_somebody_loaded_for_himself_stays(node: Node, toft_home: Path) -> None:
+    own = await node.load("misbehaving")
+    register(toft_home, "misbehaving", description="another one")
+    job = await node.jobs.submit("misbehaving", do("echo", value=1))
+    await node.jobs.wait(job.id, 20)
+    assert node.instance("misbehaving") is own

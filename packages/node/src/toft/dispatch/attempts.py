@@ -243,6 +243,9 @@ class Attempts:
         head = heads.get(station.instance)
         if head is None or head.ready <= 0:
             return
+        loaded = self._backend.find(station.instance)
+        if loaded is None or loaded.condition is not seam.Condition.READY:
+            return  # it is about to be replaced
         if len(heads) == 1 or min(heads.values(), key=lambda each: (each.rank, each.seq)) is head:
             station.see(head, self._loop.time())
             self.claim(station, 0)

@@ -88,6 +88,7 @@ class Engine:
         """Stop: what runs is interrupted, what waits is there at the next start."""
         if self.dispatcher is not None:
             await self.dispatcher.close()
+        await self.backend.close()
         await self.graphs.close()
         await self.queue.close()
         await self.means.logs.close()
@@ -116,7 +117,7 @@ async def open_engine(means: Means, node: nodes.Node) -> Engine:
         linked = graphs.Graphs(
             jobs,
             sequences.Reading(means.store),
-            submitting.Checker(node),
+            submitting.Checker(node, lambda instance: backend.replace(instance)),
             open_blob=functools.partial(_open_blob, means.blobs),
         )
         jobs.refusal = functools.partial(_elsewhere, path)

@@ -57,7 +57,7 @@ class Jobs(sequences.SequenceVerbs):
     ) -> None:
         self._open_engine = open_engine
         self._clock = clock
-        self._checker = submitting.Checker(node)
+        self._checker = submitting.Checker(node, self._outdated)
         self._engine: engines.Engine | None = None
         self._opening: asyncio.Task[engines.Engine] | None = None
 
@@ -113,6 +113,10 @@ class Jobs(sequences.SequenceVerbs):
         self.changed(instance)
         if self._engine is not None:
             await self._engine.peaks.remove(instance)
+
+    def _outdated(self, instance: str) -> None:
+        if self._engine is not None:
+            self._engine.backend.replace(instance)
 
     # Submitting
 

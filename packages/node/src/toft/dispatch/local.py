@@ -62,6 +62,7 @@ class LocalBackend:
         self._on_change: seam.OnChange = lambda instance: None
         self._mine: dict[str, float] = {}
         self._watched: dict[str, handles.Instance] = {}
+        self._replacing: dict[str, asyncio.Task[None]] = {}
 
     def watch(self, on_change: seam.OnChange) -> None:
         """Name who is told when an instance's condition changed."""
@@ -110,6 +111,8 @@ class LocalBackend:
         condition = _CONDITIONS.get(instance.state, seam.Condition.DOWN)
         if not instance.is_enabled:
             condition = seam.Condition.DISABLED
+        elif instance.id in self._replacing:
+            condition = seam.Condition.RESTARTING
         cost_s = self._mine.get(instance.id)
         activity = handles.activity(instance)
         return seam.Loaded(
@@ -144,6 +147,35 @@ class LocalBackend:
             return _fault(error)
         self._mine[profile.instance] = self._loop.time() - began
         return None
+
+    def replace(self, instance: str) -> None:
+        """Unload an instance whose plugin was installed anew, between two jobs; the next one loads it again.
+
+        What somebody loaded for himself stays as it is.
+        """
+        found = self._node.find(instance)
+        if found is None or instance in self._replacing or not (found.is_shared or instance in self._mine):
+            return
+        self._replacing[instance] = asyncio.ensure_future(self._replace(found))
+        self._on_change(instance)
+
+    async def _replace(self, outdated: handles.Instance) -> None:
+        try:
+            while handles.is_busy(outdated):
+                await handles.idle(outdated)
+            if self._node.find(outdated.id) is outdated:
+                _log.info("replaced", instance=outdated.id)
+                await self.evict(outdated.id)
+        finally:
+            del self._replacing[outdated.id]
+            self._on_change(outdated.id)
+
+    async def close(self) -> None:
+        """Replace nothing any more."""
+        for task in list(self._replacing.values()):
+            task.cancel()
+        if self._replacing:
+            await asyncio.wait(list(self._replacing.values()))
 
     async def evict(self, instance: str) -> bool:
         """Unload an idle instance; False when it is idle no longer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,12 @@ class Checker:
 
     Args:
         node: Knows what is installed and loaded.
+        on_outdated: Told an instance whose plugin was installed anew, or given a secret, since it was loaded.
     """
 
-    def __init__(self, node: nodes.Node) -> None:
+    def __init__(self, node: nodes.Node, on_outdated: Callable[[str], object]) -> None:
         self._node = node
+        self._on_outdated = on_outdated
         self._loop = asyncio.get_running_loop()
         self._known: dict[tuple[str, str], _Known] = {}
 
@@ -85,6 +87,8 @@ class Checker:
         loaded = self._node.find(instance)
         if loaded is not None and loaded.plugin == plugin:
             is_enabled = loaded.is_enabled
+            if await self._node.rooms.loader.is_outdated(loaded):
+                self._on_outdated(instance)
         else:
             is_enabled = (await self._node.rooms.records.of(plugin, instance)).enabled
         outputs = {

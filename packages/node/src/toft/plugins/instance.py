@@ -64,6 +64,7 @@ class Instance:
         drift: How the running code differs from what the manifest recorded; None when it does not.
         drift_check: Who looks for that, when it was not done while loading.
         loaded_from: What it is made of.
+        is_shared: Whether it is nobody's own: loaded as it is remembered, for whoever comes.
     """
 
     def __init__(self, name: str, parts: Parts) -> None:
@@ -73,6 +74,7 @@ class Instance:
         self.options = parts.options
         self.drift: drift.Drift | None = None
         self._parts = self.loaded_from = parts
+        self.is_shared = False
         self._supervisor = parts.supervisor
         self.drift_check: asyncio.Task[drift.Drift | None] | None = None
         self._loaded_at = parts.clock.monotonic()
@@ -379,6 +381,11 @@ def activity(instance: Instance) -> Activity:
 def watch(instance: Instance, told: Callable[[str], object]) -> None:
     """Name who is told an instance's name whenever its state, configuration or switch has changed."""
     instance._supervisor.workers.watchers.append(lambda: told(instance.id))
+
+
+async def idle(instance: Instance) -> None:
+    """Return when no call of an instance runs."""
+    await instance._supervisor.idle()
 
 
 def is_busy(instance: Instance) -> bool:

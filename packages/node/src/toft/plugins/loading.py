@@ -133,16 +133,21 @@ class Loader:
     async def is_current(self, loaded: handles.Instance, plugin: str) -> bool:
         """Say whether loading an instance now would give what is loaded under its name."""
         parts = loaded.loaded_from
-        manifest = await asyncio.to_thread(self._registry.get, plugin)
         record = await self._records.of(plugin, loaded.id)
-        same = manifest == parts.manifest and record.options == parts.options
         return (
-            same
+            record.options == parts.options
             and dict(record.config) == dict(parts.given)
             and record.enabled == loaded.is_enabled
             and loaded.state not in _DOWN
-            and parts.secrets == await asyncio.to_thread(self._orders.secret_values, manifest)
+            and not await self.is_outdated(loaded)
         )
+
+    async def is_outdated(self, loaded: handles.Instance) -> bool:
+        """Say whether its plugin was installed anew or given another secret since it was loaded."""
+        parts = loaded.loaded_from
+        manifest = await asyncio.to_thread(self._registry.get, parts.manifest.name)
+        secrets = await asyncio.to_thread(self._orders.secret_values, manifest)
+        return bool(manifest != parts.manifest or secrets != parts.secrets)
 
     async def _look_for_drift(self, loaded: handles.Instance, manifest: Manifest) -> None:
         if not self._settings.detect_drift:

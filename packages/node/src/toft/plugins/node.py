@@ -383,7 +383,9 @@ async def load_current(node: Node, plugin: str, *, instance: str | None = None) 
             return None
         _log.info("replaced", instance=name)
         await present.unload()
-    return await node.load(plugin, instance=name)
+    loaded = await node.load(plugin, instance=name)
+    loaded.is_shared = True
+    return loaded
 
 
 def _request(wanted: str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]) -> loading.Request:

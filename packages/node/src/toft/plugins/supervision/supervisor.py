@@ -326,7 +326,7 @@ class Supervisor:
             self.gate.close()
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._idle(), wait_s)
+                    await asyncio.wait_for(self.idle(), wait_s)
                 if worker is self.workers.worker:
                     await self._clean_up(worker)
                     await self.workers.spare.drop()
@@ -363,7 +363,7 @@ class Supervisor:
 
     async def _idle_or_busy(self) -> None:
         try:
-            await asyncio.wait_for(self._idle(), _WAIT_FOR_CALLS_S)
+            await asyncio.wait_for(self.idle(), _WAIT_FOR_CALLS_S)
         except TimeoutError:
             raise faults.BusyError(
                 f"{self.gate.running} calls of instance {self.name} still run",
@@ -371,7 +371,8 @@ class Supervisor:
                 hint="wait for them, or cancel them",
             ) from None
 
-    async def _idle(self) -> None:
+    async def idle(self) -> None:
+        """Return when no call runs."""
         if self.gate.running:
             reached = asyncio.Event()
             self._idle_hooks.append(reached.set)
