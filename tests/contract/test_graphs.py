@@ -17,7 +17,7 @@ from toft.dispatch.graphs import Graphs
 from toft.jobs import queue as queues
 from toft.jobs.graphs import GraphError
 from toft.jobs.queue import JobQueue
-from toft.jobs.records import Claimed, Limits, Outcome, ResultRef, State
+from toft.jobs.records import Claimed, Limits, Outcome, Request, ResultRef, State
 from toft.jobs.references import item, step
 from toft.jobs.retention import Forget
 from toft.jobs.sequences import JobSequence, Reading
@@ -465,6 +465,26 @@ async def test_a_retried_part_resumes_its_fan_out(node: Node, how: str, mode: st
     assert await node.result(stored, "show") == {"all": [1, 2, 3]}
     assert node.ran.count("each[0]") == 1
     assert node.ran.count("each[1]") == 2
+
+
+async def test_a_retried_part_leaves_the_other_parts_as_they_are(node: Node) -> None:
+    broken = [True]
+    node.plugins.add("flaky", lambda n: 1 // 0 if broken[0] and n > 1 else n)
+    stored = await node.graphs.submit(
+        [one("each", "flaky", n=item()) | {"for_each": [1, 2, 3]}], mode="best_effort"
+    )
+    await node.run(stored)
+    broken[0] = False
+    jobs = {job.step: job for job in reversed(await node.queue.list(sequence=stored.id))}
+    # Another job of the same instance: what is counted as ready must be all that is.
+    (other,) = await node.queue.submit([Request(plugin="flaky", instance="flaky", arguments=b'{"n": 1}')])
+    await node.queue.retry(jobs["each[1]"].id)
+    assert node.queue.heads()["flaky"].ready == 2
+    await node.run(stored)
+    assert node.ran.count("each[1]") == 2
+    assert node.ran.count("each[2]") == 1
+    assert (await node.states(stored))["each"] == "failed"
+    assert (await node.queue.get(other.job_id)).state is State.COMPLETED
 
 
 async def test_a_restart_in_the_middle_goes_on_with_the_next_step(tmp_path: Path) -> None:

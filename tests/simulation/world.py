@@ -18,6 +18,7 @@ from tests.simulation import oracle, sim_backend, sim_database, virtual_loop
 
 from toft.dispatch import dispatcher, graphs
 from toft.jobs import admission, peaks, queue, records, sequences
+from toft.jobs.transaction import QUERIES
 from toft.store import blobs
 
 PAGE = 1000
@@ -194,7 +195,11 @@ class Node:
         if self.dispatcher is not None:
             await self.dispatcher.close()
         await self.graphs.close()
+        heads = self.queue.heads()  # goes on showing what the queue counted
         await self.queue.close()
+        stored = await self.database.read(lambda c: c.execute(QUERIES["count_ready"]).fetchall())
+        counted = {instance: head.ready for instance, head in heads.items()}
+        assert counted == {row[0]: row[1] for row in stored}, "ready jobs were miscounted"
         await self.database.close()
 
     async def read_log(self) -> None:

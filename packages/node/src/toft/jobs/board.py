@@ -60,9 +60,6 @@ class Board:
             self._ready.pop(instance, None)
             self._heads.pop(instance, None)
             return
-        ready = max(
-            ready, 1
-        )  # there is one, whatever was counted: nobody starves for a mistake in arithmetic
         self._ready[instance] = ready
         rank, seq, queued_q, job_id, attempt = row
         self._heads[instance] = Head(rank, seq, ready, clock.monotonic(queued_q), job_id, attempt)

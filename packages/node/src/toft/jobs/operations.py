@@ -187,6 +187,8 @@ def requeue(
     assert row is not None
     rank = tx.next_rank(row[8])
     held, due_q, ready_at = (1, tx.q + delay_s, tx.at + delay_s) if delay_s else (0, None, None)
+    if row[5] == "map":
+        held = 3  # no lane runs it
     # Whoever asks for another run of a job whose deadline passed wants it run.
     deadline_q, deadline_at = (None, None) if is_asked else (row[33], row[16])
     tries_from = job.attempt if is_asked else row[34]
@@ -194,7 +196,7 @@ def requeue(
         "requeue_job", rank, tx.q, held, due_q, ready_at, rows.optional(error), tries_from, deadline_q,
         deadline_at, job.seq,
     )  # fmt: skip
-    tx.effects.timers_changed |= bool(held or deadline_q)
+    tx.effects.timers_changed |= bool(due_q or deadline_q)
     tx.ready(job.instance, 0 if held else 1)
     tx.moved(
         job,

@@ -69,7 +69,8 @@ class _Members:
             member = members[change.seq]
             self._count(change, member)
             if change.before is State.FAILED and change.after is State.PENDING:
-                self._resume(change, member)
+                if change.seq not in self._tx.reopened:
+                    self._resume(change, member)
             elif change.after is State.FAILED or self._is_cancelled(change, member):
                 self._stop(change, member)
         self.settle()
@@ -170,8 +171,6 @@ class _Members:
     def _retry_parts(self, fan_out: Any, newest: Mapping[str, Any], states: dict[str, str]) -> None:
         """Somebody wants a fan-out to run again: that means those of its parts that failed."""
         tx = self._tx
-        # It was made pending like any job, but no lane runs it.
-        tx.ready(fan_out["instance"], -1)
         tx.connection.execute(QUERIES["wait_for_parts"], (0, fan_out["seq"]))
         for part in _parts(fan_out["step"], newest):
             if states[part] in ("failed", "interrupted"):
@@ -228,6 +227,7 @@ class _Members:
         tx.flush()
         seq: int = fan_out["seq"]
         if state == "failed":
+            tx.reopened.add(seq)
             tx.connection.execute(QUERIES["reopen_fan_out"], {"waiting": len(open_parts), "seq": seq})
             row = tx.one("find_job_by_seq", seq)
             assert row is not None

@@ -97,6 +97,9 @@ class Transaction:
         self.q = q
         self.effects = Effects(replace(numbers))
         self.ended: set[int] = set()
+        self.reopened: set[int] = (
+            set()
+        )  # fan-outs that wait again for a part: their other parts stay as they are
         self._followed = 0
         self._event_rows: list[tuple[Any, ...]] = []
         self._buffers: dict[str, list[tuple[Any, ...]]] = {}
