@@ -380,7 +380,7 @@ async def test_jobs_meet_the_plugin_that_is_installed_not_the_one_that_was(
     async def is_replaced() -> bool:
         job = await node.jobs.submit("misbehaving", do("echo", value=2))
         await node.jobs.wait(job.id, 20)
-        return node.instance("misbehaving") is not before
+        return node.find("misbehaving") not in (before, None)
 
     await eventually_async(is_replaced, 20)
     assert (await node.jobs.get(running.id)).state == "completed"

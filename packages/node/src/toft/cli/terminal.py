@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -156,6 +157,10 @@ class Terminal:
         self.warnings.clear()
 
     def _say(self, text: str, style: str) -> None:
+        # Whoever reads both streams in one place reads them in the order in which they were written. What
+        # cannot be flushed is found when the command ends.
+        with contextlib.suppress(OSError, ValueError):
+            self.out.flush()
         if self.shows_progress:
             self.console(err=True).print(visible(text), style=style)
         else:
