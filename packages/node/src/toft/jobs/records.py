@@ -366,13 +366,14 @@ class Limits:
         pending: Jobs that may be pending; one more is answered `busy`.
         keep_s: Seconds an ended job is remembered.
         keep_count: Ended jobs that are remembered.
-        notes_per_s: Progress reports of one job that are stored each second.
+        notes_per_s: Progress reports of one job that are stored each second; others wait for a thirtieth of a
+            second at most, so that who watches is not told late.
     """
 
     pending: int = 2_000_000
     keep_s: float = 30 * 86_400.0
     keep_count: int = 100_000
-    notes_per_s: float = 10.0
+    notes_per_s: float = 33.0
 
 
 def _time(seconds: float | None) -> str | None:
