@@ -12,7 +12,7 @@ from tests.simulation.world import Plan
 from toft.dispatch import dispatcher
 from toft.jobs import controls, operations, queue, records, recovery, retries, transaction
 
-SEEDS = range(1, 30)
+SEEDS = range(1, 80)
 STEPS = 2500
 Sabotage = Callable[[pytest.MonkeyPatch], dict[str, Any]]
 
