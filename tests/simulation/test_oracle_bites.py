@@ -48,15 +48,15 @@ def boot_runs_everything_again(patch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def leaves_out_an_event(patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    honest = transaction.Transaction.event
+    honest = transaction.Transaction.write_event
     seen: list[int] = []
 
-    def event(self: transaction.Transaction, kind: str, *given: Any, **data: Any) -> None:
+    def event(self: transaction.Transaction, kind: str, *given: Any) -> None:
         seen.append(1)
         if kind != "state" or len(seen) % 50:
-            honest(self, kind, *given, **data)
+            honest(self, kind, *given)
 
-    patch.setattr(transaction.Transaction, "event", event)
+    patch.setattr(transaction.Transaction, "write_event", event)
     return {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _LARGE_BYTES = 64 * 1024
 _STORY_EVENTS = 10_000
 _STORY_JOBS = 1000
 _FIELDS = tuple(field.name for field in dataclasses.fields(records.Job))
+_values = operator.attrgetter(*_FIELDS)
 
 
 class Job(records.Job):
@@ -434,7 +436,7 @@ class Jobs(sequences.SequenceVerbs):
         return await self._shown(engine, moved)
 
     async def _shown(self, engine: engines.Engine, job: records.Job) -> Job:
-        fields = {name: getattr(job, name) for name in _FIELDS}
+        fields = dict(zip(_FIELDS, _values(job), strict=True))
         kept = job.result
         if kept is not None and kept.blob is not None and kept.size_bytes <= _LARGE_BYTES:
             data = await engine.means.blobs.load(kept.blob)

@@ -252,17 +252,14 @@ class Claim(Operation):
     def apply(self, tx: Transaction) -> None:
         # An earlier claim of the same instance in this transaction must be seen by this one.
         tx.flush()
-        taken = []
+        taken, started = [], []
         lane = rows.optional(self.lane)
         candidates = tx.all("claim_candidates", self.instance, tx.q, self.count + 1)
         for row in candidates[: self.count]:
             (seq, job_id, before, plugin, instance, action, arguments, blob, timeout_s, deadline_q, retry,
              idempotent, sequence, step, kind, tries_from, priority, _, _) = row  # fmt: skip
             attempt = before + 1
-            tx.put("claim_job", tx.at, seq)
-            job = Running(seq, job_id, attempt, instance, sequence, tx.at, lane)
-            tx.effects.started.append(job)
-            tx.moved(job, attempt, State.PENDING, State.RUNNING, "claimed", lane=self.lane or None)
+            started.append(Running(seq, job_id, attempt, instance, sequence, tx.at, lane))
             taken.append(
                 Claimed(
                     seq=seq,
@@ -284,6 +281,7 @@ class Claim(Operation):
                     priority=priority,
                 )
             )
+        tx.claimed(started, self.lane)
         tx.ready(self.instance, -len(taken))
         # Claims come last: what they left is the next one, unless another claim takes it.
         if len(candidates) > len(taken):

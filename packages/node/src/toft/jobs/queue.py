@@ -303,10 +303,11 @@ class JobQueue:
                 job = await self.get(job_id)
                 if job.state in ENDED:
                     return job
-            done, _ = await asyncio.wait([future], timeout=timeout_s)
-            if not done:
-                raise errors.wait_timeout(job_id, timeout_s or 0.0)
-            return future.result() or await self.get(job_id)
+            async with asyncio.timeout(timeout_s):
+                ended = await future
+            return ended or await self.get(job_id)
+        except TimeoutError:
+            raise errors.wait_timeout(job_id, timeout_s or 0.0) from None
         finally:
             opened.stop_waiting(job_id, future)
 

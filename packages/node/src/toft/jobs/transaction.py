@@ -124,27 +124,55 @@ class Transaction:
         self, kind: str, seq: int | None, job: str | None, attempt: int, sequence: str | None, /, **data: Any
     ) -> None:
         """Write an event."""
+        self.write_event(kind, seq, job, attempt, sequence, data)
+
+    def write_event(
+        self,
+        kind: str,
+        seq: int | None,
+        job: str | None,
+        attempt: int,
+        sequence: str | None,
+        data: Mapping[str, Any],
+        text: str | None = None,
+    ) -> None:
+        """Write an event whose data are at hand, and perhaps their text."""
         numbers = self.effects.numbers
         numbers.cursor += 1
-        self._event_rows.append(
-            (numbers.cursor, self.at, kind, seq, attempt, sequence, rows.encode(data) if data else "{}")
-        )
+        if text is None:
+            text = rows.encode(data) if data else "{}"
+        self._event_rows.append((numbers.cursor, self.at, kind, seq, attempt, sequence, text))
         self.effects.events.append(Event(numbers.cursor, self.at, kind, job, attempt, sequence, data))
 
     def moved(
         self, job: Running, attempt: int, before: State, after: State, because: str, **data: Any
     ) -> None:
         """Write the event of a change of state and remember it for those who follow."""
-        self.event(
-            "state",
-            job.seq,
-            job.id,
-            attempt,
-            job.sequence,
-            **{"from": before, "to": after},
-            because=because,
-            **{key: value for key, value in data.items() if value is not None},
-        )
+        told = {"from": before, "to": after, "because": because}
+        told.update((key, value) for key, value in data.items() if value is not None)
+        self._move(job, attempt, before, after, told)
+
+    def claimed(self, jobs: Sequence[Running], lane: Mapping[str, Any]) -> None:
+        """Write that jobs run now: what is said of them is the same for all, and is turned into text once."""
+        told: dict[str, Any] = {"from": State.PENDING, "to": State.RUNNING, "because": "claimed"}
+        if lane:
+            told["lane"] = lane
+        text = rows.encode(told)
+        for job in jobs:
+            self.put("claim_job", self.at, job.seq)
+            self._move(job, job.attempt, State.PENDING, State.RUNNING, told, text)
+        self.effects.started += jobs
+
+    def _move(
+        self,
+        job: Running,
+        attempt: int,
+        before: State,
+        after: State,
+        told: Mapping[str, Any],
+        text: str | None = None,
+    ) -> None:
+        self.write_event("state", job.seq, job.id, attempt, job.sequence, told, text)
         self.effects.changes.append(
             Change(job.seq, job.id, attempt, job.instance, job.sequence, before, after)
         )
@@ -177,10 +205,7 @@ class Transaction:
         """Run what is buffered, in the order in which each statement was first asked for."""
         buffers, self._buffers = self._buffers, {}
         for query, parameters in buffers.items():
-            if len(parameters) == 1:
-                self.connection.execute(QUERIES[query], parameters[0])
-            else:
-                self.connection.executemany(QUERIES[query], parameters)
+            database.run_many(self.connection, QUERIES[query], parameters)
 
     def ready(self, instance: str, by: int) -> None:
         """Count jobs that became ready, or are no more."""
@@ -208,7 +233,7 @@ class Transaction:
             ended = map(rows.job, self.all("find_jobs", rows.encode(waited)))
             self.effects.ended = {job.id: job for job in ended}
         if self._event_rows:
-            self.connection.executemany(QUERIES["add_event"], self._event_rows)
+            database.run_many(self.connection, QUERIES["add_event"], self._event_rows)
         for instance in self.effects.ready.keys() - self.effects.heads.keys():
             row = self.one("next_ready", instance)
             self.effects.heads[instance] = None if row is None else tuple(row)

@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 from toft.kernel import errors
 from toft.store import durable
 from toft.store.checkpoints import Checkpoints
-from toft.store.scripts import migrate, read_migrations, read_queries
+from toft.store.scripts import migrate, read_migrations, read_queries, run_many
 from toft.store.sqlite_errors import LOCKED_AFTER_S, translate
 
-__all__ = ["Connection", "Database", "Row", "Store", "read_migrations", "read_queries"]
+__all__ = ["Connection", "Database", "Row", "Store", "read_migrations", "read_queries", "run_many"]
 
 T = TypeVar("T")
 Connection = sqlite3.Connection

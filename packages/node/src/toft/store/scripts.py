@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
+from typing import Any
 
 from toft.kernel import errors
 
 _SCRIPT = re.compile(r"(\d{4})_(pre|post)_[a-z0-9_]+\.sql")
+_TOGETHER = (32, 8)
+_ROW = re.compile(r"^INSERT\b.*\bVALUES\s*(\([^()]*\))\s*$", re.DOTALL)
 _NAMED = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
 
 
@@ -28,6 +32,31 @@ def read_queries(package: str, file: str = "queries.sql") -> dict[str, str]:
     text = resources.files(package).joinpath(file).read_text(encoding="utf-8")
     parts = _NAMED.split(text)[1:]
     return {name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def run_many(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Run a statement for each row, in order; inserts of many rows go as few long statements.
+
+    Each run of a statement lets other threads have the interpreter and has to get it back.
+    """
+    done = 0
+    for count in _TOGETHER if len(rows) >= _TOGETHER[-1] else ():
+        while len(rows) - done >= count and (long := _lengthened(statement, count)) is not None:
+            connection.execute(long, [value for row in rows[done : done + count] for value in row])
+            done += count
+    if len(rows) - done == 1:
+        connection.execute(statement, rows[done])
+    elif done < len(rows):
+        connection.executemany(statement, rows[done:])
+
+
+@functools.lru_cache
+def _lengthened(statement: str, count: int) -> str | None:
+    """Return an insert of so many rows; None for what inserts no row of plain parameters."""
+    found = _ROW.search(statement)
+    if found is None:
+        return None
+    return f"{statement[: found.start(1)]}{', '.join([found[1]] * count)}"
 
 
 def migrate(connection: sqlite3.Connection, room: str, scripts: Iterable[tuple[int, str]]) -> None:

@@ -292,10 +292,18 @@ def _object(schema: Mapping[str, Any], root: Any, seen: _Seen) -> Check:
     others = _compile(extra, root, seen) if extra is not False else None
 
     def check(value: Any) -> Any:
+        if type(value) is dict:
+            fitting = _fitting(value, fields, others)
+            if fitting is not None and required <= fitting.keys():
+                return fitting
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
         if not isinstance(value, Mapping):
             raise scalars.expected("an object", value)
+        return _collected(value)
+
+    def _collected(value: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return the fields as they are sent, or say all that is wrong with them."""
         problems: list[tuple[Path, str]] = []
         kept: dict[Any, Any] = {}
         for name, each in value.items():
@@ -312,6 +320,22 @@ def _object(schema: Mapping[str, Any], root: Any, seen: _Seen) -> Check:
         return kept
 
     return check
+
+
+def _fitting(
+    value: dict[Any, Any], fields: Mapping[str, Check], others: Check | None
+) -> dict[Any, Any] | None:
+    """Return the fields as they are sent; None when one does not fit. Nearly all that is sent fits."""
+    kept = {}
+    try:
+        for name, each in value.items():
+            field = fields.get(name, others)
+            if field is None:
+                return None
+            kept[name] = field(each)
+    except scalars.Misfit:
+        return None
+    return kept
 
 
 def _foreign(schema: Mapping[str, Any], root: Any) -> Check:
