@@ -38,3 +38,12 @@ $venv/bin/python -m pip install --quiet --disable-pip-version-check --require-ha
 uv="$venv/bin/uv pip"
 $uv sync --quiet --python $venv/bin/python --require-hashes requirements/uv.txt requirements/dev.txt
 $uv install --quiet --python $venv/bin/python --no-deps --no-build-isolation -e packages/sdk -e packages/node
+
+# The pages are tested in a real browser; elsewhere than on a Debian machine that we may change, those tests are skipped.
+if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+    if ! { apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null 2>&1 \
+        || { apt-get update --quiet --quiet >/dev/null 2>&1 \
+            && apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null 2>&1; }; }; then
+        echo "setup: chromium could not be installed; tests of the pages will be skipped" >&2
+    fi
+fi
