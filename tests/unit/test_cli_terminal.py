@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from toft.cli.terminal import Terminal, one_line, visible
+from toft.cli.terminal import Terminal
 from toft.kernel.quantities import duration, size
+from toft.kernel.visible import one_line, visible
 
 
 class Screen(io.StringIO):

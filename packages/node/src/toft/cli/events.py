@@ -9,7 +9,7 @@ import typer
 
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, option
-from toft.cli.terminal import one_line
+from toft.kernel.visible import one_line
 
 FollowOption = Annotated[bool, option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
 AfterOption = Annotated[

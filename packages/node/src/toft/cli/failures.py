@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toft.cli import hints, rendering
-from toft.cli.terminal import Terminal, one_line, visible
+from toft.cli.terminal import Terminal
 from toft.kernel.errors import NodeError
+from toft.kernel.visible import one_line, visible
 from toft.plugins.plugin_errors import PluginError
 from toft.secrets.redaction import Redactor
 

@@ -6,8 +6,9 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from toft.cli.terminal import Terminal, one_line
+from toft.cli.terminal import Terminal
 from toft.kernel.clock import SYSTEM, Clock
+from toft.kernel.visible import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
 
-from toft.cli.terminal import one_line
 from toft.kernel.clock import SYSTEM, Clock
 from toft.kernel.errors import UsageError
+from toft.kernel.visible import one_line
 
 
 def read(text: str, clock: Clock = SYSTEM) -> float:

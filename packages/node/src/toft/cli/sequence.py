@@ -11,7 +11,7 @@ from toft.cli import awaiting, documents, shown
 from toft.cli import session as sessions
 from toft.cli import submit as submitting
 from toft.cli.session import JsonOption, Session, argument, option
-from toft.cli.terminal import one_line
+from toft.kernel.visible import one_line
 
 app = typer.Typer(help="Jobs that belong together, one after another or as a graph.", no_args_is_help=True)
 

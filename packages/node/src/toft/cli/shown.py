@@ -8,10 +8,11 @@ from typing import Any
 
 from toft.cli import failures
 from toft.cli.session import Session
-from toft.cli.terminal import Terminal, one_line
+from toft.cli.terminal import Terminal
 from toft.jobs import reasons, story
 from toft.kernel.errors import NodeError
 from toft.kernel.quantities import duration
+from toft.kernel.visible import one_line
 
 STATES = ("pending", "running", "completed", "failed", "cancelled", "interrupted")
 

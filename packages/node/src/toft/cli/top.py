@@ -19,10 +19,10 @@ import typer
 from toft.cli import session as sessions
 from toft.cli import shown
 from toft.cli.session import JsonOption, Session, option
-from toft.cli.terminal import one_line, visible
 from toft.jobs import reasons
 from toft.kernel.clock import SYSTEM
 from toft.kernel.quantities import duration, size
+from toft.kernel.visible import one_line, visible
 
 _BAR = 20
 _LISTED = 12

@@ -11,8 +11,8 @@ import typer
 from toft.cli import rendering, shown
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, argument
-from toft.cli.terminal import one_line
 from toft.kernel.quantities import size
+from toft.kernel.visible import one_line
 
 _LONGEST = 100
 _SAID = frozenset(

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toft.cli.terminal import one_line
 from toft.kernel.errors import UsageError
+from toft.kernel.visible import one_line
 
 
 def check(words: Sequence[str], hint: str) -> None:
