@@ -95,10 +95,15 @@ class Engine:
         self._held.close()
 
 
-async def open_engine(means: Means, node: nodes.Node) -> Engine:
+async def open_engine(means: Means, node: nodes.Node, job_type: type[records.Job] = records.Job) -> Engine:
     """Open the queue of a home and begin to run its jobs.
 
     Without running jobs it can be looked at also while another process has it.
+
+    Args:
+        means: What it works with.
+        node: Whose plugins do the work.
+        job_type: What jobs are given out as.
 
     Raises:
         UnavailableError: Another process runs the jobs of this home (`job.owned_elsewhere`).
@@ -113,7 +118,9 @@ async def open_engine(means: Means, node: nodes.Node) -> Engine:
             raise
         is_ours = False
     try:
-        jobs = queue.JobQueue(means.store, means.blobs, randomness=os.urandom, limits=limits(means.settings))
+        jobs = queue.JobQueue(
+            means.store, means.blobs, randomness=os.urandom, limits=limits(means.settings), job_type=job_type
+        )
         linked = graphs.Graphs(
             jobs,
             sequences.Reading(means.store),

@@ -436,8 +436,10 @@ class Jobs(sequences.SequenceVerbs):
         return await self._shown(engine, moved)
 
     async def _shown(self, engine: engines.Engine, job: records.Job) -> Job:
-        fields = dict(zip(_FIELDS, _values(job), strict=True))
         kept = job.result
+        if type(job) is Job and (kept is None or kept.blob is None):
+            return job
+        fields = dict(zip(_FIELDS, _values(job), strict=True))
         if kept is not None and kept.blob is not None and kept.size_bytes <= _LARGE_BYTES:
             data = await engine.means.blobs.load(kept.blob)
             fields["result"] = records.ResultRef(kept.size_bytes, data)

@@ -23,7 +23,7 @@ class Node(nodes.Node):
 
     def __init__(self, rooms: nodes.Rooms, means: engine.Means) -> None:
         super().__init__(rooms)
-        self.jobs = jobs.Jobs(self, lambda: engine.open_engine(means, self))
+        self.jobs = jobs.Jobs(self, lambda: engine.open_engine(means, self, jobs.Job))
 
     async def load(
         self,

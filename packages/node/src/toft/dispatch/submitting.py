@@ -40,10 +40,12 @@ class Checker:
         self._on_outdated = on_outdated
         self._loop = asyncio.get_running_loop()
         self._known: dict[tuple[str, str], _Known] = {}
+        self._looking: dict[tuple[str, str], asyncio.Future[_Known]] = {}
 
     def forget(self) -> None:
         """Look at everything again: something was configured, switched or removed."""
         self._known.clear()
+        self._looking.clear()  # what is being looked at may be what it was before
 
     async def packed(
         self, plugin: str, instance: str, action: str | None, arguments: Mapping[str, Any] | None
@@ -61,10 +63,9 @@ class Checker:
 
     async def binder(self, plugin: str, instance: str, action: str | None) -> Binds:
         """Return what checks the arguments of an action that an enabled instance has."""
-        known = self._known.get((plugin, instance))
-        if known is None or self._loop.time() - known.looked_at > _FRESH_S:
-            known = await self._look(plugin, instance)
-            self._known[plugin, instance] = known
+        return self._binder(await self._fresh(plugin, instance), instance, action)
+
+    def _binder(self, known: _Known, instance: str, action: str | None) -> Binds:
         if not known.is_enabled:
             raise faults.DisabledError(
                 f"instance {instance} is disabled",
@@ -78,9 +79,32 @@ class Checker:
 
     async def output(self, plugin: str, instance: str, action: str | None) -> Mapping[str, Any] | None:
         """Return the recorded schema of what an action returns; None when it is not known."""
-        await self.binder(plugin, instance, action)
-        output = self._known[plugin, instance].outputs.get(action or handles.DEFAULT_ACTION)
+        known = await self._fresh(plugin, instance)
+        self._binder(known, instance, action)
+        output = known.outputs.get(action or handles.DEFAULT_ACTION)
         return output if isinstance(output, Mapping) else None
+
+    async def _fresh(self, plugin: str, instance: str) -> _Known:
+        known = self._known.get((plugin, instance))
+        if known is None or self._loop.time() - known.looked_at > _FRESH_S:
+            known = await self._looked(plugin, instance)
+        return known
+
+    async def _looked(self, plugin: str, instance: str) -> _Known:
+        """Look once for all who want to know at this moment; a hundred may."""
+        looking = self._looking.get((plugin, instance))
+        if looking is None:
+            looking = asyncio.ensure_future(self._look(plugin, instance))
+            self._looking[plugin, instance] = looking
+            looking.add_done_callback(lambda done: self._note(plugin, instance, done))
+        return await asyncio.shield(looking)
+
+    def _note(self, plugin: str, instance: str, looked: asyncio.Future[_Known]) -> None:
+        has_failed = looked.cancelled() or looked.exception() is not None
+        if self._looking.get((plugin, instance)) is looked:
+            del self._looking[plugin, instance]
+            if not has_failed:
+                self._known[plugin, instance] = looked.result()
 
     async def _look(self, plugin: str, instance: str) -> _Known:
         manifest = await self._node.installed.get(plugin)

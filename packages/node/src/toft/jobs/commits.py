@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from toft.jobs import board as boards
-from toft.jobs import operations, retention, submission
+from toft.jobs import operations, retention, rows, submission
 from toft.jobs.queue_clock import QueueClock
 from toft.jobs.records import ENDED, Job, Limits, Submitted
 from toft.jobs.transaction import Effects, Follower, Transaction
@@ -38,6 +39,7 @@ class Commits:
         followers: Called in each transaction that changes a state.
         listeners: Called after each commit.
         droppers: Told the job and the kind of each note that could not be stored.
+        job_type: What those who wait for a job are given.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Commits:
         followers: Sequence[Follower],
         listeners: Sequence[Callable[[Effects], None]],
         droppers: Sequence[Callable[[str, str], None]] = (),
+        job_type: type[Job] = Job,
     ) -> None:
         self.time = time
         self.board = board
         self.submitting = 0
         self._droppers = droppers
+        self._job_type = job_type
         self._limits = limits
         self._followers = followers
         self._listeners = listeners
@@ -205,15 +209,20 @@ class Commits:
         for change in effects.changes:
             if change.after in ENDED:
                 self._alive.pop(change.id, None)
-                for waiter in self._waiters.get(change.id, ()):
-                    if not waiter.done():
-                        waiter.set_result(effects.ended.get(change.id))
+                self._tell_waiters(change.id, effects.ended.get(change.id))
         for listener in self._listeners:
             listener(effects)
         if sum(effects.forgotten.values()) == retention.MOST or self.board.ended > self._limits.keep_count * (
             1 + retention.SLACK
         ):
             self.forget()
+
+    def _tell_waiters(self, job_id: str, row: Sequence[Any] | None) -> None:
+        waiters = self._waiters.get(job_id, ())
+        job = rows.job(row, self._job_type) if waiters and row is not None else None
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(job)
 
     def _remember(self, submitted: Sequence[Submitted]) -> None:
         for each in submitted:

@@ -60,6 +60,7 @@ class JobQueue:
         clock: Wall clock and monotonic clock.
         randomness: For identifiers.
         limits: How much it holds.
+        job_type: What jobs are given out as.
 
     Attributes:
         refusal: Makes what is raised when it is not open; questions that the tables answer are answered.
@@ -73,6 +74,7 @@ class JobQueue:
         clock: clocks.Clock = clocks.SYSTEM,
         randomness: ids.Randomness,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        job_type: type[Job] = Job,
     ) -> None:
         self.blobs = blobs
         self.limits = limits
@@ -87,7 +89,8 @@ class JobQueue:
         self._keeping = retention.Keeping(blobs, store)
         self._notes: notes.Notes | None = None
         self._listeners: list[Callable[[Effects], None]] = [self._learn]
-        self._reading = reading.Reading(store)
+        self._job_type = job_type
+        self._reading = reading.Reading(store, job_type)
 
     async def open(self) -> Recovered:
         """Take up where the last process ended; what it ran is interrupted, or resumed if idempotent."""
@@ -101,6 +104,7 @@ class JobQueue:
             followers=self.followers,
             listeners=self._listeners,
             droppers=self.droppers,
+            job_type=self._job_type,
         )
         self._notes = notes.Notes(self._commits.add, self._clock, self.limits.notes_per_s)
         await self._keeping.sweep()

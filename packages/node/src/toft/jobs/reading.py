@@ -24,8 +24,9 @@ _TROUBLED = ("failed", "cancelled", "interrupted")
 class Reading:
     """Reads of the queue's tables."""
 
-    def __init__(self, store: database.Store) -> None:
+    def __init__(self, store: database.Store, job_type: type[Job] = Job) -> None:
         self._store = store
+        self._job_type = job_type
         self._wanted: dict[str, _Waiters] = {}
         self._finding: asyncio.Task[None] | None = None
 
@@ -64,7 +65,7 @@ class Reading:
             "before_seq": before_seq,
         }
         found = await self._store.read(lambda connection: _all(connection, query, values))
-        return [rows.job(row) for row in found]
+        return [rows.job(row, self._job_type) for row in found]
 
     async def attempts(self, job_id: str) -> Sequence[Attempt]:
         """Return the attempts of a job."""
@@ -101,7 +102,7 @@ class Reading:
                 if not future.done():
                     future.set_exception(error)
             return
-        jobs = {job.id: job for job in map(rows.job, found)}
+        jobs = {row[1]: rows.job(row, self._job_type) for row in found}
         for job_id, futures in wanted.items():
             for future in futures:
                 if not future.done():

@@ -28,10 +28,10 @@ def policy(text: str | None, idempotent: int) -> RetryPolicy:
     return RetryPolicy.from_dict(json.loads(text))
 
 
-def job(row: Sequence[Any]) -> Job:
+def job(row: Sequence[Any], kind: type[Job] = Job) -> Job:
     """Return the job of a row of `job_rows`."""
     size, blob, data = row[23], row[24], row[25]
-    return Job(
+    return kind(
         seq=row[0],
         id=row[1],
         plugin=row[2],

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from toft.jobs import rows
-from toft.jobs.records import AGEING_S, ENDED, Event, Job, State
+from toft.jobs.records import AGEING_S, ENDED, Event, State
 from toft.store import database
 
 QUERIES = database.read_queries("toft.jobs")
@@ -69,7 +69,7 @@ class Effects:
     started: list[Running] = field(default_factory=list)
     cancels: list[str] = field(default_factory=list)
     expand: list[str] = field(default_factory=list)
-    ended: dict[str, Job] = field(default_factory=dict)
+    ended: dict[str, Sequence[Any]] = field(default_factory=dict)
     forgotten: dict[State, int] = field(default_factory=dict)
     garbage: list[str] = field(default_factory=list)
     timers_changed: bool = False
@@ -230,8 +230,7 @@ class Transaction:
         """Write the events, and look at the new heads and at ended jobs that somebody waits for."""
         self.flush()
         if waited:
-            ended = map(rows.job, self.all("find_jobs", rows.encode(waited)))
-            self.effects.ended = {job.id: job for job in ended}
+            self.effects.ended = {row[1]: row for row in self.all("find_jobs", rows.encode(waited))}
         if self._event_rows:
             database.run_many(self.connection, QUERIES["add_event"], self._event_rows)
         for instance in self.effects.ready.keys() - self.effects.heads.keys():
