@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import http_reference
 import typer
 
-from toft.api import app as applications
 from toft.cli import app as toft_app
 from toft.cli import hints
 from toft.kernel import settings
@@ -196,51 +196,12 @@ def _default(value: Any) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def http_page() -> str:
-    """Return the page of every route of the daemon."""
-    parts = [NOTE, "# HTTP\n", _HTTP_INTRODUCTION]
-    rooms: dict[str, list[str]] = {}
-    for route in applications.ROUTERS:
-        each: Any
-        for each in route.routes:
-            methods = sorted(getattr(each, "methods", None) or ())
-            told = inspect.cleandoc(each.endpoint.__doc__ or "").replace("\n", " ")
-            query = _query(each)
-            place = f"`{', '.join(methods)} {each.path}`{query}"
-            room = str((route.tags or ["other"])[0])
-            rooms.setdefault(room, []).append(f"| {_cell(place)} | {_cell(told)} |")
-    for room, rows in rooms.items():
-        parts.append(f"\n## {room}\n\n| route | |\n|---|---|\n" + "\n".join(rows))
-    return "\n".join(parts) + "\n"
-
-
-def _query(route: Any) -> str:
-    names = [each.alias for each in route.dependant.query_params]
-    return f"<br>`?{'&'.join(names)}`" if names else ""
-
-
-_HTTP_INTRODUCTION = """\
-The daemon answers HTTP/1.1 on the Unix socket `run/toft.sock` in its home, to its owner alone:
-
-```console
-$ curl --silent --unix-socket ~/.local/state/toft/run/toft.sock http://localhost/v1/status
-```
-
-Bodies are JSON. What JSON cannot say (bytes, tuples, arrays) travels as `application/vnd.toft.value`: the
-text of the tree with tags, and buffers behind it (`plugins/packed.py: Packed`). Calls answer with a stream of
-frames: a length of 8 bytes, most significant first, then such a value. An error is
-`application/problem+json`: `type`, `title`, `status`, `detail`, and the fields of [its code](errors.md). A
-client that goes away cancels its call; a job goes on.
-
-`POST /v1/sessions` names a session in its first frame. Requests that carry it as `toft-session` see the
-instances that were loaded in it with settings of their own; they end with that answer.
-"""
-
-
 GENERATED = {
     "cli.md": cli_page,
     "errors.md": errors_page,
-    "http.md": http_page,
+    "http.md": lambda: NOTE + http_reference.page(),
+    "openapi.json": http_reference.document,
+    "operations.md": lambda: NOTE + http_reference.operations_page(),
     "settings.md": settings_page,
 }
 

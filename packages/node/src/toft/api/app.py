@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from toft.api import calls, events, instances, jobs, limits, plugins, problems, sequences, state
+from toft.api import calls, description, events, instances, jobs, limits, plugins, problems, sequences, state
 from toft.api.service import Service
 
 ROUTERS = (
@@ -27,7 +29,7 @@ def build(service: Service) -> ASGIApp:
 
 def routes(service: Service | None = None) -> FastAPI:
     """Return the application without its guards; for its description, without a node too."""
-    app = FastAPI(
+    app = _Application(
         title="toft",
         version="1",
         docs_url=None,
@@ -40,3 +42,11 @@ def routes(service: Service | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return what it is in the words of OpenAPI, made once."""
+        if not self.openapi_schema:
+            self.openapi_schema = description.document(self)
+        return self.openapi_schema

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from toft.api import bodies, following, frames, problems, service
+from toft.api import bodies, following, frames, problems, schemas, service
 from toft.api.service import Service
 from toft.kernel import errors
 from toft.plugins.plugin_errors import PluginError
@@ -27,26 +27,13 @@ router = APIRouter(tags=["calls"])
 Serves = Annotated[Service, Depends(service.of)]
 _LINES = 10_000
 _CHUNKS = 256
-_NUMBER = (int, float, None)
 
 
 @router.post("/v1/instances/{name}/calls")
 async def begin(request: Request, serves: Serves, name: str) -> Response:
-    """Run an action of an instance.
-
-    The body is `{"action", "arguments", "timeout_s", "grace_s", "stream", "quiet"}`; the answer is a stream
-    of frames.
-    """
+    """Run an action of an instance; the answer is a stream of frames."""
     serves.admit()
-    wanted = bodies.taken(
-        await bodies.fields(request),
-        action=(str, None),
-        arguments=(dict, None),
-        timeout_s=_NUMBER,
-        grace_s=_NUMBER,
-        stream=(bool, None),
-        quiet=(bool, None),
-    )
+    wanted = bodies.taken(await bodies.fields(request), **schemas.CALL.kinds)
     instance = serves.sessions.instance(service.session_of(request), name)
     start = instance.stream_with if wanted["stream"] else instance.start_with
     happenings = _Happenings(is_quiet=bool(wanted["quiet"]))
@@ -63,8 +50,8 @@ async def begin(request: Request, serves: Serves, name: str) -> Response:
 
 @router.post("/v1/instances/{name}/calls/{number}/cancel")
 async def cancel(request: Request, serves: Serves, name: str, number: int) -> Response:
-    """Ask a call to end; the body is `{"reason", "grace_s"}`."""
-    wanted = bodies.taken(await bodies.fields(request), reason=(str, None), grace_s=_NUMBER)
+    """Ask a call to end."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.CANCEL_CALL.kinds)
     instance = serves.sessions.instance(service.session_of(request), name)
     found = serves.call(instance, number)
     did = found is not None and found.cancel(wanted["reason"] or "cancelled", grace_s=wanted["grace_s"])

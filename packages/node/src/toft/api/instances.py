@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from toft.api import bodies, frames, service
+from toft.api import bodies, frames, schemas, service
 from toft.api.service import Service
 from toft.api.sessions import Session
 from toft.plugins.instance import Instance
@@ -63,16 +63,9 @@ async def list_instances(request: Request, serves: Serves) -> Response:
 
 @router.post("/v1/instances")
 async def load(request: Request, serves: Serves) -> Response:
-    """Load a plugin; the body is `{"plugin", "config", "instance", "new", "options"}`."""
+    """Load a plugin."""
     serves.admit()
-    wanted = bodies.taken(
-        await bodies.fields(request),
-        plugin=str,
-        config=(dict, None),
-        instance=(str, None),
-        new=(bool, None),
-        options=(dict, None),
-    )
+    wanted = bodies.taken(await bodies.fields(request), **schemas.LOAD.kinds)
     session = service.session_of(request)
     options = wanted["options"] or {}
     if session is None:
@@ -110,8 +103,8 @@ async def unload(request: Request, serves: Serves, name: str) -> Response:
 
 @router.post("/v1/instances/{name}/reconfigure")
 async def reconfigure(request: Request, serves: Serves, name: str) -> Response:
-    """Change a configuration between two calls; the body is `{"changes", "replace"}`."""
-    wanted = bodies.taken(await bodies.fields(request), changes=dict, replace=(bool, None))
+    """Change a configuration between two calls."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.RECONFIGURE.kinds)
     found = _found(request, serves, name)
     await found.reconfigure(wanted["changes"], replace=bool(wanted["replace"]))
     return bodies.answer(_described(found))

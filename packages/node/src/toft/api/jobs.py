@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from toft.api import bodies, following, frames, service
+from toft.api import bodies, following, frames, schemas, service
 from toft.api.service import Service
 from toft.jobs.records import State
 
@@ -18,41 +18,20 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Count = Annotated[int, Query(ge=0, le=100_000)]
 Seconds = Annotated[float | None, Query(ge=0)]
 
-_NUMBER = (int, float, None)
-_SUBMITTED: Mapping[str, Any] = {
-    "plugin": str,
-    "arguments": (dict, None),
-    "action": (str, None),
-    "instance": (str, None),
-    "priority": (int, None),
-    "delay_s": _NUMBER,
-    "start_at": _NUMBER,
-    "timeout_s": _NUMBER,
-    "deadline_s": _NUMBER,
-    "idempotent": (bool, None),
-    "idempotency_key": (str, None),
-    "retry": (dict, int, None),
-    "after": (list, tuple, None),
-}
-
 
 @router.post("/v1/jobs", status_code=201)
 async def submit(request: Request, serves: Serves) -> Response:
-    """Store a job; the answer leaves when it is on disk.
-
-    The body is `{"plugin", "arguments", "action", "instance", "priority", "delay_s", "start_at", "timeout_s",
-    "deadline_s", "idempotent", "idempotency_key", "retry", "after"}`; only `plugin` must be there.
-    """
-    wanted = bodies.taken(await bodies.fields(request), **_SUBMITTED)
+    """Store a job; the answer leaves when it is on disk."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT.kinds)
     job = await serves.jobs.submit(**_given(wanted))
     return bodies.answer(job.to_dict(), status=201)
 
 
 @router.post("/v1/jobs/batch", status_code=201)
 async def submit_many(request: Request, serves: Serves) -> Response:
-    """Store several jobs, all or none; the body is `{"jobs": [...]}` with what `POST /v1/jobs` takes."""
-    wanted = bodies.taken(await bodies.fields(request), jobs=(list, tuple))["jobs"]
-    requests = [_given(bodies.taken(bodies.checked(each), **_SUBMITTED)) for each in wanted]
+    """Store several jobs, all or none."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT_MANY.kinds)["jobs"]
+    requests = [_given(bodies.taken(bodies.checked(each), **schemas.SUBMIT.kinds)) for each in wanted]
     jobs = await serves.jobs.submit_many(requests)
     return bodies.answer([each.to_dict() for each in jobs], status=201)
 
@@ -128,8 +107,8 @@ async def why(serves: Serves, id: str) -> Response:
 
 @router.post("/v1/jobs/{id}/cancel")
 async def cancel(request: Request, serves: Serves, id: str) -> Response:
-    """Ask a job to end; the body is `{"grace_s"}`."""
-    wanted = bodies.taken(await bodies.fields(request), grace_s=_NUMBER)
+    """Ask a job to end."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.CANCEL_JOB.kinds)
     return await _told(serves.jobs.cancel(id, grace_s=wanted["grace_s"]))
 
 
@@ -141,14 +120,8 @@ async def retry(serves: Serves, id: str) -> Response:
 
 @router.post("/v1/jobs/{id}/reorder")
 async def reorder(request: Request, serves: Serves, id: str) -> Response:
-    """Move a job that waits; the body is `{"priority", "before", "first", "last"}`."""
-    wanted = bodies.taken(
-        await bodies.fields(request),
-        priority=(int, None),
-        before=(str, None),
-        first=(bool, None),
-        last=(bool, None),
-    )
+    """Move a job that waits."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.REORDER.kinds)
     return await _told(serves.jobs.reorder(id, **_given(wanted)))
 
 

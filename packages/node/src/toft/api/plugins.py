@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.api import bodies, service
+from toft.api import bodies, schemas, service
 from toft.api.service import Service
 
 router = APIRouter(tags=["plugins"])
@@ -43,7 +43,7 @@ async def show_config(serves: Serves, name: str, instance: Instance = None) -> R
 
 @router.post("/v1/plugins/{name}/config")
 async def configure(request: Request, serves: Serves, name: str) -> Response:
-    """Change a configuration and remember it; the body is `{"changes", "instance", "replace"}`."""
+    """Change a configuration and remember it."""
     wanted = await _changes(request)
     return bodies.answer(
         await serves.node.configure(
@@ -54,7 +54,7 @@ async def configure(request: Request, serves: Serves, name: str) -> Response:
 
 @router.post("/v1/plugins/{name}/options")
 async def set_options(request: Request, serves: Serves, name: str) -> Response:
-    """Change how an instance is run from its next load on; the body is as for `config`."""
+    """Change how an instance is run from its next load on."""
     wanted = await _changes(request)
     found = await serves.node.set_options(
         name, wanted["changes"], instance=wanted["instance"], replace=bool(wanted["replace"])
@@ -63,15 +63,13 @@ async def set_options(request: Request, serves: Serves, name: str) -> Response:
 
 
 async def _changes(request: Request) -> dict[str, Any]:
-    return bodies.taken(
-        await bodies.fields(request), changes=dict, instance=(str, None), replace=(bool, None)
-    )
+    return bodies.taken(await bodies.fields(request), **schemas.CONFIGURE.kinds)
 
 
 @router.post("/v1/plugins/{name}/enabled")
 async def set_enabled(request: Request, serves: Serves, name: str) -> Response:
-    """Switch an instance on or off and remember it; the body is `{"enabled", "instance"}`."""
-    wanted = bodies.taken(await bodies.fields(request), enabled=bool, instance=(str, None))
+    """Switch an instance on or off and remember it."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.SET_ENABLED.kinds)
     await serves.node.set_enabled(name, wanted["enabled"], instance=wanted["instance"])
     return bodies.answer({})
 
@@ -84,8 +82,8 @@ async def logs(serves: Serves, name: str, count: Count = 50, instance: Instance 
 
 @router.put("/v1/plugins/{name}/secrets/{key}")
 async def set_secret(request: Request, serves: Serves, name: str, key: str) -> Response:
-    """Store a secret and replace the workers that were started without it; the body is `{"value"}`."""
-    wanted = bodies.taken(await bodies.fields(request), value=str)
+    """Store a secret and replace the workers that were started without it."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.SET_SECRET.kinds)
     await serves.node.set_secret(name, key, wanted["value"])
     return bodies.answer({})
 

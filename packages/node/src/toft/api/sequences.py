@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.api import bodies, following, service
+from toft.api import bodies, following, schemas, service
 from toft.api.service import Service
 
 router = APIRouter(tags=["sequences"])
@@ -19,18 +19,8 @@ Seconds = Annotated[float | None, Query(ge=0)]
 
 @router.post("/v1/sequences", status_code=201)
 async def submit(request: Request, serves: Serves) -> Response:
-    """Store a graph of jobs, all of it or nothing; the body is `{"steps", "name", "mode", "priority"}`.
-
-    `steps` is a list, which runs in its order, or an object with `steps`, which run as soon as what they
-    refer to is there.
-    """
-    wanted = bodies.taken(
-        await bodies.fields(request),
-        steps=(list, tuple, dict),
-        name=(str, None),
-        mode=(str, None),
-        priority=(int, None),
-    )
+    """Store a graph of jobs, all of it or nothing."""
+    wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT_GRAPH.kinds)
     return _told(await serves.jobs.submit_graph(**wanted), status=201)
 
 

@@ -1,0 +1,378 @@
+"""Everything one can ask of a node, once: what it is called, its route, command, client method and page.
+
+Where a face lacks an operation its column says why, after a dash. A test holds every column against the
+face it names, and every route, command and method against this list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toft.api import schemas
+from toft.api.schemas import Body
+
+FRAMES = "application/vnd.toft.frames"
+EVENTS = "text/event-stream"
+JSON = "application/json"
+_AUTHORING = "- reads and writes files of the machine it is typed on"
+_LOCAL = "- of the machine itself, for whoever is on it"
+_NO_PAGE = "- for programs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing that can be asked.
+
+    Attributes:
+        name: What it is and what is done with it.
+        route: Method and path.
+        cli: The command; options and what is said in words after it are left out.
+        client: The method of the Python client, below the node that `connect` returns.
+        page: Where a person with a browser does it.
+        takes: The body of the request.
+        gives: The name of the schema of the answer.
+        status: Of the answer, when it is done.
+        media: What kind of answer, where it is not JSON.
+        fails: Status codes of its own, beside those that every route of its shape has.
+    """
+
+    name: str
+    route: str
+    cli: str
+    client: str
+    page: str
+    takes: Body | None = None
+    gives: str = "Nothing"
+    status: int = 200
+    media: tuple[str, ...] = (JSON,)
+    fails: tuple[int, ...] = ()
+
+
+def _op(name: str, route: str, cli: str, client: str, page: str, **more: object) -> Operation:
+    return Operation(name=name, route=route, cli=cli, client=client, page=page, **more)  # type: ignore[arg-type]
+
+
+# What a plugin does wrong, and what its environment, its worker or the machine cannot do.
+_RUNS = (409, 422, 502, 504, 507)
+_CHANGES = (409, 422, 507)
+
+NODE = (
+    _op("node.live", "GET /livez", "toft status", _NO_PAGE, _NO_PAGE, gives="Alive"),
+    _op("node.ready", "GET /readyz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
+    _op("node.status", "GET /v1/status", "toft status", "system", "/", gives="Status"),
+    _op("node.queue", "GET /v1/queue", "toft top", "jobs.status", "/", gives="Queue"),
+    _op("node.system", "GET /v1/system", "toft top", "system", "/", gives="System"),
+    _op("node.describe", "GET /v1/openapi.json", _NO_PAGE, _NO_PAGE, _NO_PAGE),
+    _op("session.open", "POST /v1/sessions", _NO_PAGE, "connect", _NO_PAGE, media=(FRAMES,)),
+)
+JOBS = (
+    _op(
+        "job.submit",
+        "POST /v1/jobs",
+        "toft job submit",
+        "jobs.submit",
+        "/plugins/{name}",
+        takes=schemas.SUBMIT,
+        gives="Job",
+        status=201,
+        fails=_CHANGES,
+    ),
+    _op(
+        "job.submit_many",
+        "POST /v1/jobs/batch",
+        "- toft job submit takes one; a loop is as fast",
+        "jobs.submit_many",
+        _NO_PAGE,
+        takes=schemas.SUBMIT_MANY,
+        gives="Jobs",
+        status=201,
+        fails=_CHANGES,
+    ),
+    _op("job.list", "GET /v1/jobs", "toft job list", "jobs.list", "/jobs", gives="Jobs", fails=(404,)),
+    _op("job.show", "GET /v1/jobs/{id}", "toft job show", "jobs.get", "/jobs/{id}", gives="Job"),
+    _op("job.wait", "GET /v1/jobs/{id}/wait", "toft job wait", "jobs.wait", "/jobs/{id}", gives="Job"),
+    _op(
+        "job.result",
+        "GET /v1/jobs/{id}/result",
+        "toft job result",
+        "jobs.result",
+        "/jobs/{id}",
+        gives="Value",
+        media=(JSON, "application/vnd.toft.value"),
+        fails=(409, 422, 502, 504, 507),
+    ),
+    _op(
+        "job.attempts",
+        "GET /v1/jobs/{id}/attempts",
+        "toft job show",
+        "jobs.attempts",
+        "/jobs/{id}",
+        gives="Attempts",
+    ),
+    _op("job.logs", "GET /v1/jobs/{id}/logs", "toft job logs", "jobs.logs", "/jobs/{id}", gives="Lines"),
+    _op("job.why", "GET /v1/jobs/{id}/why", "toft why", "jobs.why", "/jobs/{id}", gives="Story"),
+    _op(
+        "job.cancel",
+        "POST /v1/jobs/{id}/cancel",
+        "toft job cancel",
+        "jobs.cancel",
+        "/jobs/{id}",
+        takes=schemas.CANCEL_JOB,
+        gives="Job",
+        fails=(409,),
+    ),
+    _op(
+        "job.retry",
+        "POST /v1/jobs/{id}/retry",
+        "toft job retry",
+        "jobs.retry",
+        "/jobs/{id}",
+        gives="Job",
+        fails=(409,),
+    ),
+    _op(
+        "job.reorder",
+        "POST /v1/jobs/{id}/reorder",
+        "toft job reorder",
+        "jobs.reorder",
+        "/jobs",
+        takes=schemas.REORDER,
+        gives="Job",
+        fails=(409,),
+    ),
+    _op("event.list", "GET /v1/events", "toft job events", "jobs.events", "/jobs/{id}", gives="Events"),
+    _op(
+        "event.watch",
+        "GET /v1/events/stream",
+        "toft events",
+        "jobs.watch",
+        "/jobs",
+        gives="Event",
+        media=(EVENTS, "application/x-ndjson"),
+    ),
+)
+SEQUENCES = (
+    _op(
+        "sequence.submit",
+        "POST /v1/sequences",
+        "toft sequence submit",
+        "jobs.submit_graph",
+        "- graphs are files",
+        takes=schemas.SUBMIT_GRAPH,
+        gives="Sequence",
+        status=201,
+        fails=(404, *_CHANGES),
+    ),
+    _op(
+        "sequence.list",
+        "GET /v1/sequences",
+        "toft sequence list",
+        "jobs.sequences",
+        "/jobs",
+        gives="Sequences",
+    ),
+    _op(
+        "sequence.show",
+        "GET /v1/sequences/{id}",
+        "toft sequence show",
+        "jobs.sequence",
+        "/jobs/{id}",
+        gives="Sequence",
+    ),
+    _op(
+        "sequence.wait",
+        "GET /v1/sequences/{id}/wait",
+        "toft sequence wait",
+        "jobs.wait_sequence",
+        "/jobs/{id}",
+        gives="Sequence",
+    ),
+    _op(
+        "sequence.cancel",
+        "POST /v1/sequences/{id}/cancel",
+        "toft sequence cancel",
+        "jobs.cancel_sequence",
+        "/jobs/{id}",
+        gives="Sequence",
+        fails=(409,),
+    ),
+    _op(
+        "sequence.retry",
+        "POST /v1/sequences/{id}/retry",
+        "toft sequence retry",
+        "jobs.retry_sequence",
+        "/jobs/{id}",
+        gives="Sequence",
+        fails=(409,),
+    ),
+)
+PLUGINS = (
+    _op("plugin.list", "GET /v1/plugins", "toft plugin list", "plugins", "/plugins", gives="Plugins"),
+    _op(
+        "plugin.show",
+        "GET /v1/plugins/{name}",
+        "toft plugin show",
+        "installed.get",
+        "/plugins/{name}",
+        gives="Manifest",
+    ),
+    _op(
+        "plugin.remove",
+        "DELETE /v1/plugins/{name}",
+        "toft plugin remove",
+        "remove",
+        "- what cannot be undone is not one click away",
+        gives="Removed",
+        fails=_CHANGES,
+    ),
+    _op(
+        "plugin.config",
+        "GET /v1/plugins/{name}/config",
+        "toft plugin config",
+        "config",
+        "/plugins/{name}",
+        gives="Config",
+        fails=(422,),
+    ),
+    _op(
+        "plugin.configure",
+        "POST /v1/plugins/{name}/config",
+        "toft plugin config",
+        "configure",
+        "/plugins/{name}",
+        takes=schemas.CONFIGURE,
+        gives="Config",
+        fails=_RUNS,
+    ),
+    _op(
+        "plugin.set_options",
+        "POST /v1/plugins/{name}/options",
+        "toft plugin options",
+        "set_options",
+        "/plugins/{name}",
+        takes=schemas.CONFIGURE,
+        gives="Options",
+        fails=_RUNS,
+    ),
+    _op(
+        "plugin.set_enabled",
+        "POST /v1/plugins/{name}/enabled",
+        "toft plugin enable",
+        "set_enabled",
+        "/plugins/{name}",
+        takes=schemas.SET_ENABLED,
+        fails=_RUNS,
+    ),
+    _op(
+        "plugin.logs",
+        "GET /v1/plugins/{name}/logs",
+        "toft plugin logs",
+        "logs",
+        "/plugins/{name}",
+        gives="Lines",
+    ),
+    _op(
+        "secret.set",
+        "PUT /v1/plugins/{name}/secrets/{key}",
+        "toft secret set",
+        "set_secret",
+        "/plugins/{name}",
+        takes=schemas.SET_SECRET,
+        fails=_RUNS,
+    ),
+)
+INSTANCES = (
+    _op("instance.list", "GET /v1/instances", "toft status", "instances", "/plugins", gives="Instances"),
+    _op(
+        "instance.load",
+        "POST /v1/instances",
+        "toft run",
+        "load",
+        "- a job loads what it needs",
+        takes=schemas.LOAD,
+        gives="Instance",
+        fails=(404, *_RUNS),
+    ),
+    _op(
+        "instance.show",
+        "GET /v1/instances/{name}",
+        "toft status",
+        "instance",
+        "/plugins/{name}",
+        gives="Instance",
+    ),
+    _op(
+        "instance.unload",
+        "DELETE /v1/instances/{name}",
+        _NO_PAGE,
+        "unload",
+        "- it ends unused by itself",
+        fails=_RUNS,
+    ),
+    _op(
+        "instance.reconfigure",
+        "POST /v1/instances/{name}/reconfigure",
+        "toft plugin config",
+        "instance.reconfigure",
+        "/plugins/{name}",
+        takes=schemas.RECONFIGURE,
+        gives="Instance",
+        fails=_RUNS,
+    ),
+    _op(
+        "instance.act",
+        "POST /v1/instances/{name}/{step}",
+        "toft plugin enable",
+        "instance.reload",
+        "/plugins/{name}",
+        gives="Instance",
+        fails=_RUNS,
+    ),
+    _op(
+        "instance.stats",
+        "GET /v1/instances/{name}/stats",
+        "toft top",
+        "instance.stats",
+        "/plugins/{name}",
+        gives="Stats",
+    ),
+    _op(
+        "instance.logs",
+        "GET /v1/instances/{name}/logs",
+        "toft plugin logs",
+        "instance.logs",
+        "/plugins/{name}",
+        gives="Lines",
+    ),
+    _op(
+        "instance.config_options",
+        "GET /v1/instances/{name}/config_options",
+        "toft plugin config",
+        "instance.config_options",
+        "/plugins/{name}",
+        gives="Options",
+        fails=_RUNS,
+    ),
+    _op(
+        "call.begin",
+        "POST /v1/instances/{name}/calls",
+        "toft run",
+        "instance.call",
+        "- a job is kept, a call is not",
+        takes=schemas.CALL,
+        media=(FRAMES,),
+        fails=_RUNS,
+    ),
+    _op(
+        "call.cancel",
+        "POST /v1/instances/{name}/calls/{number}/cancel",
+        "- Ctrl-C",
+        "call.cancel",
+        "- a job is kept, a call is not",
+        takes=schemas.CANCEL_CALL,
+        gives="Cancelled",
+    ),
+)
+
+OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *INSTANCES)
+BY_ROUTE = {each.route: each for each in OPERATIONS}
