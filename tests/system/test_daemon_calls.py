@@ -188,6 +188,37 @@ def test_exact_values_and_large_results_of_jobs_cross(daemon: Daemon) -> None:
             node.jobs.get("job_none")
 
 
+def shape(value: Any) -> Any:
+    """Return what a value is made of."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    return [shape(each) for each in value] if isinstance(value, (list, tuple)) else type(value)
+
+
+def test_what_is_told_of_jobs_has_the_same_types_there_and_here(daemon: Daemon) -> None:
+    with toft.connect() as there, toft.connect(embedded=True, runs_jobs=False) as here:
+        job = there.jobs.submit("misbehaving", {"kind": "TransientError"}, action="raise_error", retry=2)
+        step = {"plugin": "misbehaving", "action": "echo", "arguments": {"value": 1}}
+        sequence = there.jobs.wait_sequence(there.jobs.submit_sequence([step]).id, 30)
+        assert job.wait(30).state == "failed"
+        far, near = there.jobs.attempts(job.id), here.jobs.attempts(job.id)
+        assert [type(each).__name__ for each in far] == ["Attempt", "Attempt"]
+        for one, other in zip(
+            (*far, *there.jobs.events(job=job.id)), (*near, *here.jobs.events(job=job.id)), strict=True
+        ):
+            fields = [{name: getattr(each, name) for name in each.__slots__} for each in (one, other)]
+            assert shape(fields[0]) == shape(fields[1])
+            assert one.to_dict() == other.to_dict()
+        for mine, told in (
+            (here.jobs.get(job.id).record, job.record),
+            (here.jobs.sequence(sequence.id), sequence),
+        ):
+            assert told.to_dict() == mine.to_dict()
+            for name in told.to_dict():
+                assert shape(getattr(told, name)) == shape(getattr(mine, name)), name
+        assert sequence.is_finished
+
+
 class Reader:
     """Reads a stream of events as a browser does."""
 

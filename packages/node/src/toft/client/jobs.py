@@ -9,7 +9,7 @@ from typing import Any
 from toft.client import connection as connections
 from toft.client import paths
 from toft.client.sequences import RemoteSequences, Told
-from toft.jobs.records import Event, RetryPolicy
+from toft.jobs.records import Attempt, Event, RetryPolicy
 
 
 class RemoteJobs(RemoteSequences):
@@ -87,16 +87,16 @@ class RemoteJobs(RemoteSequences):
         """Return what a job returned, with its exact types, or raise what it failed with."""
         return await self._ask("GET", id, "result")
 
-    async def attempts(self, id: str) -> Sequence[Any]:
+    async def attempts(self, id: str) -> Sequence[Attempt]:
         """Return the attempts of a job, the first one first."""
-        return [_Shown(each) for each in await self._ask("GET", id, "attempts")]
+        return [Attempt.from_dict(each) for each in await self._ask("GET", id, "attempts")]
 
     async def events(
         self, *, after: int = 0, job: str | None = None, sequence: str | None = None, limit: int = 1000
     ) -> Sequence[Event]:
         """Return stored events after a cursor, the oldest first."""
         query = {"after": after, "job": job, "sequence": sequence, "limit": limit}
-        return [_event(each) for each in await self._asked.ask("GET", "/v1/events", query=query)]
+        return [Event.from_dict(each) for each in await self._asked.ask("GET", "/v1/events", query=query)]
 
     async def watch(
         self,
@@ -109,7 +109,7 @@ class RemoteJobs(RemoteSequences):
         """Return events as they come: what was stored after the cursor first, then what happens."""
         query = {"job": job, "sequence": sequence, "after": after, "capacity": capacity}
         async for line in self._asked.lines("/v1/events/stream", query):
-            yield _event(line)
+            yield Event.from_dict(line)
 
     async def logs(self, id: str, count: int = 200) -> Sequence[str]:
         """Return the last lines that a job printed."""
@@ -152,35 +152,3 @@ class RemoteJobs(RemoteSequences):
     ) -> Any:
         route = connections.path("jobs", id, *([what] if what else []))
         return await self._asked.ask(method, route, body, query=query)
-
-
-class _Shown:
-    """A record that was told as JSON."""
-
-    __slots__ = ("_fields",)
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._fields = dict(fields)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self._fields[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return dict(self._fields)
-
-
-def _event(told: Mapping[str, Any]) -> Event:
-    rest = dict(told)
-    return Event(
-        cursor=rest.pop("cursor"),
-        at=datetime.datetime.fromisoformat(rest.pop("at")).timestamp(),
-        type=rest.pop("type"),
-        job=rest.pop("job"),
-        attempt=rest.pop("attempt"),
-        sequence=rest.pop("sequence"),
-        data=rest,
-    )

@@ -10,7 +10,8 @@ from toft.client import connection as connections
 from toft.client import paths
 from toft.client.connection import Connection
 from toft.jobs import graphs, references
-from toft.jobs.records import RetryPolicy
+from toft.jobs.records import FINISHED, RetryPolicy, State
+from toft.kernel import clock
 
 
 class Told:
@@ -26,13 +27,20 @@ class Told:
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self._fields = dict(fields)
         self.id: str = fields["id"]
-        self.state: str = fields["state"]
+        self.state = State(fields["state"])
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._fields[name]
+            value = self._fields[name]
         except KeyError:
             raise AttributeError(name) from None
+        # Text on the wire and in `to_dict`, seconds in a program, as in a record of this process.
+        return clock.from_rfc3339(value) if name.endswith("_at") and value is not None else value
+
+    @property
+    def is_finished(self) -> bool:
+        """Say whether nothing of it will happen unasked any more."""
+        return self.state in FINISHED
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""

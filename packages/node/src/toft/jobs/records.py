@@ -48,6 +48,7 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
 )
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.INTERRUPTED})
 FINAL = frozenset({State.COMPLETED, State.CANCELLED})
+FINISHED = ENDED - {State.INTERRUPTED}
 KINDS = ("call", "map")
 NEEDS = ("completed", "ended")
 
@@ -249,6 +250,19 @@ class Attempt:
             "lane": dict(self.lane),
         }
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Attempt:
+        """Read it from JSON."""
+        ended = told["finished_at"]
+        return cls(
+            **{
+                **told,
+                "state": State(told["state"]),
+                "started_at": clocks.from_rfc3339(told["started_at"]),
+                "finished_at": None if ended is None else clocks.from_rfc3339(ended),
+            }
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -273,6 +287,20 @@ class Event:
             "sequence": self.sequence,
             **self.data,
         }
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Event:
+        """Read it from JSON."""
+        data = dict(told)
+        return cls(
+            cursor=data.pop("cursor"),
+            at=clocks.from_rfc3339(data.pop("at")),
+            type=data.pop("type"),
+            job=data.pop("job"),
+            attempt=data.pop("attempt"),
+            sequence=data.pop("sequence"),
+            data=data,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from toft.jobs import rows, sequences, submission
 from toft.jobs.operations import requeue
-from toft.jobs.records import Request, State
-from toft.jobs.sequences import COUNTS, FINISHED, QUERIES, SKIPPED
+from toft.jobs.records import FINISHED, Request, State
+from toft.jobs.sequences import COUNTS, QUERIES, SKIPPED
 from toft.jobs.transaction import Change, Running, Transaction
 
 _MEETS = {

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from toft.jobs.graphs import Graph
-from toft.jobs.records import State
+from toft.jobs.records import FINISHED, State
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.store import database
 
 QUERIES = database.read_queries("toft.jobs", "sequences.sql")
-FINISHED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 COUNTS = ("pending", "running", "completed", "failed", "cancelled", "skipped", "interrupted")
 SKIPPED = "job.skipped"
 MOST = 1000

@@ -58,3 +58,8 @@ SYSTEM = SystemClock()
 def rfc3339(seconds: float) -> str:
     """Return a time as UTC RFC 3339 text with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_rfc3339(text: str) -> float:
+    """Return the time that such text names, in seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()
