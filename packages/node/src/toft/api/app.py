@@ -7,7 +7,20 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from toft.api import calls, description, events, instances, jobs, limits, plugins, problems, sequences, state
+from toft.api import (
+    calls,
+    description,
+    events,
+    guard,
+    instances,
+    jobs,
+    limits,
+    permits,
+    plugins,
+    problems,
+    sequences,
+    state,
+)
 from toft.api.service import Service
 
 ROUTERS = (
@@ -21,10 +34,16 @@ ROUTERS = (
 )
 
 
-def build(service: Service) -> ASGIApp:
-    """Return the ASGI application over a node."""
+def build(service: Service, door: guard.Door | None = None) -> ASGIApp:
+    """Return the ASGI application over a node, for those who come in by one door; the owner's by default.
+
+    Raises:
+        NodeError: A route does not say who may use it.
+    """
     most = service.node.rooms.settings.request_bytes
-    return problems.Faults(limits.Limits(routes(service), most_bytes=most))
+    app = routes(service)
+    permits.check(app)
+    return problems.Faults(guard.Guard(limits.Limits(app, most_bytes=most), door or guard.OwnersDoor()))
 
 
 def routes(service: Service | None = None) -> FastAPI:
@@ -34,7 +53,7 @@ def routes(service: Service | None = None) -> FastAPI:
         version="1",
         docs_url=None,
         redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        openapi_url=None,
         redirect_slashes=False,
     )
     app.state.service = service

@@ -16,7 +16,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from toft.api import bodies, following, frames, problems, schemas, service
+from toft.access.resources import Action, Kind
+from toft.api import bodies, following, frames, permits, problems, schemas, service
 from toft.api.service import Service
 from toft.kernel import errors
 from toft.plugins.plugin_errors import PluginError
@@ -29,7 +30,9 @@ _LINES = 10_000
 _CHUNKS = 256
 
 
-@router.post("/v1/instances/{name}/calls")
+@router.post(
+    "/v1/instances/{name}/calls", dependencies=[permits.needs(Action.WRITE, Kind.INSTANCE, id="name")]
+)
 async def begin(request: Request, serves: Serves, name: str) -> Response:
     """Run an action of an instance; the answer is a stream of frames."""
     serves.admit()
@@ -48,7 +51,10 @@ async def begin(request: Request, serves: Serves, name: str) -> Response:
     return _Following(serves, begun, happenings)
 
 
-@router.post("/v1/instances/{name}/calls/{number}/cancel")
+@router.post(
+    "/v1/instances/{name}/calls/{number}/cancel",
+    dependencies=[permits.needs(Action.CANCEL, Kind.INSTANCE, id="name")],
+)
 async def cancel(request: Request, serves: Serves, name: str, number: int) -> Response:
     """Ask a call to end."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.CANCEL_CALL.kinds)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.api import bodies, following, service
+from toft.access.resources import Action, Kind
+from toft.api import bodies, following, permits, service, visible
 from toft.api.service import Service
 
 router = APIRouter(tags=["events"])
@@ -17,8 +18,9 @@ Capacity = Annotated[int, Query(ge=1, le=100_000)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.get("/v1/events")
+@router.get("/v1/events", dependencies=[permits.needs(Action.READ, Kind.JOB, id=None)])
 async def list_events(
+    request: Request,
     serves: Serves,
     after: Cursor = None,
     job: str | None = None,
@@ -27,10 +29,14 @@ async def list_events(
 ) -> Response:
     """List stored events after a cursor, the oldest first."""
     found = await serves.jobs.events(after=after or 0, job=job, sequence=sequence, limit=limit)
+    limit_to = permits.visible_of(request, Kind.JOB)
+    if limit_to is not None:
+        eyes = visible.Eyes(serves, limit_to)
+        found = [each for each in found if await eyes.see(each)]
     return bodies.answer([each.to_dict() for each in found])
 
 
-@router.get("/v1/events/stream")
+@router.get("/v1/events/stream", dependencies=[permits.needs(Action.READ, Kind.JOB, id=None)])
 async def watch(
     request: Request,
     serves: Serves,
@@ -49,5 +55,8 @@ async def watch(
     if last.isdigit():
         after = int(last)
     source = serves.jobs.watch(job=job, sequence=sequence, after=after, capacity=capacity)
+    limit_to = permits.visible_of(request, Kind.JOB)
+    if limit_to is not None:
+        source = visible.Eyes(serves, limit_to).filter(source)
     is_lines = "ndjson" in request.headers.get("accept", "")
     return following.EventStream(source, is_lines=is_lines, turnstile=serves.turnstile)

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from toft.api import bodies, frames, schemas, service
+from toft.access.resources import Action, Kind
+from toft.api import bodies, frames, permits, schemas, service
 from toft.api.service import Service
 from toft.api.sessions import Session
 from toft.plugins.instance import Instance
@@ -48,26 +49,35 @@ class _Lifeline(Response):
             await asyncio.shield(self._serves.sessions.close(self._session))
 
 
-@router.post("/v1/sessions")
+@router.post(
+    "/v1/sessions",
+    dependencies=[
+        permits.anybody("it holds what its own client loads, and each of those steps is asked about")
+    ],
+)
 async def open_session(serves: Serves) -> Response:
     """Begin a session: it lasts as long as the answer is read."""
     return _Lifeline(serves, serves.sessions.open())
 
 
-@router.get("/v1/instances")
+@router.get("/v1/instances", dependencies=[permits.needs(Action.READ, Kind.INSTANCE, id=None)])
 async def list_instances(request: Request, serves: Serves) -> Response:
     """List what is loaded, by name."""
     found = serves.sessions.instances(service.session_of(request))
-    return bodies.answer([_described(each) for each in found])
+    limit_to = permits.visible_of(request, Kind.INSTANCE)
+    return bodies.answer([_described(each) for each in found if limit_to is None or each.plugin in limit_to])
 
 
-@router.post("/v1/instances")
+@router.post("/v1/instances", dependencies=[permits.needs(Action.WRITE, Kind.INSTANCE, id=None)])
 async def load(request: Request, serves: Serves) -> Response:
     """Load a plugin."""
     serves.admit()
     wanted = bodies.taken(await bodies.fields(request), **schemas.LOAD.kinds)
     session = service.session_of(request)
     options = wanted["options"] or {}
+    # Options say what of the machine an instance may touch; that is more than using it.
+    action = Action.ADMIN if options else Action.WRITE
+    await permits.require(request, action, Kind.INSTANCE, plugins=[wanted["plugin"]])
     if session is None:
         found = await serves.node.load(
             wanted["plugin"],
@@ -88,20 +98,22 @@ async def load(request: Request, serves: Serves) -> Response:
     return bodies.answer(_described(found))
 
 
-@router.get("/v1/instances/{name}")
+@router.get("/v1/instances/{name}", dependencies=[permits.needs(Action.READ, Kind.INSTANCE, id="name")])
 async def show(request: Request, serves: Serves, name: str) -> Response:
     """Show an instance."""
     return bodies.answer(_described(_found(request, serves, name)))
 
 
-@router.delete("/v1/instances/{name}")
+@router.delete("/v1/instances/{name}", dependencies=[permits.needs(Action.WRITE, Kind.INSTANCE, id="name")])
 async def unload(request: Request, serves: Serves, name: str) -> Response:
     """End an instance; one that others use too stays for them."""
     await serves.sessions.unload(service.session_of(request), name)
     return bodies.answer({})
 
 
-@router.post("/v1/instances/{name}/reconfigure")
+@router.post(
+    "/v1/instances/{name}/reconfigure", dependencies=[permits.needs(Action.WRITE, Kind.INSTANCE, id="name")]
+)
 async def reconfigure(request: Request, serves: Serves, name: str) -> Response:
     """Change a configuration between two calls."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.RECONFIGURE.kinds)
@@ -110,7 +122,9 @@ async def reconfigure(request: Request, serves: Serves, name: str) -> Response:
     return bodies.answer(_described(found))
 
 
-@router.post("/v1/instances/{name}/{step}")
+@router.post(
+    "/v1/instances/{name}/{step}", dependencies=[permits.needs(Action.WRITE, Kind.INSTANCE, id="name")]
+)
 async def act(request: Request, serves: Serves, name: str, step: str) -> Response:
     """Do one of `enable`, `disable`, `reload`, `prefetch`."""
     found = _found(request, serves, name)
@@ -126,19 +140,21 @@ async def act(request: Request, serves: Serves, name: str, step: str) -> Respons
     return bodies.answer(_described(found))
 
 
-@router.get("/v1/instances/{name}/stats")
+@router.get("/v1/instances/{name}/stats", dependencies=[permits.needs(Action.READ, Kind.INSTANCE, id="name")])
 async def stats(request: Request, serves: Serves, name: str) -> Response:
     """Show what an instance has done and uses now."""
     return bodies.answer(await _found(request, serves, name).stats())
 
 
-@router.get("/v1/instances/{name}/logs")
+@router.get("/v1/instances/{name}/logs", dependencies=[permits.needs(Action.READ, Kind.INSTANCE, id="name")])
 async def logs(request: Request, serves: Serves, name: str, count: Count = 50) -> Response:
     """Return the last lines an instance printed."""
     return bodies.answer(await _found(request, serves, name).logs(count))
 
 
-@router.get("/v1/instances/{name}/config_options")
+@router.get(
+    "/v1/instances/{name}/config_options", dependencies=[permits.needs(Action.READ, Kind.INSTANCE, id="name")]
+)
 async def config_options(request: Request, serves: Serves, name: str) -> Response:
     """Return what each setting can be right now."""
     return bodies.answer(await _found(request, serves, name).config_options())

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from toft.api import bodies, following, frames, schemas, service
+from toft.access.resources import Action, Kind
+from toft.api import bodies, following, frames, permits, schemas, service
 from toft.api.service import Service
 from toft.jobs.records import State
 
@@ -19,19 +20,22 @@ Count = Annotated[int, Query(ge=0, le=100_000)]
 Seconds = Annotated[float | None, Query(ge=0)]
 
 
-@router.post("/v1/jobs", status_code=201)
+@router.post("/v1/jobs", status_code=201, dependencies=[permits.needs(Action.WRITE, Kind.JOB, id=None)])
 async def submit(request: Request, serves: Serves) -> Response:
     """Store a job; the answer leaves when it is on disk."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT.kinds)
+    await permits.require(request, Action.WRITE, Kind.JOB, plugins=[wanted["plugin"]])
     job = await serves.jobs.submit(**_given(wanted))
     return bodies.answer(job.to_dict(), status=201)
 
 
-@router.post("/v1/jobs/batch", status_code=201)
+@router.post("/v1/jobs/batch", status_code=201, dependencies=[permits.needs(Action.WRITE, Kind.JOB, id=None)])
 async def submit_many(request: Request, serves: Serves) -> Response:
     """Store several jobs, all or none."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT_MANY.kinds)["jobs"]
     requests = [_given(bodies.taken(bodies.checked(each), **schemas.SUBMIT.kinds)) for each in wanted]
+    plugins = list(dict.fromkeys(each["plugin"] for each in requests))
+    await permits.require(request, Action.WRITE, Kind.JOB, plugins=plugins)
     jobs = await serves.jobs.submit_many(requests)
     return bodies.answer([each.to_dict() for each in jobs], status=201)
 
@@ -40,8 +44,9 @@ def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-@router.get("/v1/jobs")
+@router.get("/v1/jobs", dependencies=[permits.needs(Action.READ, Kind.JOB, id=None)])
 async def list_jobs(
+    request: Request,
     serves: Serves,
     state: State | None = None,
     plugin: str | None = None,
@@ -54,28 +59,29 @@ async def list_jobs(
     found = await serves.jobs.list(
         state=state, plugin=plugin, instance=instance, sequence=sequence, limit=limit, before=before
     )
-    return bodies.answer([each.to_dict() for each in found])
+    limit_to = permits.visible_of(request, Kind.JOB)
+    return bodies.answer([each.to_dict() for each in found if limit_to is None or each.plugin in limit_to])
 
 
-@router.get("/v1/queue")
+@router.get("/v1/queue", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])
 async def queue(serves: Serves) -> Response:
     """Show lanes, queue, memory and GPUs as they are now."""
     return bodies.answer(await serves.jobs.status())
 
 
-@router.get("/v1/jobs/{id}")
+@router.get("/v1/jobs/{id}", dependencies=[permits.needs(Action.READ, Kind.JOB)])
 async def show(serves: Serves, id: str) -> Response:
     """Show a job as it is now."""
     return await _told(serves.jobs.get(id))
 
 
-@router.get("/v1/jobs/{id}/wait")
+@router.get("/v1/jobs/{id}/wait", dependencies=[permits.needs(Action.READ, Kind.JOB)])
 async def wait(request: Request, serves: Serves, id: str, timeout_s: Seconds = None) -> Response:
     """Answer once a job has ended, or with `job.wait_timeout` when it has not in that time."""
     return await following.while_here(request, _told(serves.jobs.wait(id, timeout_s)))
 
 
-@router.get("/v1/jobs/{id}/result")
+@router.get("/v1/jobs/{id}/result", dependencies=[permits.needs(Action.READ, Kind.RESULT)])
 async def result(serves: Serves, id: str) -> Response:
     """Return what a job returned, exactly; or the error it failed with."""
     job = await serves.jobs.get(id)
@@ -87,38 +93,38 @@ async def result(serves: Serves, id: str) -> Response:
     return bodies.answer(await serves.jobs.result(id))
 
 
-@router.get("/v1/jobs/{id}/attempts")
+@router.get("/v1/jobs/{id}/attempts", dependencies=[permits.needs(Action.READ, Kind.JOB)])
 async def attempts(serves: Serves, id: str) -> Response:
     """List the attempts of a job, the first one first."""
     return bodies.answer([each.to_dict() for each in await serves.jobs.attempts(id)])
 
 
-@router.get("/v1/jobs/{id}/logs")
+@router.get("/v1/jobs/{id}/logs", dependencies=[permits.needs(Action.READ, Kind.JOB)])
 async def logs(serves: Serves, id: str, count: Count = 200) -> Response:
     """Return the last lines that a job printed."""
     return bodies.answer(list(await serves.jobs.logs(id, count)))
 
 
-@router.get("/v1/jobs/{id}/why")
+@router.get("/v1/jobs/{id}/why", dependencies=[permits.needs(Action.READ, Kind.JOB)])
 async def why(serves: Serves, id: str) -> Response:
     """Tell the story of a job or a sequence: what happened, because of what, with evidence."""
     return bodies.answer(list(await serves.jobs.why(id)))
 
 
-@router.post("/v1/jobs/{id}/cancel")
+@router.post("/v1/jobs/{id}/cancel", dependencies=[permits.needs(Action.CANCEL, Kind.JOB)])
 async def cancel(request: Request, serves: Serves, id: str) -> Response:
     """Ask a job to end."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.CANCEL_JOB.kinds)
     return await _told(serves.jobs.cancel(id, grace_s=wanted["grace_s"]))
 
 
-@router.post("/v1/jobs/{id}/retry")
+@router.post("/v1/jobs/{id}/retry", dependencies=[permits.needs(Action.WRITE, Kind.JOB)])
 async def retry(serves: Serves, id: str) -> Response:
     """Queue a failed or interrupted job again, as its next attempt."""
     return await _told(serves.jobs.retry(id))
 
 
-@router.post("/v1/jobs/{id}/reorder")
+@router.post("/v1/jobs/{id}/reorder", dependencies=[permits.needs(Action.WRITE, Kind.JOB)])
 async def reorder(request: Request, serves: Serves, id: str) -> Response:
     """Move a job that waits."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.REORDER.kinds)

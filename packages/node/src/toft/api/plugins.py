@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.api import bodies, schemas, service
+from toft.access.resources import Action, Kind
+from toft.api import bodies, permits, schemas, service
 from toft.api.service import Service
 
 router = APIRouter(tags=["plugins"])
@@ -16,32 +17,34 @@ Instance = Annotated[str | None, Query()]
 Count = Annotated[int, Query(ge=0, le=100_000)]
 
 
-@router.get("/v1/plugins")
-async def list_plugins(serves: Serves) -> Response:
+@router.get("/v1/plugins", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id=None)])
+async def list_plugins(request: Request, serves: Serves) -> Response:
     """List what is installed, with the state of what is loaded."""
-    return bodies.answer([each.to_dict() for each in await serves.node.plugins()])
+    found = [each.to_dict() for each in await serves.node.plugins()]
+    limit_to = permits.visible_of(request, Kind.PLUGIN)
+    return bodies.answer([each for each in found if limit_to is None or each["name"] in limit_to])
 
 
-@router.get("/v1/plugins/{name}")
+@router.get("/v1/plugins/{name}", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id="name")])
 async def show(serves: Serves, name: str) -> Response:
     """Show the manifest of a plugin."""
     return bodies.answer((await serves.node.installed.get(name)).to_dict())
 
 
-@router.delete("/v1/plugins/{name}")
+@router.delete("/v1/plugins/{name}", dependencies=[permits.needs(Action.ADMIN, Kind.PLUGIN, id="name")])
 async def remove(serves: Serves, name: str, keep_environment: bool = False) -> Response:
     """Unload a plugin's instances, forget them, and take the plugin away."""
     removed = await serves.node.remove(name, keep_environment=keep_environment)
     return bodies.answer({"removed": removed})
 
 
-@router.get("/v1/plugins/{name}/config")
+@router.get("/v1/plugins/{name}/config", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id="name")])
 async def show_config(serves: Serves, name: str, instance: Instance = None) -> Response:
     """Show the configuration an instance has or would be loaded with."""
     return bodies.answer(await serves.node.config(name, instance=instance))
 
 
-@router.post("/v1/plugins/{name}/config")
+@router.post("/v1/plugins/{name}/config", dependencies=[permits.needs(Action.WRITE, Kind.PLUGIN, id="name")])
 async def configure(request: Request, serves: Serves, name: str) -> Response:
     """Change a configuration and remember it."""
     wanted = await _changes(request)
@@ -52,7 +55,7 @@ async def configure(request: Request, serves: Serves, name: str) -> Response:
     )
 
 
-@router.post("/v1/plugins/{name}/options")
+@router.post("/v1/plugins/{name}/options", dependencies=[permits.needs(Action.ADMIN, Kind.PLUGIN, id="name")])
 async def set_options(request: Request, serves: Serves, name: str) -> Response:
     """Change how an instance is run from its next load on."""
     wanted = await _changes(request)
@@ -66,7 +69,7 @@ async def _changes(request: Request) -> dict[str, Any]:
     return bodies.taken(await bodies.fields(request), **schemas.CONFIGURE.kinds)
 
 
-@router.post("/v1/plugins/{name}/enabled")
+@router.post("/v1/plugins/{name}/enabled", dependencies=[permits.needs(Action.WRITE, Kind.PLUGIN, id="name")])
 async def set_enabled(request: Request, serves: Serves, name: str) -> Response:
     """Switch an instance on or off and remember it."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SET_ENABLED.kinds)
@@ -74,13 +77,15 @@ async def set_enabled(request: Request, serves: Serves, name: str) -> Response:
     return bodies.answer({})
 
 
-@router.get("/v1/plugins/{name}/logs")
+@router.get("/v1/plugins/{name}/logs", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id="name")])
 async def logs(serves: Serves, name: str, count: Count = 50, instance: Instance = None) -> Response:
     """Return the last lines an instance printed, loaded or not."""
     return bodies.answer(await serves.node.logs(name, count, instance=instance))
 
 
-@router.put("/v1/plugins/{name}/secrets/{key}")
+@router.put(
+    "/v1/plugins/{name}/secrets/{key}", dependencies=[permits.needs(Action.WRITE, Kind.SECRET, id="name")]
+)
 async def set_secret(request: Request, serves: Serves, name: str, key: str) -> Response:
     """Store a secret and replace the workers that were started without it."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SET_SECRET.kinds)
@@ -88,7 +93,7 @@ async def set_secret(request: Request, serves: Serves, name: str, key: str) -> R
     return bodies.answer({})
 
 
-@router.get("/v1/system")
+@router.get("/v1/system", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])
 async def system(serves: Serves, what: str = "status") -> Response:
     """Return what the machine is doing: `status`, or `processes` on its GPUs."""
     return bodies.answer(await serves.node.system(what))

@@ -33,6 +33,8 @@ _BY_CODE = {
     "request.too_slow": 408,
     "request.no_route": 404,
     "request.method": 405,
+    "access.unauthenticated": 401,
+    "access.too_many_failures": 429,
 }
 _BY_CATEGORY = {"user_input": 422, "transient": 503, "resource": 507, "cancelled": 409}
 
@@ -94,6 +96,8 @@ def response(error: errors.NodeError | PluginError) -> JSONResponse:
     after = getattr(error, "retry_after_s", None)
     if after is not None:
         headers["Retry-After"] = str(max(1, round(after)))
+    if error.code == "access.unauthenticated":
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body_of(error), status_code=status_of(error), media_type=MEDIA_TYPE, headers=headers)
 
 

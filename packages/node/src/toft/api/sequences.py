@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.api import bodies, following, schemas, service
+from toft.access.resources import Action, Kind, Resource
+from toft.api import bodies, following, permits, schemas, service, visible
 from toft.api.service import Service
 
 router = APIRouter(tags=["sequences"])
@@ -17,29 +18,40 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Seconds = Annotated[float | None, Query(ge=0)]
 
 
-@router.post("/v1/sequences", status_code=201)
+@router.post(
+    "/v1/sequences", status_code=201, dependencies=[permits.needs(Action.WRITE, Kind.SEQUENCE, id=None)]
+)
 async def submit(request: Request, serves: Serves) -> Response:
     """Store a graph of jobs, all of it or nothing."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT_GRAPH.kinds)
+    plugins = list(visible.in_steps(wanted["steps"]))
+    await permits.require(request, Action.WRITE, Kind.SEQUENCE, plugins=plugins)
     return _told(await serves.jobs.submit_graph(**wanted), status=201)
 
 
-@router.get("/v1/sequences")
+@router.get("/v1/sequences", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE, id=None)])
 async def list_sequences(
-    serves: Serves, state: str | None = None, limit: Limit = 100, before: str | None = None
+    request: Request, serves: Serves, state: str | None = None, limit: Limit = 100, before: str | None = None
 ) -> Response:
     """List sequences and graphs, the newest first; `before` is the last one of the page before."""
     found = await serves.jobs.sequences(state=state, limit=limit, before=before)
+    if permits.visible_of(request, Kind.SEQUENCE) is not None:
+        principal = permits.principal_of(request)
+        decided = [
+            await permits.decided(request, principal, Action.READ, Resource(Kind.SEQUENCE, each.id))
+            for each in found
+        ]
+        found = [each for each, is_theirs in zip(found, decided, strict=True) if is_theirs.allowed]
     return bodies.answer([each.to_dict() for each in found])
 
 
-@router.get("/v1/sequences/{id}")
+@router.get("/v1/sequences/{id}", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE)])
 async def show(serves: Serves, id: str) -> Response:
     """Show a sequence as it is now."""
     return _told(await serves.jobs.sequence(id))
 
 
-@router.get("/v1/sequences/{id}/wait")
+@router.get("/v1/sequences/{id}/wait", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE)])
 async def wait(request: Request, serves: Serves, id: str, timeout_s: Seconds = None) -> Response:
     """Answer once nothing of it will happen unasked any more."""
 
@@ -49,13 +61,13 @@ async def wait(request: Request, serves: Serves, id: str, timeout_s: Seconds = N
     return await following.while_here(request, waiting())
 
 
-@router.post("/v1/sequences/{id}/cancel")
+@router.post("/v1/sequences/{id}/cancel", dependencies=[permits.needs(Action.CANCEL, Kind.SEQUENCE)])
 async def cancel(serves: Serves, id: str) -> Response:
     """End what has not ended."""
     return _told(await serves.jobs.cancel_sequence(id))
 
 
-@router.post("/v1/sequences/{id}/retry")
+@router.post("/v1/sequences/{id}/retry", dependencies=[permits.needs(Action.WRITE, Kind.SEQUENCE)])
 async def retry(serves: Serves, id: str) -> Response:
     """Run again what failed or was interrupted, and what was skipped because of it."""
     return _told(await serves.jobs.retry_sequence(id))

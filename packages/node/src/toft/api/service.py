@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import Request
 
+from toft.access.decisions import Access
 from toft.api import frames
 from toft.api.following import Turnstile
 from toft.api.sessions import Session, Sessions
@@ -41,6 +42,7 @@ class Service:
         socket: Where it is asked.
         settings: What clients compare with their own.
         state: Whether it takes work.
+        access: What decides who may do what.
     """
 
     node: Node
@@ -48,6 +50,7 @@ class Service:
     clock: clocks.Clock = clocks.SYSTEM
     settings: Mapping[str, Any] = field(default_factory=dict)
     state: State = State.STARTING
+    access: Access = field(default_factory=Access)
     version: str = VERSION
     pid: int = field(default_factory=os.getpid)
     began: float = 0.0

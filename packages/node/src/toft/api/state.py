@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from toft.api import service
+from toft.access.resources import Action, Kind
+from toft.api import permits, service
 from toft.api.service import Service, State
 from toft.host import process_tree
 
@@ -18,20 +19,38 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 Serves = Annotated[Service, Depends(service.of)]
 
 
-@router.get("/livez")
+@router.get(
+    "/livez",
+    dependencies=[
+        permits.public("a watchdog asks without a token; it says nothing but that the process answers")
+    ],
+)
 async def livez() -> dict[str, Any]:
     """Say that the process answers."""
     return {"ok": True}
 
 
-@router.get("/readyz")
+@router.get(
+    "/v1/openapi.json",
+    include_in_schema=False,
+    dependencies=[permits.anybody("it is the same for all and published with the source")],
+)
+async def openapi(request: Request) -> JSONResponse:
+    """Describe every route."""
+    return JSONResponse(request.app.openapi())
+
+
+@router.get(
+    "/readyz",
+    dependencies=[permits.public("a load balancer asks without a token; it says only whether work is taken")],
+)
 async def readyz(serves: Serves) -> JSONResponse:
     """Say whether new work is taken: 200, or 503 while the daemon starts or stops."""
     is_ready = serves.state is State.READY
     return JSONResponse({"ok": is_ready, "state": serves.state}, status_code=200 if is_ready else 503)
 
 
-@router.get("/v1/status")
+@router.get("/v1/status", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])
 async def status(serves: Serves) -> dict[str, Any]:
     """Say what the daemon is doing: its process, the queue, memory, GPUs."""
     machine = await serves.node.system("status")

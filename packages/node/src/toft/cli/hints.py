@@ -12,6 +12,7 @@ _READ_ONLY = "A plugin writes to TOFT_DATA_DIR and /tmp; toft run NAME --writabl
 
 BY_CODE: Mapping[str, str] = {
     "demo": "toft why SEQUENCE tells what became of the graph; toft logs what the daemon said.",
+    "access": "toft why-denied ACTION KIND says which rule refuses, and which scope would do.",
     "bench": "The other figures still count.",
     "call": "toft plugin show NAME lists the actions and what they take.",
     "call.cancelled": "Run it again when you want the result.",

@@ -1,0 +1,219 @@
+"""What each route asks for before it runs; an application with a route that says nothing does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+
+from toft.access.decisions import Access, Decision
+from toft.access.principals import Principal
+from toft.access.resources import OF_PLUGINS, Action, Kind, Resource
+from toft.api import service, subjects
+from toft.kernel import errors
+
+PRINCIPAL = "toft.principal"
+"""The key of a request's scope under which its principal stands; the guard puts it there."""
+
+
+@dataclass(frozen=True)
+class Permit:
+    """What a route asks for.
+
+    Attributes:
+        action: None when it is open, or open to every principal.
+        kind: As above.
+        id: The part of the path that names the thing; None for the kind as a whole.
+        why: Why nothing is asked for.
+        is_public: No principal is needed either.
+    """
+
+    action: Action | None = None
+    kind: Kind | None = None
+    id: str | None = None
+    why: str = ""
+    is_public: bool = False
+
+
+_PERMITS: dict[Callable[..., Any], Permit] = {}
+
+
+def needs(action: Action, kind: Kind, *, id: str | None = "id") -> Any:
+    """Return the dependency of a route that is refused to whoever may not do this.
+
+    Args:
+        action: What the route does.
+        kind: With what.
+        id: The part of the path that names the thing; None for the kind as a whole. A list then takes
+            `visible_of` into account, and a change that names a plugin in its body calls `require`.
+    """
+
+    async def allowed(request: Request) -> None:
+        value = None if id is None else str(request.path_params[id])
+        await require(request, action, kind, id=value)
+
+    _PERMITS[allowed] = Permit(action, kind, id)
+    return Depends(allowed)
+
+
+def anybody(why: str) -> Any:
+    """Return the dependency of a route that every principal may use, whatever its scopes."""
+
+    async def known(request: Request) -> None:
+        principal_of(request)
+
+    _PERMITS[known] = Permit(why=why)
+    return Depends(known)
+
+
+def public(why: str) -> Any:
+    """Return the dependency of a route that asks for nothing; `why` is for whoever reads the list."""
+
+    async def passed() -> None:
+        return None
+
+    _PERMITS[passed] = Permit(why=why, is_public=True)
+    return Depends(passed)
+
+
+def principal_of(request: Request) -> Principal:
+    """Return who asks.
+
+    Raises:
+        RefusedError: Nobody that is known.
+    """
+    found: Principal | None = request.scope.get(PRINCIPAL)
+    if found is None:
+        raise unauthenticated()
+    return found
+
+
+def access_of(request: Request) -> Access:
+    """Return what decides."""
+    return service.of(request).access
+
+
+def visible_of(request: Request, kind: Kind, action: Action = Action.READ) -> frozenset[str] | None:
+    """Return the plugins that a list or a stream is limited to for who asks; None for no limit."""
+    return access_of(request).visible(principal_of(request), kind, action)
+
+
+async def require(
+    request: Request,
+    action: Action,
+    kind: Kind,
+    *,
+    id: str | None = None,
+    plugins: Sequence[str] | None = None,
+) -> None:
+    """Refuse what may not be done.
+
+    Args:
+        request: Whose principal it is about.
+        action: What is to be done.
+        kind: With what.
+        id: Which one.
+        plugins: What it belongs to, where the route knows; else it is looked up when that matters.
+
+    Raises:
+        RefusedError: It may not be done; equally for what is not there and what must not be seen.
+    """
+    principal = principal_of(request)
+    decision = await decided(request, principal, action, Resource(kind, id), plugins)
+    if not decision.allowed:
+        raise refused(principal, action, Resource(kind, id), decision)
+
+
+async def decided(
+    request: Request,
+    principal: Principal,
+    action: Action,
+    resource: Resource,
+    plugins: Sequence[str] | None = None,
+) -> Decision:
+    """Decide about a thing, by the plugins it belongs to where a scope is limited to some."""
+    access = access_of(request)
+    if plugins is None:
+        decision = access.decide(principal, action, resource)
+        if decision.allowed or resource.id is None or resource.kind not in OF_PLUGINS:
+            return decision
+        if not access.visible(principal, resource.kind, action):
+            return decision
+        plugins = await subjects.plugins_of(request, resource.kind, resource.id)
+    decision = access.decide(principal, action, resource)
+    for plugin in plugins:
+        decision = access.decide(principal, action, Resource(resource.kind, resource.id, {"plugin": plugin}))
+        if not decision.allowed:
+            break
+    return decision
+
+
+def unauthenticated(why: str = "this needs a token") -> errors.RefusedError:
+    """Return the error for a request of nobody that is known."""
+    return errors.RefusedError(
+        why, code="access.unauthenticated", hint="toft token create NAME --scope SCOPE makes a token"
+    )
+
+
+def refused(
+    principal: Principal, action: Action, resource: Resource, decision: Decision
+) -> errors.RefusedError:
+    """Return the error for what somebody may not do."""
+    return errors.RefusedError(
+        f"{principal.principal_id} may not: {decision.reason}",
+        code="access.refused",
+        details={
+            "rule": decision.rule,
+            "principal": principal.principal_id,
+            "action": str(action),
+            "resource": {"kind": str(resource.kind), "id": resource.id},
+            "needed": decision.needed,
+        },
+        hint="ask for a token with that scope; toft why-denied explains it",
+    )
+
+
+def permit_of(route: RouteContext) -> Permit | None:
+    """Return what a route asks for; None when it does not say."""
+    if not isinstance(route.original_route, APIRoute):
+        return None
+    waiting = [route.dependant]
+    while waiting:
+        each = waiting.pop()
+        if each.call in _PERMITS:
+            return _PERMITS[each.call]
+        waiting.extend(each.dependencies)
+    return None
+
+
+def declared(app: FastAPI) -> Iterator[tuple[str, str, Permit]]:
+    """Yield method, path and permit of every route.
+
+    Raises:
+        NodeError: One says nothing.
+    """
+    for route in iter_route_contexts(app.routes):
+        permit = permit_of(route)
+        where = route.path or str(route.original_route)
+        if permit is None:
+            raise errors.NodeError(
+                f"the route {where} does not say who may use it",
+                code="node.no_permit",
+                details={"route": where},
+                hint="give it dependencies=[permits.needs(...)] and report it",
+            )
+        for method in sorted(route.methods or ()):
+            yield method, where, permit
+
+
+def check(app: FastAPI) -> None:
+    """Refuse an application with a route that does not say who may use it.
+
+    Raises:
+        NodeError: There is one.
+    """
+    for _ in declared(app):
+        pass
