@@ -75,7 +75,7 @@ JOBS = (
         takes=schemas.SUBMIT,
         gives="Job",
         status=201,
-        fails=_CHANGES,
+        fails=(404, *_CHANGES),
     ),
     _op(
         "job.submit_many",
@@ -86,7 +86,7 @@ JOBS = (
         takes=schemas.SUBMIT_MANY,
         gives="Jobs",
         status=201,
-        fails=_CHANGES,
+        fails=(404, *_CHANGES),
     ),
     _op("job.list", "GET /v1/jobs", "toft job list", "jobs.list", "/jobs", gives="Jobs", fails=(404,)),
     _op("job.show", "GET /v1/jobs/{id}", "toft job show", "jobs.get", "/jobs/{id}", gives="Job"),
@@ -170,6 +170,7 @@ SEQUENCES = (
         "jobs.sequences",
         "/jobs",
         gives="Sequences",
+        fails=(404,),
     ),
     _op(
         "sequence.show",

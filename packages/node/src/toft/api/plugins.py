@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -94,6 +94,6 @@ async def set_secret(request: Request, serves: Serves, name: str, key: str) -> R
 
 
 @router.get("/v1/system", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])
-async def system(serves: Serves, what: str = "status") -> Response:
+async def system(serves: Serves, what: Literal["status", "processes"] = "status") -> Response:
     """Return what the machine is doing: `status`, or `processes` on its GPUs."""
     return bodies.answer(await serves.node.system(what))

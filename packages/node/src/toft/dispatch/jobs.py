@@ -345,7 +345,8 @@ class Jobs(sequences.SequenceVerbs):
     async def attempts(self, id: str) -> Sequence[records.Attempt]:
         """Return the attempts of a job, the first one first."""
         engine = self._engine or await self.open()
-        return await engine.queue.attempts(_checked(id))
+        await engine.queue.get(_checked(id))
+        return await engine.queue.attempts(id)
 
     async def logs(self, id: str, count: int = 200) -> Sequence[str]:
         """Return the last lines that a job printed, what libraries printed for it included."""

@@ -318,13 +318,20 @@ class Node:
         return options
 
     async def logs(self, plugin: str, count: int = 50, *, instance: str | None = None) -> list[str]:
-        """Return the last lines of an instance's log, loaded or not."""
+        """Return the last lines of an instance's log, loaded or not.
+
+        Raises:
+            NotFoundError: There is no such plugin, and nothing is left of one.
+        """
         loaded = self._instances.get(instance or plugin)
         if loaded is not None:
             return await loaded.logs(count)
         name = ids.check_name(instance or plugin, "instance name")
         path = self.rooms.settings.home / "logs" / f"{name}.log"
-        return await asyncio.to_thread(logs.read_tail, path, count, self.rooms.settings.log_files)
+        lines = await asyncio.to_thread(logs.read_tail, path, count, self.rooms.settings.log_files)
+        if not lines:
+            await self.installed.get(plugin)
+        return lines
 
     async def set_secret(self, plugin: str, key: str, value: str) -> None:
         """Store a secret and replace the workers that were started without it; settings stay."""
