@@ -175,7 +175,7 @@ def test_list_shows_the_newest_first_and_what_each_waits_for() -> None:
     node.jobs.make("failed", error={"message": "no such page"})
     node.jobs.make("pending", block_reason={"code": "no_lane", "running": 2})
     told = run(node, "job", "list", "--state", "pending", "--plugin", "ocr", "-n", "2")
-    assert node.jobs.asked == [("list", {"state": "pending", "plugin": "ocr", "limit": 2})]
+    assert node.jobs.asked == [("list", {"state": ["pending"], "plugin": "ocr", "limit": 2})]
     lines = told.out.splitlines()
     assert lines[1].startswith("job_2")
     assert "2 jobs were running" in lines[1]

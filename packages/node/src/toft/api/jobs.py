@@ -9,12 +9,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from toft.access.resources import Action, Kind
-from toft.api import bodies, following, frames, permits, schemas, service
+from toft.api import bodies, following, frames, moments, permits, schemas, service
 from toft.api.service import Service
 from toft.jobs.records import State
 
 router = APIRouter(tags=["jobs"])
 Serves = Annotated[Service, Depends(service.of)]
+States = Annotated[list[State] | None, Query()]
+Several = Annotated[list[str] | None, Query()]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Count = Annotated[int, Query(ge=0, le=100_000)]
 Seconds = Annotated[float | None, Query(ge=0)]
@@ -48,19 +50,39 @@ def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
 async def list_jobs(
     request: Request,
     serves: Serves,
-    state: State | None = None,
-    plugin: str | None = None,
+    state: States = None,
+    plugin: Several = None,
     instance: str | None = None,
     sequence: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    error: str | None = None,
     limit: Limit = 100,
     before: str | None = None,
 ) -> Response:
-    """List jobs, the newest first; `before` is the last one of the page before."""
+    """List jobs, the newest first; `before` is the last one of the page before.
+
+    `state` and `plugin` may be given several times. `since` and `until` are about the submission, `error` is
+    part of the code of the error a job ended with.
+    """
     found = await serves.jobs.list(
-        state=state, plugin=plugin, instance=instance, sequence=sequence, limit=limit, before=before
+        state=state,
+        instance=instance,
+        sequence=sequence,
+        since=moments.seconds("since", since),
+        until=moments.seconds("until", until),
+        error=error,
+        plugins=_narrowed(permits.visible_of(request, Kind.JOB), plugin),
+        limit=limit,
+        before=before,
     )
-    limit_to = permits.visible_of(request, Kind.JOB)
-    return bodies.answer([each.to_dict() for each in found if limit_to is None or each.plugin in limit_to])
+    return bodies.answer([each.to_dict() for each in found])
+
+
+def _narrowed(visible: frozenset[str] | None, wanted: list[str] | None) -> frozenset[str] | None:
+    if wanted is None:
+        return visible
+    return frozenset(wanted) if visible is None else visible.intersection(wanted)
 
 
 @router.get("/v1/queue", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])

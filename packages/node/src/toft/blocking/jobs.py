@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from toft.blocking.sequences import SequenceVerbs
@@ -59,16 +59,29 @@ class Jobs(SequenceVerbs):
     def list(
         self,
         *,
-        state: str | None = None,
+        state: str | Sequence[str] | None = None,
         plugin: str | None = None,
         instance: str | None = None,
         sequence: str | None = None,
+        since: float | datetime.datetime | None = None,
+        until: float | datetime.datetime | None = None,
+        error: str | None = None,
+        plugins: Collection[str] | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Job]:
         """Return jobs, the newest first, at most 1000; `before` is the last one of the page before."""
         listing = self._jobs.list(
-            state=state, plugin=plugin, instance=instance, sequence=sequence, limit=limit, before=before
+            state=state,
+            plugin=plugin,
+            instance=instance,
+            sequence=sequence,
+            since=since,
+            until=until,
+            error=error,
+            plugins=plugins,
+            limit=limit,
+            before=before,
         )
         return [self._handle(each) for each in self._thread.run(listing)]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import awaiting, events, rendering, run, shown
+from toft.cli import awaiting, events, moments, rendering, run, shown
 from toft.cli import session as sessions
 from toft.cli import submit as submitting
 from toft.cli.session import JsonOption, Session, argument, option
@@ -28,10 +28,16 @@ app.command("submit")(submitting.submit)
 def list_jobs(
     context: typer.Context,
     state: Annotated[
-        str | None,
-        option("--state", metavar="STATE", help=f"Only these: {', '.join(shown.STATES)}."),
+        list[str] | None,
+        option("--state", metavar="STATE", help=f"Only these, repeatable: {', '.join(shown.STATES)}."),
     ] = None,
     plugin: Annotated[str | None, option("--plugin", metavar="NAME", help="Only of this plugin.")] = None,
+    instance: Annotated[str | None, option("--instance", metavar="NAME", help="Only of this one.")] = None,
+    since: Annotated[
+        str | None, option("--since", metavar="WHEN", help="Only submitted from then on.")
+    ] = None,
+    until: Annotated[str | None, option("--until", metavar="WHEN", help="Only submitted before.")] = None,
+    error: Annotated[str | None, option("--error", metavar="TEXT", help="Only with it in the code.")] = None,
     sequence: Annotated[str | None, option("--sequence", metavar="ID", help="Only of this sequence.")] = None,
     limit: Annotated[int, option("--limit", "-n", metavar="N", min=1, max=1000, help="How many; 100.")] = 100,
     before: Annotated[str | None, option("--before", metavar="ID", help="Only older than this job.")] = None,
@@ -39,12 +45,23 @@ def list_jobs(
 ) -> None:
     """List jobs, the newest first."""
     session = sessions.of(context)
-    if state is not None and state not in shown.STATES:
-        raise UsageError(
-            f"{state!r} is no state of a job", code="request.command_line", hint=", ".join(shown.STATES)
-        )
+    for each in state or ():
+        if each not in shown.STATES:
+            raise UsageError(
+                f"{each!r} is no state of a job", code="request.command_line", hint=", ".join(shown.STATES)
+            )
     with session.node(runs_jobs=False) as node:
-        found = node.jobs.list(state=state, plugin=plugin, sequence=sequence, limit=limit, before=before)
+        found = node.jobs.list(
+            state=state or None,
+            plugin=plugin,
+            instance=instance,
+            sequence=sequence,
+            since=None if since is None else moments.read(since, is_past=True),
+            until=None if until is None else moments.read(until, is_past=True),
+            error=error,
+            limit=limit,
+            before=before,
+        )
         told = [each.to_dict() for each in found]
     if as_json:
         session.terminal.json(told)

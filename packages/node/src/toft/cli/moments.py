@@ -9,12 +9,13 @@ from toft.kernel.errors import UsageError
 from toft.kernel.visible import one_line
 
 
-def read(text: str, clock: Clock = SYSTEM) -> float:
+def read(text: str, clock: Clock = SYSTEM, *, is_past: bool = False) -> float:
     """Return the moment a text names, in seconds since 1970.
 
     Args:
         text: RFC 3339, or without a zone in local time; a time of day alone is the next such time.
         clock: Says what is next.
+        is_past: A time of day alone is the last such time.
 
     Raises:
         UsageError: It names none.
@@ -24,6 +25,8 @@ def read(text: str, clock: Clock = SYSTEM) -> float:
         if "-" not in text:
             of_day = time.fromisoformat(text)
             moment = datetime.combine(now.date(), of_day, of_day.tzinfo or now.tzinfo)
+            if is_past:
+                return (moment if moment <= now else moment - timedelta(days=1)).timestamp()
             return (moment if moment >= now else moment + timedelta(days=1)).timestamp()
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):

@@ -173,7 +173,7 @@ class Connection:
 
 def _url(route: str, query: Mapping[str, Any] | None = None) -> str:
     given = {name: value for name, value in (query or {}).items() if value is not None}
-    return f"http://localhost{route}" + (f"?{urlencode(given)}" if given else "")
+    return f"http://localhost{route}" + (f"?{urlencode(given, doseq=True)}" if given else "")
 
 
 async def _check(answer: httpcore.Response) -> None:

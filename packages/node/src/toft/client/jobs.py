@@ -58,25 +58,18 @@ class RemoteJobs(RemoteSequences):
         """Return a job as it is now."""
         return Told(await self._ask("GET", id))
 
-    async def list(
-        self,
-        *,
-        state: str | None = None,
-        plugin: str | None = None,
-        instance: str | None = None,
-        sequence: str | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[Told]:
-        """Return jobs, the newest first, at most 1000."""
-        query = {
-            "state": state,
-            "plugin": plugin,
-            "instance": instance,
-            "sequence": sequence,
-            "limit": limit,
-            "before": before,
-        }
+    async def list(self, *, before: str | None = None, **wanted: Any) -> Sequence[Told]:
+        """Return jobs, the newest first, at most 1000; takes what `toft.dispatch.jobs.Jobs.list` takes."""
+        for name in ("since", "until"):
+            if isinstance(wanted.get(name), datetime.datetime):
+                wanted[name] = wanted[name].timestamp()
+        plugins = wanted.pop("plugins", None)
+        if plugins is not None:
+            plugin = wanted.get("plugin")
+            wanted["plugin"] = sorted(each for each in plugins if plugin in (None, each))
+            if not wanted["plugin"]:
+                return []
+        query = {**wanted, "before": before}
         return [Told(each) for each in await self._asked.ask("GET", "/v1/jobs", query=query)]
 
     async def wait(self, id: str, timeout_s: float | None = None) -> Told:

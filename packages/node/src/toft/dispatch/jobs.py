@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import datetime
 import operator
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from toft.dispatch import engine as engines
@@ -177,7 +177,7 @@ class Jobs(sequences.SequenceVerbs):
             arguments=packed,
             arguments_hash=_hash(idempotency_key, packed),
             priority=priority,
-            ready_at=start_at.timestamp() if isinstance(start_at, datetime.datetime) else start_at,
+            ready_at=_moment(start_at),
             delay_s=delay_s,
             timeout_s=timeout_s,
             deadline_s=deadline_s,
@@ -204,8 +204,6 @@ class Jobs(sequences.SequenceVerbs):
             action = given.pop("action", None)
             start_at = given.pop("start_at", None)
             packed = await self._checker.packed(plugin, name, action, given.pop("arguments", None))
-            if isinstance(start_at, datetime.datetime):
-                start_at = start_at.timestamp()
             unknown = sorted(set(given) - _SUBMITTED)
             if unknown:
                 raise errors.UsageError(
@@ -220,7 +218,7 @@ class Jobs(sequences.SequenceVerbs):
                     action=action or handles.DEFAULT_ACTION,
                     arguments=packed,
                     arguments_hash=_hash(given.get("idempotency_key"), packed),
-                    ready_at=start_at,
+                    ready_at=_moment(start_at),
                     **given,
                 )
             )
@@ -275,25 +273,49 @@ class Jobs(sequences.SequenceVerbs):
     async def list(
         self,
         *,
-        state: str | None = None,
+        state: str | Sequence[str] | None = None,
         plugin: str | None = None,
         instance: str | None = None,
         sequence: str | None = None,
+        since: float | datetime.datetime | None = None,
+        until: float | datetime.datetime | None = None,
+        error: str | None = None,
+        plugins: Collection[str] | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> Sequence[Job]:
-        """Return jobs, the newest first, at most 1000; `before` is the last one of the page before."""
+        """Return jobs, the newest first, at most 1000.
+
+        Args:
+            state: In this state, or in one of several.
+            plugin: Of this plugin.
+            instance: Of this instance.
+            sequence: Of this sequence.
+            since: Submitted then or later, in seconds since 1970 or as a `datetime`.
+            until: Submitted before.
+            error: What is part of the code of their error.
+            plugins: Of one of these; of none when it is empty.
+            limit: How many.
+            before: The last one of the page before.
+
+        Raises:
+            UsageError: There is no such state.
+            NotFoundError: There is no job `before`.
+        """
         engine = self._engine or await self.open()
-        before_seq = None if before is None else (await engine.queue.get(_checked(before))).seq
         found = await engine.queue.list(
             state=state,
             plugin=plugin,
             instance=instance,
             sequence=sequence,
+            since=_moment(since),
+            until=_moment(until),
+            error=error,
+            plugins=None if plugins is None else frozenset(plugins),
             limit=limit,
-            before_seq=before_seq,
+            before_seq=None if before is None else (await engine.queue.get(_checked(before))).seq,
         )
-        return [await self._shown(engine, each) for each in found]
+        return await asyncio.gather(*(self._shown(engine, each) for each in found))
 
     async def wait(self, id: str, timeout_s: float | None = None) -> Job:
         """Return a job once it has ended.
@@ -454,6 +476,10 @@ _BLANK: Mapping[str, Any] = {
     **dict.fromkeys(("started_at", "finished_at", "progress", "message", "block_reason", "result", "error")),
     **{"seq": 0, "attempt": 0, "rank": 0, "usage": {}, "cancel_requested_at": None},
 }
+
+
+def _moment(given: float | datetime.datetime | None) -> float | None:
+    return given.timestamp() if isinstance(given, datetime.datetime) else given
 
 
 def _hash(key: str | None, packed: bytes) -> str | None:

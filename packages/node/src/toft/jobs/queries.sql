@@ -129,33 +129,52 @@ SELECT * FROM job_rows WHERE seq = ?;
 -- name: find_jobs
 SELECT * FROM job_rows WHERE id IN (SELECT value FROM json_each(?));
 
--- name: list_jobs
-SELECT * FROM job_rows
-WHERE (:state IS NULL OR state = :state) AND (:plugin IS NULL OR plugin = :plugin)
-    AND (:instance IS NULL OR instance = :instance) AND (:before_seq IS NULL OR seq < :before_seq)
-ORDER BY seq DESC LIMIT :limit;
+-- name: newest_seqs
+SELECT seq FROM jobs WHERE seq > :after AND seq < :before ORDER BY seq DESC;
 
--- name: list_sequence
-SELECT * FROM job_rows
-WHERE sequence = :sequence AND (:state IS NULL OR state = :state) AND (:plugin IS NULL OR plugin = :plugin)
-    AND (:instance IS NULL OR instance = :instance) AND (:before_seq IS NULL OR seq < :before_seq)
-ORDER BY seq DESC LIMIT :limit;
+-- name: facet_seqs
+SELECT seq FROM jobs INDEXED BY jobs_facets
+WHERE state <> 'running' AND plugin = :plugin AND instance = :instance AND state = :state
+    AND error_code = :error_code AND seq > :after AND seq < :before
+ORDER BY seq DESC;
 
--- name: list_running
-SELECT * FROM job_rows
-WHERE state = 'running' AND (:plugin IS NULL OR plugin = :plugin)
-    AND (:instance IS NULL OR instance = :instance) AND (:before_seq IS NULL OR seq < :before_seq)
-ORDER BY seq DESC LIMIT :limit;
+-- name: next_facet
+SELECT * FROM (SELECT plugin, instance, state, error_code FROM jobs INDEXED BY jobs_facets
+    WHERE state <> 'running' AND plugin = :plugin AND instance = :instance AND state = :state AND error_code > :error_code
+    ORDER BY error_code LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT plugin, instance, state, error_code FROM jobs INDEXED BY jobs_facets
+    WHERE state <> 'running' AND plugin = :plugin AND instance = :instance AND state > :state
+    ORDER BY state, error_code LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT plugin, instance, state, error_code FROM jobs INDEXED BY jobs_facets
+    WHERE state <> 'running' AND plugin = :plugin AND instance > :instance
+    ORDER BY instance, state, error_code LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT plugin, instance, state, error_code FROM jobs INDEXED BY jobs_facets
+    WHERE state <> 'running' AND plugin > :plugin
+    ORDER BY plugin, instance, state, error_code LIMIT 1)
+LIMIT 1;
+
+-- name: running_facets
+SELECT seq, plugin, instance, state, error_code FROM jobs INDEXED BY jobs_running
+WHERE state = 'running' AND seq > :after AND seq < :before ORDER BY seq DESC;
+
+-- name: sequence_facets
+SELECT seq, plugin, instance, state, error_code FROM jobs INDEXED BY jobs_by_sequence
+WHERE sequence = :sequence AND seq > :after AND seq < :before ORDER BY seq DESC;
+
+-- name: first_from
+SELECT seq, submitted_at FROM jobs WHERE seq >= ? ORDER BY seq LIMIT 1;
+
+-- name: seq_bounds
+SELECT coalesce((SELECT min(seq) FROM jobs), 0), coalesce((SELECT max(seq) FROM jobs), 0);
+
+-- name: find_by_seqs
+SELECT * FROM job_rows WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq DESC;
 
 -- name: all_running
 SELECT * FROM job_rows WHERE state = 'running' ORDER BY seq;
-
--- name: list_troubled
-SELECT * FROM job_rows
-WHERE state IN ('failed', 'cancelled', 'interrupted') AND state = :state
-    AND (:plugin IS NULL OR plugin = :plugin) AND (:instance IS NULL OR instance = :instance)
-    AND (:before_seq IS NULL OR seq < :before_seq)
-ORDER BY seq DESC LIMIT :limit;
 
 -- name: list_attempts
 SELECT attempt, state, started_at, finished_at, because, error, usage, lane FROM attempts

@@ -17,6 +17,7 @@ from toft.jobs import (
     controls,
     errors,
     feed,
+    listing,
     notes,
     operations,
     reading,
@@ -245,25 +246,14 @@ class JobQueue:
         """Return a job or None."""
         return await self._reading.find(job_id)
 
-    async def list(
-        self,
-        *,
-        state: State | str | None = None,
-        plugin: str | None = None,
-        instance: str | None = None,
-        sequence: str | None = None,
-        limit: int = 100,
-        before_seq: int | None = None,
-    ) -> list[Job]:
-        """Return jobs, the newest first, at most 1000."""
-        return await self._reading.list(
-            state=None if state is None else str(State(state)),
-            plugin=plugin,
-            instance=instance,
-            sequence=sequence,
-            limit=limit,
-            before_seq=before_seq,
-        )
+    async def list(self, wanted: listing.Wanted | None = None, **named: Any) -> list[Job]:
+        """Return jobs, the newest first, at most 1000.
+
+        Args:
+            wanted: What they must be like.
+            named: The same, field by field of `listing.Wanted`; `state` is a single one of `states`.
+        """
+        return await self._reading.list(wanted or listing.wanted(**named))
 
     async def attempts(self, job_id: str) -> Sequence[Attempt]:
         """Return the attempts of a job, the first one first."""

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toft.jobs import rows
+from toft.jobs import listing, rows
 from toft.jobs.records import Attempt, Event, Job
 from toft.jobs.transaction import QUERIES
 from toft.kernel import errors
@@ -18,7 +18,6 @@ from toft.store import database
 
 MOST = 1000
 _Waiters = list[asyncio.Future[Job | None]]
-_TROUBLED = ("failed", "cancelled", "interrupted")
 
 
 class Reading:
@@ -38,34 +37,9 @@ class Reading:
             self._finding = asyncio.get_running_loop().create_task(self._find())
         return await future
 
-    async def list(
-        self,
-        *,
-        state: str | None,
-        plugin: str | None,
-        instance: str | None,
-        sequence: str | None,
-        limit: int,
-        before_seq: int | None,
-    ) -> list[Job]:
-        """Return jobs, the newest first."""
-        query = "list_jobs"
-        if sequence is not None:
-            query = "list_sequence"
-        elif state == "running":
-            query = "list_running"
-        elif state in _TROUBLED:
-            query = "list_troubled"
-        values = {
-            "state": state,
-            "plugin": plugin,
-            "instance": instance,
-            "sequence": sequence,
-            "limit": max(0, min(limit, MOST)),
-            "before_seq": before_seq,
-        }
-        found = await self._store.read(lambda connection: _all(connection, query, values))
-        return [rows.job(row, self._job_type) for row in found]
+    async def list(self, wanted: listing.Wanted) -> list[Job]:
+        """Return jobs that fit, the newest first."""
+        return await self._store.read(functools.partial(listing.read, wanted=wanted, kind=self._job_type))
 
     async def attempts(self, job_id: str) -> Sequence[Attempt]:
         """Return the attempts of a job."""
