@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,14 +35,23 @@ ROUTERS = (
 )
 
 
-def build(service: Service, door: guard.Door | None = None) -> ASGIApp:
-    """Return the ASGI application over a node, for those who come in by one door; the owner's by default.
+def build(
+    service: Service, door: guard.Door | None = None, *, faces: Sequence[Callable[[FastAPI], None]] = ()
+) -> ASGIApp:
+    """Return the ASGI application over a node.
+
+    Args:
+        service: What the routes work with.
+        door: Says who those are who come in; the owner by default.
+        faces: Each adds routes of its own.
 
     Raises:
         NodeError: A route does not say who may use it.
     """
     most = service.node.rooms.settings.request_bytes
     app = routes(service)
+    for add in faces:
+        add(app)
     permits.check(app)
     return problems.Faults(guard.Guard(limits.Limits(app, most_bytes=most), door or guard.OwnersDoor()))
 

@@ -10,10 +10,11 @@ from toft.cli import failures
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal
 from toft.jobs import reasons, story
+from toft.jobs.glance import called, note, took
 from toft.kernel.errors import NodeError
-from toft.kernel.quantities import duration
 from toft.kernel.visible import one_line
 
+__all__ = ["STATES", "called", "job", "local", "log_line", "note", "outcome", "table", "took", "trouble"]
 STATES = ("pending", "running", "completed", "failed", "cancelled", "interrupted")
 
 
@@ -31,32 +32,6 @@ def table(terminal: Terminal, jobs: Sequence[Mapping[str, Any]]) -> None:
         for each in jobs
     ]
     terminal.table(["job", "state", "plugin", "priority", "submitted", ""], rows)
-
-
-def called(job: Mapping[str, Any]) -> str:
-    """Return what a job runs, as it was named."""
-    action = job.get("action")
-    return str(job["plugin"]) if action in (None, "execute") else f"{job['plugin']}.{action}"
-
-
-def note(job: Mapping[str, Any]) -> str:
-    """Return the one thing to know of a job in its state."""
-    if job["state"] == "pending":
-        return one_line(reasons.sentence(job["block_reason"])) if job.get("block_reason") else ""
-    if job["state"] == "running":
-        share = f"{job['progress']:.0%} " if isinstance(job.get("progress"), (int, float)) else ""
-        return one_line(f"{share}{job.get('message') or ''}".strip(), 60)
-    if job.get("error"):
-        return one_line(str(job["error"].get("message", "")), 100)
-    return took(job)
-
-
-def took(job: Mapping[str, Any]) -> str:
-    """Return how long its last attempt ran."""
-    if not job.get("started_at") or not job.get("finished_at"):
-        return ""
-    ran = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["started_at"])
-    return duration(max(ran.total_seconds(), 0.0))
 
 
 def local(at: str | None) -> str:

@@ -22,6 +22,7 @@ from toft.kernel import errors, log
 from toft.kernel.settings import Settings
 from toft.kernel.version import VERSION
 from toft.store import durable
+from toft.web import app as pages
 
 _log = log.get_logger("daemon")
 
@@ -128,7 +129,7 @@ class _Daemon:
             service = services.Service(
                 node=node, socket=self._place.socket, settings=choice.told(self._given.settings)
             )
-            served = listener.Listener(applications.build(service))
+            served = listener.Listener(applications.build(service, faces=(pages.mount,)))
             address = stack.enter_context(places.address(self._place.socket))
             sock = await asyncio.to_thread(listener.bind, address)
             stack.callback(self._place.socket.unlink, missing_ok=True)
