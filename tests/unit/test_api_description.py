@@ -18,6 +18,7 @@ from toft.client.instance import RemoteInstance
 from toft.client.jobs import RemoteJobs
 from toft.client.node import RemoteNode
 from toft.kernel import errors
+from toft.web import app as web
 
 ALL = operations.OPERATIONS
 DOCUMENT: dict[str, Any] = applications.routes().openapi()
@@ -73,10 +74,14 @@ def test_the_python_client_has_it_with_asyncio_and_without(operation: operations
         assert callable(getattr(face, name, None)), f"{face.__name__} has no {name}"
 
 
+# Pages that are still being built; this may only shrink.
+UNBUILT = {"/jobs", "/jobs/{id}", "/plugins", "/plugins/{name}"}
+
+
 def test_every_page_exists() -> None:
-    web = pytest.importorskip("toft.web.app", reason="there are no pages yet")
-    known = {each.path for each in web.router.routes}
-    assert {each.page for each in ALL if not each.page.startswith("-")} <= known
+    known = {each.path for each in web.ROUTES}
+    named = {each.page for each in ALL if not each.page.startswith("-")}
+    assert named - known == UNBUILT & named
 
 
 @pytest.mark.parametrize("name", BODIES)

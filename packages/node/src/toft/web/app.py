@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from toft.web import assets, overview
 
 ROUTERS = (assets.router, overview.router)
+ROUTES = tuple(route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
 
 
 def mount(app: FastAPI) -> None:
     """Let an application serve the pages too."""
-    for router in ROUTERS:
-        # Not included: a route of an included router is matched twice.
-        app.router.routes.extend(router.routes)
+    # Not by including the routers: a route of an included one is matched twice.
+    app.router.routes.extend(ROUTES)
