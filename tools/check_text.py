@@ -14,6 +14,7 @@ HOSTS = {
     "127.0.0.1",
     "localhost",
     "www.apache.org",
+    "www.w3.org",
     "json-schema.org",
     "keepachangelog.com",
     "semver.org",
