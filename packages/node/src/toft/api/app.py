@@ -21,6 +21,7 @@ from toft.api import (
     problems,
     sequences,
     state,
+    table,
 )
 from toft.api.service import Service
 
@@ -53,6 +54,7 @@ def build(
     for add in faces:
         add(app)
     permits.check(app)
+    app.router.routes.insert(0, table.Table(app.router.routes))
     return problems.Faults(guard.Guard(limits.Limits(app, most_bytes=most), door or guard.OwnersDoor()))
 
 
@@ -69,7 +71,8 @@ def routes(service: Service | None = None) -> FastAPI:
     app.state.service = service
     problems.install(app)
     for router in ROUTERS:
-        app.include_router(router)
+        # Included as a router, each would be matched twice, with bookkeeping around each try.
+        app.router.routes.extend(router.routes)
     return app
 
 

@@ -93,7 +93,7 @@ def principal_of(request: Request) -> Principal:
 
 def access_of(request: Request) -> Access:
     """Return what decides."""
-    return service.of(request).access
+    return service.here(request).access
 
 
 def visible_of(request: Request, kind: Kind, action: Action = Action.READ) -> frozenset[str] | None:

@@ -131,8 +131,16 @@ class Service:
             )
 
 
-def of(request: Request) -> Service:
-    """Return the service of the application that a request came to."""
+async def of(request: Request) -> Service:
+    """Return the service of the application that a request came to.
+
+    A coroutine, because what routes depend on is run in a thread when it is a plain function.
+    """
+    return here(request)
+
+
+def here(request: Request) -> Service:
+    """Return the same, for who asks directly."""
     found: Service = request.app.state.service
     return found
 
@@ -144,7 +152,7 @@ def session_of(request: Request) -> Session | None:
         NotFoundError: That one has ended.
     """
     id = request.headers.get(frames.SESSION_HEADER)
-    return of(request).sessions.get(id) if id else None
+    return here(request).sessions.get(id) if id else None
 
 
 def no_route(request: Request) -> errors.NotFoundError:

@@ -14,7 +14,7 @@ NOBODYS = ("",)
 
 async def plugins_of(request: Request, kind: Kind, id: str) -> tuple[str, ...]:
     """Return the plugins a thing belongs to."""
-    serves = service.of(request)
+    serves = service.here(request)
     try:
         if kind is Kind.PLUGIN:
             return (id,)

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from toft.daemon import peers
+from toft.daemon import gathering, peers
 from toft.host import process_tree
 from toft.kernel import log
 
@@ -42,7 +42,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look who it is before a byte of theirs is read."""
-        super().connection_made(transport)
+        super().connection_made(gathering.Gathering(transport))
         reason = self._limits.refuse(transport, len(self.connections))
         if reason:
             _log.warning("connection_refused", because=reason)
@@ -128,6 +128,7 @@ class Listener:
             access_log=False,
             lifespan="off",
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             h11_max_incomplete_event_size=_HEADER_BYTES,
