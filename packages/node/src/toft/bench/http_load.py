@@ -1,4 +1,4 @@
-"""Asks a daemon over HTTP with as little processor time as Python allows, so that what is measured is the daemon.
+"""Asks a daemon over HTTP with little processor time of its own, so that what is measured is the daemon.
 
 No HTTP library: whoever measures shares two cores with what is measured. An answer must have a length.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _END = b"\r\n\r\n"
@@ -24,7 +24,7 @@ class Asker(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self._requests = iter(())  # type: Any
+        self._requests: Iterator[bytes] = iter(())
         self._transport: asyncio.Transport
         self._data = b""
         self._needed = 0

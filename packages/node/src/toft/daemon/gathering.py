@@ -1,4 +1,4 @@
-"""Writes what is said in one turn of the event loop at once: the head of an answer and its body are one packet."""
+"""Writes what is said in one turn of the event loop at once: the head of an answer together with its body."""
 
 from __future__ import annotations
 
