@@ -61,6 +61,16 @@ async def test_what_a_step_gives_reaches_the_next_on_real_workers(toft_home: Pat
         assert "did you mean value" in caught.value.message
 
 
+async def test_a_graph_is_refused_from_the_moment_an_instance_is_switched_off(toft_home: Path) -> None:
+    register(toft_home)
+    async with running(toft_home) as node:
+        await node.jobs.submit_sequence([one("before", "echo")])
+        await node.set_enabled("misbehaving", False)
+        with pytest.raises(GraphError) as caught:
+            await node.jobs.submit_sequence([one("after", "echo")])
+        assert caught.value.code == "instance.disabled"
+
+
 async def test_a_large_value_passes_through_two_steps_without_entering_the_host(toft_home: Path) -> None:
     register(toft_home)
     async with running(toft_home) as node:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from toft.plugins.environments import provisioning
     from toft.plugins.instances import InstanceOptions
     from toft.plugins.manifests.manifest import Manifest
+    from toft.plugins.node import Rooms
 
 
 class Node:
@@ -37,7 +38,6 @@ class Node:
         self.installed = Installed(thread, node.installed)
         self.jobs = Jobs(thread, node.jobs)
         self.is_embedded = True
-        self.rooms = node.rooms
         self._thread = thread
         self._opening: AbstractAsyncContextManager[Any] | None = opening
         self._node = node
@@ -59,6 +59,11 @@ class Node:
             self._thread.run(_leave(opening))
         finally:
             self._thread.stop()
+
+    @property
+    def rooms(self) -> Rooms:
+        """Return what it is composed of."""
+        return self._node.rooms
 
     def plugins(self) -> list[catalog.Entry]:
         """Return every installed plugin, by name, with the state of what is loaded here."""

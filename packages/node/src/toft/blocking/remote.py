@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from toft.plugins.environments import provisioning
     from toft.plugins.manifests.drift import Drift
     from toft.plugins.manifests.manifest import Manifest
+    from toft.plugins.node import Rooms
     from toft.plugins.supervision import calls, states
 
 
@@ -66,7 +67,7 @@ class DaemonNode(Node):
             return self._here
 
     @property
-    def rooms(self) -> Any:  # type: ignore[override]
+    def rooms(self) -> Rooms:
         """Return what the node of this process is composed of."""
         return self.here.rooms
 
@@ -117,6 +118,7 @@ class DaemonInstance(Instance):
     """A plugin that is loaded in the daemon."""
 
     def __init__(self, thread: LoopThread, instance: RemoteInstance) -> None:
+        # It has the words of one that is loaded here; those that must ask first are overridden below.
         super().__init__(thread, instance)  # type: ignore[arg-type]
         self._there = instance
 
@@ -166,6 +168,7 @@ class DaemonCall(Call):
     """A call that runs in the daemon."""
 
     def __init__(self, thread: LoopThread, call: RemoteCall) -> None:
+        # It has the words of one that runs here; those that must ask are overridden below.
         super().__init__(thread, call)  # type: ignore[arg-type]
         self._remote = call
 
@@ -182,6 +185,7 @@ class DaemonChunks(Chunks):
     """The chunks of a streaming call that runs in the daemon."""
 
     def __init__(self, thread: LoopThread, source: RemoteChunks) -> None:
+        # Only `take` is asked of it, and `call`, which is wrapped anew.
         super().__init__(thread, source)  # type: ignore[arg-type]
         self._call = DaemonCall(thread, source.call)
         self.call = self._call

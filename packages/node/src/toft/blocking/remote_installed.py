@@ -28,13 +28,9 @@ class DaemonInstalled(Installed):
         self._remote = remote
         self._open_here = open_here
 
-    @property
-    def _thread(self) -> LoopThread:  # type: ignore[override]
-        return self._open_here()._thread
-
-    @property
-    def _installed(self) -> Any:  # type: ignore[override]
-        return self._open_here()._installed
+    def __getattr__(self, name: str) -> Any:
+        # `_thread` and `_installed`: the base class would have set them, but then the node would be open.
+        return getattr(self._open_here(), name)
 
     def get(self, name: str) -> Manifest:
         """Return what is known of a plugin."""

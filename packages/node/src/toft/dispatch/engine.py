@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toft.dispatch import dispatcher, graphs, local, logs, readings, submitting
+from toft.dispatch import dispatcher, graphs, local, logs, promises, readings
 from toft.jobs import admission, ledger, peaks, policies, queue, records, sequences
 from toft.kernel import clock as clocks
 from toft.kernel import errors
@@ -95,7 +95,9 @@ class Engine:
         self._held.close()
 
 
-async def open_engine(means: Means, node: nodes.Node, job_type: type[records.Job] = records.Job) -> Engine:
+async def open_engine(
+    means: Means, node: nodes.Node, accepts: promises.Accepts, *, job_type: type[records.Job] = records.Job
+) -> Engine:
     """Open the queue of a home and begin to run its jobs.
 
     Without running jobs it can be looked at also while another process has it.
@@ -103,6 +105,7 @@ async def open_engine(means: Means, node: nodes.Node, job_type: type[records.Job
     Args:
         means: What it works with.
         node: Whose plugins do the work.
+        accepts: Checks the steps of graphs.
         job_type: What jobs are given out as.
 
     Raises:
@@ -124,7 +127,7 @@ async def open_engine(means: Means, node: nodes.Node, job_type: type[records.Job
         linked = graphs.Graphs(
             jobs,
             sequences.Reading(means.store),
-            submitting.Checker(node, lambda instance: backend.replace(instance)),
+            accepts,
             open_blob=functools.partial(_open_blob, means.blobs),
         )
         jobs.refusal = functools.partial(_elsewhere, path)

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
-import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from toft.dispatch import answers as answering
 from toft.dispatch import engine as engines
-from toft.dispatch import graphs, sequences, submitting
+from toft.dispatch import graphs, promises, sequences, submitting
+from toft.dispatch.answers import Job
 from toft.jobs import records, story
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
-from toft.plugins import instance as handles
 from toft.plugins import node as nodes
-from toft.plugins import plugin_errors, rendering, values
+from toft.plugins import values
 from toft.plugins.packed import Packed
 
-_LARGE_BYTES = 64 * 1024
 _STORY_EVENTS = 10_000
 _STORY_JOBS = 1000
-_FIELDS = tuple(field.name for field in dataclasses.fields(records.Job))
-_values = operator.attrgetter(*_FIELDS)
-
-
-class Job(records.Job):
-    """A job as people and programs see it: its result is shown as JSON."""
-
-    __slots__ = ()
-
-    def to_dict(self, render: Callable[[bytes], Any] | None = None) -> dict[str, Any]:
-        """Return it as JSON."""
-        return super().to_dict(render or _rendered)
-
-
-def _rendered(data: bytes) -> Any:
-    return rendering.to_json(values.unpack(data))
 
 
 class Jobs(sequences.SequenceVerbs):
@@ -47,14 +29,14 @@ class Jobs(sequences.SequenceVerbs):
 
     Args:
         node: Whose plugins do the work.
-        open_engine: Opens the queue, and what runs its jobs.
+        open_engine: Opens the queue, and what runs its jobs; takes what checks the steps of graphs.
         clock: For the time of submission.
     """
 
     def __init__(
         self,
         node: nodes.Node,
-        open_engine: Callable[[], Awaitable[engines.Engine]],
+        open_engine: Callable[[promises.Accepts], Awaitable[engines.Engine]],
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self._open_engine = open_engine
@@ -71,7 +53,7 @@ class Jobs(sequences.SequenceVerbs):
         """
         if self._engine is None:
             if self._opening is None:
-                self._opening = asyncio.ensure_future(self._open_engine())
+                self._opening = asyncio.ensure_future(self._open_engine(self._checker))
             opening = self._opening
             try:
                 self._engine = await asyncio.shield(opening)
@@ -168,26 +150,23 @@ class Jobs(sequences.SequenceVerbs):
         Durability: Committed and fsynced before returning.
         """
         engine = await self._owned()
-        name = instance or plugin
-        packed = await self._checker.packed(plugin, name, action, arguments)
-        request = records.Request(
-            plugin=plugin,
-            instance=name,
-            action=action or handles.DEFAULT_ACTION,
-            arguments=packed,
-            arguments_hash=_hash(idempotency_key, packed),
+        request = await self._checker.request(
+            plugin,
+            arguments,
+            action=action,
+            instance=instance,
             priority=priority,
-            ready_at=_moment(start_at),
             delay_s=delay_s,
+            start_at=start_at,
             timeout_s=timeout_s,
             deadline_s=deadline_s,
             idempotent=idempotent,
             idempotency_key=idempotency_key,
-            retry=_policy(retry),
-            after=tuple(after),
+            retry=retry,
+            after=after,
         )
         answers = await engine.queue.submit([request])
-        return await self._answer(engine, request, answers[0])
+        return await self._answer(request, answers[0])
 
     async def submit_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Job]:
         """Store several jobs at once, all or none.
@@ -198,66 +177,16 @@ class Jobs(sequences.SequenceVerbs):
         engine = await self._owned()
         wanted = []
         for each in requests:
-            given = dict(each)
-            plugin = str(given.pop("plugin"))
-            name = given.pop("instance", None) or plugin
-            action = given.pop("action", None)
-            start_at = given.pop("start_at", None)
-            packed = await self._checker.packed(plugin, name, action, given.pop("arguments", None))
-            unknown = sorted(set(given) - _SUBMITTED)
-            if unknown:
-                raise errors.UsageError(
-                    f"unknown: {', '.join(unknown)}", code="job.request", details={"unknown": unknown}
-                )
-            given["retry"] = _policy(given.get("retry"))
-            given["after"] = tuple(given.get("after", ()))
-            wanted.append(
-                records.Request(
-                    plugin=plugin,
-                    instance=name,
-                    action=action or handles.DEFAULT_ACTION,
-                    arguments=packed,
-                    arguments_hash=_hash(given.get("idempotency_key"), packed),
-                    ready_at=_moment(start_at),
-                    **given,
-                )
-            )
+            submitting.check_names(each)
+            wanted.append(await self._checker.request(**each))
         answers = await engine.queue.submit(wanted)
-        return [
-            await self._answer(engine, request, answer)
-            for request, answer in zip(wanted, answers, strict=True)
-        ]
+        return [await self._answer(request, answer) for request, answer in zip(wanted, answers, strict=True)]
 
-    async def _answer(
-        self, engine: engines.Engine, request: records.Request, answer: records.Submitted
-    ) -> Job:
+    async def _answer(self, request: records.Request, answer: records.Submitted) -> Job:
         if not answer.is_new:
             return await self.get(answer.job_id)
         # What was just stored is known; reading it back would cost more than storing it.
-        now = self._clock.now()
-        ready_at = request.ready_at
-        if request.delay_s:
-            ready_at = now + request.delay_s
-        return Job(
-            **_BLANK,
-            id=answer.job_id,
-            plugin=request.plugin,
-            instance=request.instance,
-            action=request.action,
-            kind=request.kind,
-            state=answer.state,
-            priority=request.priority,
-            waiting=len(request.after),
-            submitted_at=now,
-            ready_at=ready_at,
-            timeout_s=request.timeout_s,
-            deadline_at=None if request.deadline_s is None else now + request.deadline_s,
-            idempotent=request.idempotent,
-            idempotency_key=request.idempotency_key,
-            retry=request.policy,
-            sequence=request.sequence,
-            step=request.step,
-        )
+        return answering.stored(request, answer, self._clock.now())
 
     # Looking
 
@@ -308,8 +237,8 @@ class Jobs(sequences.SequenceVerbs):
             plugin=plugin,
             instance=instance,
             sequence=sequence,
-            since=_moment(since),
-            until=_moment(until),
+            since=submitting.moment(since),
+            until=submitting.moment(until),
             error=error,
             plugins=None if plugins is None else frozenset(plugins),
             limit=limit,
@@ -336,7 +265,7 @@ class Jobs(sequences.SequenceVerbs):
         engine = self._engine or await self.open()
         job = await engine.queue.get(_checked(id))
         if job.state is not records.State.COMPLETED:
-            raise _raised(job)
+            raise answering.raised(job)
         if job.result is None:
             return None
         if job.result.data is not None:
@@ -459,78 +388,10 @@ class Jobs(sequences.SequenceVerbs):
         return await self._shown(engine, moved)
 
     async def _shown(self, engine: engines.Engine, job: records.Job) -> Job:
-        kept = job.result
-        if type(job) is Job and (kept is None or kept.blob is None):
-            return job
-        fields = dict(zip(_FIELDS, _values(job), strict=True))
-        if kept is not None and kept.blob is not None and kept.size_bytes <= _LARGE_BYTES:
-            data = await engine.means.blobs.load(kept.blob)
-            fields["result"] = records.ResultRef(kept.size_bytes, data)
-        return Job(**fields)
-
-
-_SUBMITTED = {
-    *("priority", "delay_s", "timeout_s", "deadline_s", "idempotent", "idempotency_key", "retry", "after"),
-}
-_BLANK: Mapping[str, Any] = {
-    **dict.fromkeys(("started_at", "finished_at", "progress", "message", "block_reason", "result", "error")),
-    **{"seq": 0, "attempt": 0, "rank": 0, "usage": {}, "cancel_requested_at": None},
-}
-
-
-def _moment(given: float | datetime.datetime | None) -> float | None:
-    return given.timestamp() if isinstance(given, datetime.datetime) else given
-
-
-def _hash(key: str | None, packed: bytes) -> str | None:
-    """Return what is the same for the same arguments whatever the order of keys; only a key asks for it."""
-    return None if key is None else values.packed_hash("", packed)
-
-
-def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> records.RetryPolicy | None:
-    if given is None or isinstance(given, records.RetryPolicy):
-        return given
-    if isinstance(given, int):
-        return records.RetryPolicy(max_attempts=given)
-    known = [field.name for field in dataclasses.fields(records.RetryPolicy)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise errors.UsageError(
-            f"unknown in retry: {', '.join(unknown)}",
-            code="job.request",
-            details={"unknown": unknown, "known": known},
-        )
-    return records.RetryPolicy.from_dict({**records.ONCE.to_dict(), **given})
+        return await answering.shown(job, engine.means.blobs)
 
 
 def _checked(id: str) -> str:
     if not isinstance(id, str) or not ids.is_name(id.lower()):
         raise errors.NotFoundError(f"no job {str(id)[:80]!r}", code="job.not_found", hint="toft job list")
     return id
-
-
-def _raised(job: records.Job) -> Exception:
-    """Return what a job failed with as an exception."""
-    error = job.error
-    if job.state is records.State.CANCELLED and error is None:
-        return plugin_errors.CancelledError(f"job {job.id} was cancelled")
-    if error is None:
-        return errors.ConflictError(
-            f"job {job.id} is {job.state}; it has no result yet",
-            code="job.state",
-            details={"job": job.id, "state": str(job.state)},
-            hint=f"toft job wait {job.id}",
-        )
-    if "kind" in error:
-        return plugin_errors.from_dict(error)
-    raised = errors.NodeError(
-        str(error.get("message", "")),
-        code=error.get("code"),
-        blame=error.get("blame"),
-        details=error.get("details"),
-        hint=str(error.get("hint") or ""),
-        retry_after_s=error.get("retry_after_s"),
-    )
-    raised.category = str(error.get("category", raised.category))
-    raised.retry = str(error.get("retry", raised.retry))
-    return raised

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-from toft.dispatch import engine, jobs
+from toft.dispatch import answers, engine, jobs
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
 
@@ -23,7 +24,7 @@ class Node(nodes.Node):
 
     def __init__(self, rooms: nodes.Rooms, means: engine.Means) -> None:
         super().__init__(rooms)
-        self.jobs = jobs.Jobs(self, lambda: engine.open_engine(means, self, jobs.Job))
+        self.jobs = jobs.Jobs(self, functools.partial(engine.open_engine, means, self, job_type=answers.Job))
 
     async def load(
         self,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toft.jobs import records
+from toft.kernel import errors
 from toft.plugins import errors as faults
 from toft.plugins import instance as handles
 from toft.plugins import loading, values
@@ -14,6 +18,10 @@ from toft.plugins import node as nodes
 from toft.plugins.supervision.supervisor import Binds, no_action
 
 _FRESH_S = 1.0
+_WORDS = {
+    *("plugin", "arguments", "action", "instance", "start_at", "idempotent", "idempotency_key", "after"),
+    *("priority", "delay_s", "timeout_s", "deadline_s", "retry"),
+}
 
 
 @dataclass(slots=True)
@@ -46,6 +54,36 @@ class Checker:
         """Look at everything again: something was configured, switched or removed."""
         self._known.clear()
         self._looking.clear()  # what is being looked at may be what it was before
+
+    async def request(
+        self,
+        plugin: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        action: str | None = None,
+        instance: str | None = None,
+        start_at: float | datetime.datetime | None = None,
+        idempotency_key: str | None = None,
+        retry: records.RetryPolicy | Mapping[str, Any] | int | None = None,
+        after: Sequence[str] = (),
+        **more: Any,
+    ) -> records.Request:
+        """Return what is stored for the arguments of `toft.dispatch.jobs.Jobs.submit`; see `packed`."""
+        name = instance or plugin
+        packed = await self.packed(plugin, name, action, arguments)
+        return records.Request(
+            plugin=plugin,
+            instance=name,
+            action=action or handles.DEFAULT_ACTION,
+            arguments=packed,
+            # The same for the same arguments whatever the order of their keys; only a key asks for it.
+            arguments_hash=None if idempotency_key is None else values.packed_hash("", packed),
+            ready_at=moment(start_at),
+            idempotency_key=idempotency_key,
+            retry=_policy(retry),
+            after=tuple(after),
+            **more,
+        )
 
     async def packed(
         self, plugin: str, instance: str, action: str | None, arguments: Mapping[str, Any] | None
@@ -120,3 +158,37 @@ class Checker:
             for name, each in manifest.runtime.actions.items()
         }
         return _Known(self._loop.time(), loading.binders(manifest), outputs, is_enabled)
+
+
+def check_names(wish: Mapping[str, Any]) -> None:
+    """Refuse a wish that names something no job has.
+
+    Raises:
+        UsageError: It does (`job.request`).
+    """
+    unknown = sorted(set(wish) - _WORDS)
+    if unknown:
+        raise errors.UsageError(
+            f"unknown: {', '.join(unknown)}", code="job.request", details={"unknown": unknown}
+        )
+
+
+def moment(given: float | datetime.datetime | None) -> float | None:
+    """Return a moment in seconds since 1970."""
+    return given.timestamp() if isinstance(given, datetime.datetime) else given
+
+
+def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> records.RetryPolicy | None:
+    if given is None or isinstance(given, records.RetryPolicy):
+        return given
+    if isinstance(given, int):
+        return records.RetryPolicy(max_attempts=given)
+    known = [field.name for field in dataclasses.fields(records.RetryPolicy)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise errors.UsageError(
+            f"unknown in retry: {', '.join(unknown)}",
+            code="job.request",
+            details={"unknown": unknown, "known": known},
+        )
+    return records.RetryPolicy.from_dict({**records.ONCE.to_dict(), **given})

@@ -41,7 +41,6 @@ def start(
         environ: Its whole environment.
         ready_option: The option by which it is told the descriptor to write to.
         ready: What it writes when it is ready; whatever else it writes says why it is not.
-        ready: What it writes when it is ready; whatever else it writes says why it is not.
         timeout_s: Seconds to wait.
     """
     receiving, sending = os.pipe2(os.O_CLOEXEC)

@@ -51,11 +51,12 @@ class Reading:
     ) -> Sequence[Event]:
         """Return stored events after a cursor."""
         limit = max(0, min(limit, MOST))
-        query, values = "list_events", (after, limit)
+        query = "list_events"
+        values: tuple[str | int, ...] = (after, limit)
         if job is not None:
-            query, values = "list_job_events", (job, after, limit)  # type: ignore[assignment]
+            query, values = "list_job_events", (job, after, limit)
         elif sequence is not None:
-            query, values = "list_sequence_events", (sequence, after, limit)  # type: ignore[assignment]
+            query, values = "list_sequence_events", (sequence, after, limit)
         found = await self._store.read(lambda connection: _all(connection, query, values))
         return [rows.event(row) for row in found]
 
