@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.command_line import CommandLine
 from tests.waiting import eventually
@@ -65,6 +67,33 @@ class Daemon:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall(data)
             return receive_all(sock)
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a request as any HTTP client would, with JSON as its body."""
+        connection = http.client.HTTPConnection("localhost", timeout=25)
+        connection.sock = self.connect()
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, body=content, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
 
 
 def receive_all(sock: socket.socket) -> bytes:

@@ -10,7 +10,9 @@ from starlette.types import ASGIApp
 
 from toft.api import (
     calls,
+    configuration,
     description,
+    environments,
     events,
     guard,
     instances,
@@ -19,6 +21,7 @@ from toft.api import (
     permits,
     plugins,
     problems,
+    secrets,
     sequences,
     state,
     table,
@@ -28,6 +31,9 @@ from toft.api.service import Service
 ROUTERS = (
     state.router,
     plugins.router,
+    configuration.router,
+    secrets.router,
+    environments.router,
     calls.router,
     instances.router,
     jobs.router,

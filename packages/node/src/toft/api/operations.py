@@ -17,6 +17,7 @@ JSON = "application/json"
 _AUTHORING = "- reads and writes files of the machine it is typed on"
 _LOCAL = "- of the machine itself, for whoever is on it"
 _NO_PAGE = "- for programs"
+_ASKED = "- for pages; a program asks the route"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +274,49 @@ PLUGINS = (
         gives="Lines",
     ),
     _op(
+        "plugin.config_schema",
+        "GET /v1/plugins/{name}/config/schema",
+        "toft plugin config",
+        _ASKED,
+        "/plugins/{name}",
+        gives="ConfigSchema",
+        fails=(409, 422),
+    ),
+    _op(
+        "plugin.config_options",
+        "GET /v1/plugins/{name}/config/options",
+        "toft plugin config",
+        _ASKED,
+        "/plugins/{name}",
+        gives="ConfigOptions",
+    ),
+    _op(
+        "plugin.check_config",
+        "POST /v1/plugins/{name}/config/validate",
+        "toft plugin config",
+        _ASKED,
+        "/plugins/{name}",
+        takes=schemas.CONFIGURE,
+        gives="ConfigCheck",
+        fails=(409, 422),
+    ),
+    _op(
+        "secret.list_all",
+        "GET /v1/secrets",
+        "toft secret list",
+        _ASKED,
+        "- beside each plugin",
+        gives="Secrets",
+    ),
+    _op(
+        "secret.list",
+        "GET /v1/plugins/{name}/secrets",
+        "toft secret list",
+        _ASKED,
+        "/plugins/{name}",
+        gives="Secrets",
+    ),
+    _op(
         "secret.set",
         "PUT /v1/plugins/{name}/secrets/{key}",
         "toft secret set",
@@ -280,6 +324,50 @@ PLUGINS = (
         "/plugins/{name}",
         takes=schemas.SET_SECRET,
         fails=_RUNS,
+    ),
+    _op(
+        "secret.remove",
+        "DELETE /v1/plugins/{name}/secrets/{key}",
+        "toft secret rm",
+        _ASKED,
+        "- what cannot be undone is not one click away",
+        gives="Removed",
+    ),
+)
+ENVIRONMENTS = (
+    _op(
+        "environment.list",
+        "GET /v1/environments",
+        "toft env list",
+        _ASKED,
+        _NO_PAGE,
+        gives="Environments",
+    ),
+    _op(
+        "environment.show",
+        "GET /v1/environments/{hash}",
+        "toft env list",
+        _ASKED,
+        _NO_PAGE,
+        gives="Environment",
+    ),
+    _op(
+        "environment.remove",
+        "DELETE /v1/environments/{hash}",
+        "toft env gc",
+        _ASKED,
+        _NO_PAGE,
+        gives="Freed",
+        fails=(409,),
+    ),
+    _op(
+        "environment.collect",
+        "POST /v1/environments/collect",
+        "toft env gc",
+        _ASKED,
+        _NO_PAGE,
+        gives="Collected",
+        fails=(409,),
     ),
 )
 INSTANCES = (
@@ -375,5 +463,5 @@ INSTANCES = (
     ),
 )
 
-OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *INSTANCES)
+OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES)
 BY_ROUTE = {each.route: each for each in OPERATIONS}

@@ -83,16 +83,6 @@ async def logs(serves: Serves, name: str, count: Count = 50, instance: Instance 
     return bodies.answer(await serves.node.logs(name, count, instance=instance))
 
 
-@router.put(
-    "/v1/plugins/{name}/secrets/{key}", dependencies=[permits.needs(Action.WRITE, Kind.SECRET, id="name")]
-)
-async def set_secret(request: Request, serves: Serves, name: str, key: str) -> Response:
-    """Store a secret and replace the workers that were started without it."""
-    wanted = bodies.taken(await bodies.fields(request), **schemas.SET_SECRET.kinds)
-    await serves.node.set_secret(name, key, wanted["value"])
-    return bodies.answer({})
-
-
 @router.get("/v1/system", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])
 async def system(serves: Serves, what: Literal["status", "processes"] = "status") -> Response:
     """Return what the machine is doing: `status`, or `processes` on its GPUs."""

@@ -253,6 +253,7 @@ _INSTANCE = {
     "drift": optional(OBJECT),
     "actions": OBJECT,
 }
+_NAMED_TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 _COUNTED: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 
 NAMED: Mapping[str, Schema] = {
@@ -340,6 +341,56 @@ NAMED: Mapping[str, Schema] = {
     "Cancelled": _object({"cancelled": YES}),
     "Config": {"type": "object", "description": "Every setting and its value."},
     "Options": {"type": "object", "description": "What differs from the defaults."},
+    "ConfigSchema": _object(
+        {
+            "plugin": TEXT,
+            "instance": TEXT,
+            "schema": optional(OBJECT),
+            "drift": YES,
+            "defaults": OBJECT,
+            "given": OBJECT,
+            "config": optional(OBJECT),
+            "problems": _NAMED_TEXTS,
+            "enabled": YES,
+            "loaded": YES,
+        }
+    ),
+    "ConfigOptions": _object({"plugin": TEXT, "instance": TEXT, "loaded": YES, "options": OBJECT}),
+    "ConfigCheck": _object(
+        {"valid": YES, "config": optional(OBJECT), "problems": _NAMED_TEXTS, "message": TEXT}
+    ),
+    "Secrets": listed(
+        _object(
+            {
+                "plugin": TEXT,
+                "key": TEXT,
+                "declared": YES,
+                "secret": YES,
+                "required": YES,
+                "satisfied": YES,
+                "stored": YES,
+                "label": TEXT,
+                "description": TEXT,
+            }
+        )
+    ),
+    "Environment": _object(
+        {
+            "hash": TEXT,
+            "path": TEXT,
+            "kind": TEXT,
+            "python": TEXT,
+            "python_version": TEXT,
+            "packages": OBJECT,
+            "size_bytes": COUNT,
+            "created_at": TEXT,
+            "origin": TEXT,
+            "plugins": LINES,
+        }
+    ),
+    "Environments": listed(of("Environment")),
+    "Freed": _object({"removed": YES, "freed_bytes": COUNT}),
+    "Collected": _object({"removed": LINES, "freed_bytes": COUNT}),
     "Instance": _object(_INSTANCE),
     "Instances": listed(of("Instance")),
     "Stats": _object(

@@ -61,6 +61,10 @@ class Installed:
         """Return the environment variables a plugin declares, and whether each has a value."""
         return self._thread.run(self._installed.variables(name))
 
+    def secrets(self, plugin: str | None = None) -> Sequence[catalog.Secret]:
+        """Return what plugins declare, and what is stored for them; names and states, never a value."""
+        return self._thread.run(self._installed.secrets(plugin))
+
     def add(
         self,
         source: str,
@@ -107,6 +111,10 @@ class Installed:
     def collect_environments(self) -> Sequence[Environment]:
         """Remove the environments that no plugin names and no worker runs from."""
         return self._thread.run(self._installed.collect_environments())
+
+    def remove_environment(self, digest: str) -> Environment:
+        """Remove one environment that nothing uses, and return what it was."""
+        return self._thread.run(self._installed.remove_environment(digest))
 
     def setup_conda(self, *, force: bool = False, on_step: provisioning.Progress | None = None) -> Path:
         """Set up a micromamba of the node's own."""

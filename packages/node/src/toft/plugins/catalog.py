@@ -37,6 +37,20 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Secret(Variable):
+    """A variable of a plugin, declared or only stored, and whether it has a value; never the value."""
+
+    plugin: str = ""
+    declared: bool = True
+    stored: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what may be shown of it."""
+        told = asdict(self)
+        return {"plugin": told.pop("plugin"), "key": told.pop("name"), **told}
+
+
+@dataclass(frozen=True)
 class Entry:
     """One installed plugin.
 
@@ -97,6 +111,37 @@ class Catalog:
         record = await self._instances.find(name)
         manifest = await asyncio.to_thread(self._registry.get, name)
         return await asyncio.to_thread(self._variables, manifest, record)
+
+    async def secrets(self, plugin: str | None = None) -> list[Secret]:
+        """Return what plugins declare, and what is stored for them, by plugin.
+
+        Args:
+            plugin: Of this one only, installed or not.
+
+        Raises:
+            NotFoundError: It is not installed, and nothing is stored for it.
+        """
+        records = {each.name: each for each in await self._instances.list()}
+        return await asyncio.to_thread(self._states, plugin, records)
+
+    def _states(self, plugin: str | None, records: Mapping[str, InstanceRecord]) -> list[Secret]:
+        manifests = {each.name: each for each in self._registry.list()}
+        names = [plugin] if plugin is not None else sorted({*manifests, *self._secrets.list_plugins()})
+        found: list[Secret] = []
+        for name in names:
+            keys = self._secrets.list_keys(name)
+            if name not in manifests and not keys:
+                self._registry.get(name)
+            manifest = manifests.get(name)
+            declared = [] if manifest is None else self._variables(manifest, records.get(name))
+            known = {each.name for each in declared}
+            found += [Secret(**asdict(each), plugin=name, stored=each.name in keys) for each in declared]
+            found += [
+                Secret(key, True, False, True, plugin=name, declared=False, stored=True)
+                for key in keys
+                if key not in known
+            ]
+        return found
 
     def _entry(self, manifest: Manifest, records: list[InstanceRecord], drift: bool) -> Entry:
         own = next((each for each in records if each.name == manifest.name), None)

@@ -174,6 +174,17 @@ class Installer:
         """Remove every environment that no manifest names and no worker runs from; return them."""
         return self._store.gc(self._is_named)
 
+    def remove_environment(self, digest: str) -> environments.Environment:
+        """Remove an environment that nothing uses; see `Installed.remove_environment`."""
+        found = self._store.get(digest)
+        if not self._store.remove(digest, unless=self._is_named):
+            raise errors.ConflictError(
+                f"environment {digest} is in use: a plugin runs in it",
+                code="environment.in_use",
+                hint="toft plugin remove takes a plugin away with its environment",
+            )
+        return found
+
     async def size(
         self, wish: Wish, progress: provisioning.Progress = provisioning.silent
     ) -> provisioning.SizeEstimate:

@@ -94,6 +94,10 @@ class Installed:
         """Return the environment variables a plugin declares, and whether each has a value."""
         return await self._catalog.variables(name)
 
+    async def secrets(self, plugin: str | None = None) -> Sequence[catalog.Secret]:
+        """Return what plugins declare, and what is stored for them; names and states, never a value."""
+        return await self._catalog.secrets(plugin)
+
     async def add(
         self,
         source: str,
@@ -164,6 +168,15 @@ class Installed:
     async def collect_environments(self) -> Sequence[Environment]:
         """Remove the environments that no plugin names and no worker runs from; return them."""
         return await asyncio.to_thread(self._installer.collect)
+
+    async def remove_environment(self, digest: str) -> Environment:
+        """Remove one environment and return what it was.
+
+        Raises:
+            NotFoundError: There is none of this hash.
+            ConflictError: A plugin names it, a worker runs from it, or somebody builds it.
+        """
+        return await asyncio.to_thread(self._installer.remove_environment, digest)
 
     async def setup_conda(self, *, force: bool = False, on_step: provisioning.Progress | None = None) -> Path:
         """Set up a micromamba of the node's own; nothing to do when it is there, unless forced."""

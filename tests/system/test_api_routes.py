@@ -1,0 +1,130 @@
+"""The routes beside those of jobs, asked as a person with curl would, of a real daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests import daemons, nodes
+from tests.daemons import Daemon
+
+from toft.secrets.file_store import FileSecretStore
+
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "quality": {"type": "integer", "minimum": 1, "maximum": 100, "default": 80},
+        "mode": {"type": "string", "enum": ["fast", "fine"]},
+    },
+    "required": ["mode"],
+}
+_WORKER_ENV = [
+    {"name": "API_KEY", "secret": True, "required": True, "label": "Key"},
+    {"name": "REGION", "secret": False, "required": False, "default": "eu"},
+]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    directory = tmp_path_factory.mktemp("routes")
+    home = directory / "home"
+    nodes.register(home)
+    nodes.register(home, "painter", config_schema=_SCHEMA, config_defaults={}, worker_env=_WORKER_ENV)
+    secrets = FileSecretStore(home / "secrets")
+    secrets.set("painter", "LEFT_OVER", "swordfish")
+    secrets.set("gone", "OLD", "swordfish")
+    with daemons.running(home, directory) as daemon:
+        yield daemon
+
+
+def code_of(answer: daemons.Answer) -> tuple[int, str]:
+    return answer.status, answer.value["code"]
+
+
+# Configuration
+
+
+def test_a_schema_comes_with_what_is_remembered_and_what_is_wrong_with_it(daemon: Daemon) -> None:
+    told = daemon.request("GET", "/v1/plugins/painter/config/schema?instance=fresh").value
+    assert told["schema"]["properties"]["quality"]["maximum"] == 100
+    assert (told["instance"], told["given"], told["loaded"], told["enabled"]) == ("fresh", {}, False, True)
+    assert told["config"] is None
+    assert "mode" in str(told["problems"])
+    changed = daemon.request("POST", "/v1/plugins/painter/config", {"changes": {"mode": "fine"}})
+    assert changed.value == {"mode": "fine", "quality": 80}
+    told = daemon.request("GET", "/v1/plugins/painter/config/schema").value
+    assert (told["given"], told["config"]) == ({"mode": "fine"}, {"mode": "fine", "quality": 80})
+    assert told["problems"] == {}
+
+
+def test_a_change_is_checked_without_being_made(daemon: Daemon) -> None:
+    route = "/v1/plugins/painter/config/validate"
+    good = daemon.request(
+        "POST", route, {"changes": {"mode": "fast", "quality": 5}, "instance": "tried"}
+    ).value
+    assert good == {"valid": True, "config": {"mode": "fast", "quality": 5}, "problems": {}, "message": ""}
+    bad = daemon.request("POST", route, {"changes": {"quality": 500, "colour": 1}, "replace": True})
+    assert (bad.status, bad.value["valid"], bad.value["config"]) == (200, False, None)
+    assert {"quality", "colour", "mode"} <= set(bad.value["problems"])
+    remembered = daemon.request("GET", "/v1/plugins/painter/config/schema?instance=tried").value
+    assert remembered["given"] == {}
+
+
+def test_what_a_setting_can_be_is_asked_of_what_is_loaded(daemon: Daemon) -> None:
+    route = "/v1/plugins/misbehaving/config/options"
+    assert daemon.request("GET", f"{route}?instance=apart").value["loaded"] is False
+    assert daemon.request("POST", "/v1/instances", {"plugin": "misbehaving"}).status == 200
+    told = daemon.request("GET", route).value
+    assert (told["loaded"], type(told["options"])) == (True, dict)
+    other = daemon.request("GET", "/v1/plugins/painter/config/options?instance=misbehaving")
+    assert code_of(other) == (404, "instance.not_found")
+
+
+@pytest.mark.parametrize("what", ["schema", "options", "validate"])
+def test_a_plugin_that_is_not_there_is_not_found(daemon: Daemon, what: str) -> None:
+    method, body = ("POST", {"changes": {}}) if what == "validate" else ("GET", None)
+    for name in ("absent", "..%2f..%2fetc", "%00", "A" * 300):
+        answer = daemon.request(method, f"/v1/plugins/{name}/config/{what}", body)
+        assert answer.status in (400, 404), answer.body
+
+
+# Secrets
+
+
+def test_secrets_are_told_by_name_and_state_and_never_by_value(daemon: Daemon) -> None:
+    rows = daemon.request("GET", "/v1/plugins/painter/secrets")
+    by_key = {each["key"]: each for each in rows.value}
+    assert list(by_key) == ["API_KEY", "REGION", "LEFT_OVER"]
+    assert by_key["API_KEY"]["satisfied"] is by_key["API_KEY"]["stored"] is False
+    assert (by_key["REGION"]["satisfied"], by_key["REGION"]["secret"]) == (True, False)
+    assert (by_key["LEFT_OVER"]["declared"], by_key["LEFT_OVER"]["stored"]) == (False, True)
+    everything = daemon.request("GET", "/v1/secrets")
+    assert {(each["plugin"], each["key"]) for each in everything.value} >= {
+        ("gone", "OLD"),
+        ("painter", "REGION"),
+    }
+    assert b"swordfish" not in rows.body + everything.body
+
+
+def test_a_secret_is_removed_for_good(daemon: Daemon) -> None:
+    route = "/v1/plugins/painter/secrets/API_KEY"
+    assert daemon.request("PUT", route, {"value": "marlin-5"}).status == 200
+    assert daemon.request("GET", "/v1/plugins/painter/secrets").value[0]["satisfied"] is True
+    assert daemon.request("DELETE", route).value == {"removed": True}
+    assert code_of(daemon.request("DELETE", route)) == (404, "secret.not_found")
+    assert daemon.request("GET", "/v1/plugins/painter/secrets").value[0]["stored"] is False
+    assert daemon.request("GET", "/v1/plugins/absent/secrets").status == 404
+
+
+# Environments
+
+
+def test_an_environment_that_is_not_there_is_not_found(daemon: Daemon) -> None:
+    assert daemon.request("GET", "/v1/environments").value == []
+    for name in ("0" * 32, "..", "%00", "x"):
+        for method in ("GET", "DELETE"):
+            assert code_of(daemon.request(method, f"/v1/environments/{name}")) == (
+                404,
+                "environment.not_found",
+            )
+    assert daemon.request("POST", "/v1/environments/collect").value == {"removed": [], "freed_bytes": 0}
