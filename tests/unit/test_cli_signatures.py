@@ -7,7 +7,7 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from toft.cli import signatures
+from toft.plugins.manifests import signatures
 from toft_sdk import Plugin, option
 from toft_sdk.introspect import describe_class
 

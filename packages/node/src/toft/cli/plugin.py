@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import authoring, failures, install, rendering, shown, signatures
+from toft.cli import authoring, failures, install, rendering, shown
 from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli import words as typed
 from toft.cli.session import JsonOption, PluginArgument, Session, argument, option
 from toft.kernel.errors import UsageError
+from toft.plugins.manifests import signatures
 
 app = typer.Typer(no_args_is_help=True, help="Install, look at and configure plugins.")
 install.register(app)

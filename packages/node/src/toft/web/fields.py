@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 from toft.kernel.visible import visible
 from toft.plugins.manifests import schemas
@@ -84,8 +85,8 @@ class Field:
 
     @property
     def name(self) -> str:
-        """Name in the form: a JSON pointer, so that any key can be told from any path."""
-        return "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in self.path)
+        """Name in the form: its path in plain ASCII, so that no page spells it another way."""
+        return "".join(f"/{quote(step, safe='', errors='surrogatepass')}" for step in self.path)
 
     @property
     def default(self) -> str:
