@@ -2,14 +2,14 @@
 
 `file=NAME` writes the block to a file; `python run` runs it with this interpreter; `console run` runs each
 line that starts with `$ ` in a shell and compares what it prints with the lines below it, where `...` stands
-for anything.
+for anything; `page run` does each line in a browser (`tests/docs/page_examples.py`).
 """
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tests.docs.pages import Example
@@ -59,7 +59,9 @@ def run(command: list[str], folder: Path, text: str | None = None) -> subprocess
     )
 
 
-def run_examples(examples: Iterable[Example], folder: Path) -> None:
+def run_examples(
+    examples: Iterable[Example], folder: Path, browse: Callable[[str], object] | None = None
+) -> None:
     for example in examples:
         if example.file:
             target = folder / example.file
@@ -70,6 +72,9 @@ def run_examples(examples: Iterable[Example], folder: Path) -> None:
                 [sys.executable, example.file or "-"], folder, None if example.file else example.body
             )
             assert result.returncode == 0, f"line {example.line}: {result.stdout}"
+        elif "run" in example.words and example.language == "page":
+            assert browse is not None, f"line {example.line}: a page example says `run system`"
+            browse(example.body)
         elif "run" in example.words:
             for command, expected in commands(example.body):
                 result = run(["bash", "-c", command], folder)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.docs import pages
+from tests import browsers
+from tests.docs import page_examples, pages
 from tests.docs.run_example import run_examples
 
 PAGES = [path for path in pages.list_pages() if any("system" in one.words for one in pages.examples(path))]
@@ -22,5 +23,8 @@ def no_daemon_is_left(toft_home: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(pages.ROOT)))
-def test_examples_run(page: Path, tmp_path: Path) -> None:
-    run_examples(pages.examples(page), tmp_path)
+def test_examples_run(page: Path, tmp_path: Path, toft_home: Path) -> None:
+    if any(one.language == "page" for one in pages.examples(page)):
+        browsers.binary()
+    with page_examples.Reader(toft_home) as reader:
+        run_examples(pages.examples(page), tmp_path, reader.follow)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from toft.web import assets, overview
+from toft.web import assets, overview, plugins, samples
 
-ROUTERS = (assets.router, overview.router)
+ROUTERS = (assets.router, overview.router, plugins.router, samples.router)
 ROUTES = tuple(route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
 
 

@@ -17,6 +17,8 @@ PLACES = (
     Place("Overview", "/", "o"),
     Place("Jobs", "/jobs", "j"),
     Place("Sequences", "/sequences", "s"),
+    Place("Plugins", "/plugins", "p"),
+    Place("Plots", "/samples", "l"),
 )
 
 

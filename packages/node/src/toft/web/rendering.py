@@ -7,7 +7,7 @@ order or drive a terminal are spelled out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from toft.api import problems, service
 from toft.jobs import glance, reasons, story
 from toft.kernel import errors, quantities
 from toft.kernel.visible import one_line, visible
+from toft.plugins.manifests import signatures
 from toft.plugins.plugin_errors import PluginError
 from toft.web import assets, navigation
 
@@ -121,6 +122,10 @@ def _moment(at: str | None, form: str = "%H:%M:%S") -> Markup:
     )
 
 
+def _signature(described: Any, name: str) -> str:
+    return signatures.action(name, described) if isinstance(described, Mapping) else name
+
+
 def _segment(text: Any) -> str:
     """Return text as one step of a path, whatever is in it."""
     return quote(str(text), safe="")
@@ -153,6 +158,7 @@ def _build() -> jinja2.Environment:
         pretty=_pretty,
         segment=_segment,
         sentence=reasons.sentence,
+        signature=_signature,
         size=quantities.size,
         took=glance.took,
         used=story.used,

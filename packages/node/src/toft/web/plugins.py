@@ -1,0 +1,136 @@
+"""Pages of plugins: what is installed, and each instance with its settings, variables, switches and log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from toft.access.resources import Action, Kind
+from toft.api import permits, service
+from toft.api.service import Service
+from toft.kernel import errors
+from toft.plugins.plugin_errors import PluginError
+from toft.web import rendering, settings, submissions
+
+router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
+Serves = Annotated[Service, Depends(service.of)]
+READS = permits.needs(Action.READ, Kind.PLUGIN, id="name")
+WRITES = permits.needs(Action.WRITE, Kind.PLUGIN, id="name")
+_MOST_FIELDS = 5000
+
+
+@router.get("/plugins", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id=None)])
+async def list_plugins(request: Request, serves: Serves) -> Response:
+    """Show what is installed and how it stands."""
+    limit_to = permits.visible_of(request, Kind.PLUGIN)
+    rows = [each for each in await serves.node.plugins() if limit_to is None or each.name in limit_to]
+    said = {each.name: each.code.description for each in await serves.node.installed.find()}
+    return rendering.page(request, "plugins", rows=rows, said=said)
+
+
+@router.get("/plugins/{name}", dependencies=[READS])
+async def show(request: Request, serves: Serves, name: str) -> Response:
+    """Show a plugin with the instance that has its name."""
+    return await _page(request, serves, name, name)
+
+
+@router.get("/plugins/{name}/{instance}", dependencies=[READS])
+async def show_instance(request: Request, serves: Serves, name: str, instance: str) -> Response:
+    """Show another instance of a plugin."""
+    return await _page(request, serves, name, instance)
+
+
+@router.get("/plugins/{name}/{instance}/now", dependencies=[READS])
+async def now(request: Request, serves: Serves, name: str, instance: str) -> Response:
+    """Show what changes by itself: how the instance stands and what it prints."""
+    subject = await settings.find(serves, name, instance)
+    return rendering.fragment(request, "plugin.now.html", **await _standing(serves, subject))
+
+
+@router.post("/plugins/{name}/{instance}/settings", dependencies=[WRITES])
+async def configure(request: Request, serves: Serves, name: str, instance: str) -> Response:
+    """Change settings as a form says; what does not fit is told beside its field."""
+    subject = await settings.find(serves, name, instance)
+    found = await settings.change(serves, subject, await _sent(request))
+    subject = await settings.find(serves, name, instance)
+    return rendering.fragment(request, "plugin.form.html", subject=subject, settings=found)
+
+
+@router.post(
+    "/plugins/{name}/{instance}/variables",
+    dependencies=[permits.needs(Action.ADMIN, Kind.PLUGIN, id="name")],
+)
+async def set_variable(request: Request, serves: Serves, name: str, instance: str) -> Response:
+    """Give a declared variable or secret its value; it is never shown again."""
+    subject = await settings.find(serves, name, instance)
+    sent = await _sent(request)
+    key, value = sent.get("key", ""), sent.get("value", "")
+    declared = {each.name: each for each in await serves.node.installed.variables(subject.plugin)}
+    said, wrong = f"{key} is set.", ""
+    try:
+        if not value:
+            raise errors.UsageError("an empty value sets nothing", code="request.fields")
+        if key not in declared:
+            raise errors.NotFoundError(
+                f"{name} declares no variable {key[:80]!r}",
+                code="plugin.no_variable",
+                hint=f"toft plugin show {name} lists those it declares",
+            )
+        if declared[key].secret:
+            await permits.require(request, Action.WRITE, Kind.SECRET, id=f"{subject.plugin}/{key}")
+            await serves.node.set_secret(subject.plugin, key, value)
+        else:
+            given = {**subject.record.options.env, key: value}
+            await serves.node.set_options(subject.plugin, {"env": given}, instance=subject.instance)
+    except (errors.NodeError, PluginError) as error:
+        said, wrong = error.message, key
+    return rendering.fragment(
+        request,
+        "plugin.variables.html",
+        subject=subject,
+        variables=await serves.node.installed.variables(subject.plugin),
+        said=said,
+        wrong=wrong,
+    )
+
+
+async def _page(request: Request, serves: Service, name: str, instance: str) -> Response:
+    subject = await settings.find(serves, name, instance)
+    return rendering.page(
+        request,
+        "plugin",
+        settings=await settings.settings(serves, subject),
+        variables=await serves.node.installed.variables(subject.plugin),
+        said="",
+        wrong="",
+        **await _standing(serves, subject),
+    )
+
+
+async def _standing(serves: Service, subject: settings.Subject) -> dict[str, Any]:
+    loaded = subject.loaded
+    return {
+        "subject": subject,
+        "entry": await settings.entry(serves, subject.plugin),
+        "stats": await loaded.stats() if loaded is not None else None,
+        "log": await settings.lines(serves, subject),
+    }
+
+
+async def _sent(request: Request) -> dict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        UsageError: It is none.
+    """
+    body = await request.body()
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
+        )
+    except ValueError as error:
+        raise errors.UsageError("the form cannot be read", code="request.body") from error
+    return submissions.gathered(pairs)

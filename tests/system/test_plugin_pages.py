@@ -1,0 +1,217 @@
+"""Pages of plugins in a real browser: settings are changed, mistakes told, and texts stay texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi.routing import APIRoute
+from tests import browsers, daemons, form_plugins
+from tests.browsers import Doorway, Visitor
+from tests.waiting import eventually
+
+from toft.web import app
+
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script><b class=pwned>\u202egnp\x1b[31m'
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doorway]:
+    """Give a daemon with the plugins of this file, and the address of its pages."""
+    browsers.binary()
+    directory = tmp_path_factory.mktemp("forms")
+    home = form_plugins.install(directory)
+    with daemons.running(home, directory) as daemon, browsers.doorway(daemon.place.socket) as doorway:
+        yield doorway
+
+
+def asked(node: Doorway, method: str, path: str, body: Any = None) -> Any:
+    status, told = node.ask(method, path, body)
+    assert status < 300, told
+    return told
+
+
+def config_of(node: Doorway, plugin: str) -> Any:
+    return asked(node, "GET", f"/v1/plugins/{plugin}/config")
+
+
+def field(visitor: Visitor, label: str) -> Any:
+    return visitor.page.get_by_label(label, exact=True)
+
+
+def save(visitor: Visitor, says: str) -> None:
+    visitor.page.get_by_role("button", name="Save", exact=True).click()
+    visitor.page.locator(".outcome", has_text=says).wait_for()
+
+
+def test_settings_are_changed_with_their_types_and_only_those_that_were_touched(node: Doorway) -> None:
+    asked(node, "POST", "/v1/instances", {"plugin": "painter"})
+    before = config_of(node, "painter")
+    with browsers.visiting(node.url) as visitor:
+        visitor.go("/plugins")
+        visitor.see("Paints pictures from words")
+        visitor.page.get_by_role("link", name="painter", exact=True).click()
+        field(visitor, "Checkpoint").select_option(label="Extra large")
+        field(visitor, "oil").check()
+        field(visitor, "ink").uncheck()
+        field(visitor, "Words").fill("dawn\n\n fog \n")
+        field(visitor, "Seed").fill("12")
+        field(visitor, "Tiled").check()
+        field(visitor, "Palette").fill('{"sky": []}')
+        field(visitor, "Threads").fill("8")
+        save(visitor, "Saved.")
+        changed = {
+            "checkpoint": "xl",
+            "styles": ["oil"],
+            "words": ["dawn", "fog"],
+            "seed": 12,
+            "tiled": True,
+            "palette": {"sky": []},
+            "model": {"size": "small", "threads": 8, "strength": 0.75},
+        }
+        assert config_of(node, "painter") == {**before, **changed}
+        save(visitor, "Nothing was changed.")
+        field(visitor, "Seed").fill("")
+        save(visitor, "Saved.")
+        assert config_of(node, "painter")["seed"] is None
+        visitor.page.get_by_role("button", name="Back to the defaults").click()
+        eventually(lambda: config_of(node, "painter") == before)
+
+
+def test_a_mistake_is_told_beside_its_field_and_nothing_changes(node: Doorway) -> None:
+    before = config_of(node, "painter")
+    with browsers.visiting(node.url) as visitor:
+        visitor.go("/plugins/painter")
+        field(visitor, "Prefix").fill("far too long a prefix")
+        field(visitor, "Threads").fill("many")
+        field(visitor, "Palette").fill("{")
+        save(visitor, "2 settings do not fit.")
+        wrong = {each.inner_text() for each in visitor.page.locator(".wrong label").all()}
+        assert wrong == {"Threads", "Palette"}
+        assert field(visitor, "Threads").input_value() == "many"
+        field(visitor, "Threads").fill("65")
+        field(visitor, "Palette").fill("{}")
+        save(visitor, "2 settings do not fit.")
+        visitor.see("longer than 12 characters")
+        assert field(visitor, "Threads").get_attribute("aria-invalid") == "true"
+        assert config_of(node, "painter") == before
+
+
+def test_a_form_that_somebody_else_overtook_is_not_taken_unseen(node: Doorway) -> None:
+    with browsers.visiting(node.url) as visitor:
+        visitor.go("/plugins/painter")
+        asked(node, "POST", "/v1/plugins/painter/config", {"changes": {"prefix": "theirs"}})
+        field(visitor, "Seed").fill("7")
+        save(visitor, "Somebody else changed this configuration")
+        assert config_of(node, "painter")["seed"] is None
+        save(visitor, "Saved.")
+    asked(node, "POST", "/v1/plugins/painter/config", {"changes": {}, "replace": True})
+
+
+def test_a_secret_is_stored_and_never_shown(node: Doorway) -> None:
+    with browsers.visiting(node.url) as visitor:
+        page = visitor.go("/plugins/painter")
+        form = page.locator(".variable", has_text="PAINTER_KEY")
+        form.get_by_label("Key").fill("hunter2-hunter2")
+        form.get_by_role("button", name="Set").click()
+        visitor.see("PAINTER_KEY is set.")
+        page.locator(".variable", has_text="PAINTER_KEY").locator(
+            ".state", has_text=re.compile("^set$")
+        ).wait_for()
+        assert "hunter2" not in page.content()
+        visitor.go("/plugins/painter")
+        assert "hunter2" not in page.content()
+
+
+def test_an_instance_is_switched_and_its_log_is_live(node: Doorway) -> None:
+    asked(node, "POST", "/v1/instances", {"plugin": "painter", "instance": "second"})
+    with browsers.visiting(node.url) as visitor:
+        page = visitor.go("/plugins/painter/second")
+        page.get_by_role("button", name="Disable").click()
+        page.locator(".head .state-disabled").wait_for()
+        assert asked(node, "GET", "/v1/instances/second")["enabled"] is False
+        page.get_by_role("button", name="Enable").click()
+        page.locator(".head .state-ready").wait_for()
+        asked(
+            node,
+            "POST",
+            "/v1/jobs",
+            {"plugin": "painter", "instance": "second", "arguments": {"words": "snow"}},
+        )
+        visitor.see("painted snow with 4 threads")
+        visitor.go("/plugins/painter")
+        page.locator("#now").get_by_text("loaded").or_(page.locator(".figures")).first.wait_for()
+
+
+def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:
+    """Return the addresses of a kind of page; a new kind has to be named here."""
+    paths = {
+        "/": ["/"],
+        "/jobs": ["/jobs", f"/jobs?plugin={quote(HOSTILE)}&error={quote(HOSTILE)}"],
+        "/jobs/{id}": [f"/jobs/{each}" for each in jobs],
+        "/sequences": ["/sequences"],
+        "/sequences/{id}": [f"/sequences/{sequence}"],
+        "/plugins": ["/plugins"],
+        "/plugins/{name}": ["/plugins/mean"],
+        "/plugins/{name}/{instance}": ["/plugins/mean/meaner"],
+        "/samples": ["/samples"],
+    }
+    assert template in paths, f"name the addresses of {template} here"
+    return paths[template]
+
+
+PARTS = re.compile(r"/static/|/now$|/sign-in|/open")
+
+
+def templates() -> set[str]:
+    found = {each.path for each in app.ROUTES if isinstance(each, APIRoute) and "GET" in (each.methods or ())}
+    return {each for each in found if not PARTS.search(each)}
+
+
+def test_no_text_of_a_plugin_or_a_client_becomes_anything_but_text(node: Doorway) -> None:
+    jobs = [
+        asked(node, "POST", "/v1/jobs", {"plugin": "mean", "arguments": arguments})["id"]
+        for arguments in ({"what": "raise"}, {"what": HOSTILE, "text": HOSTILE})
+    ]
+    for each in jobs:
+        asked(node, "GET", f"/v1/jobs/{each}/wait?timeout_s=20")
+    asked(node, "POST", "/v1/instances", {"plugin": "mean", "instance": "meaner"})
+    steps = [{"plugin": "mean", "arguments": {"what": HOSTILE}}]
+    sequence = asked(node, "POST", "/v1/sequences", {"steps": steps, "name": HOSTILE})["id"]
+    asked(node, "GET", f"/v1/sequences/{sequence}/wait?timeout_s=20")
+    paths = [path for each in sorted(templates()) for path in concrete(each, jobs, sequence)]
+    paths += [f"/{where}/{quote(HOSTILE, safe='')}" for where in ("jobs", "plugins", "sequences", "nowhere")]
+    seen = 0
+    with browsers.visiting(node.url) as visitor:
+        visitor.expected += ["status of 40"]
+        for path in paths:
+            answer = visitor.page.goto(node.url + path)
+            assert answer is not None
+            if "json" in answer.headers["content-type"]:
+                continue  # an answer of the API, which no browser takes for a page
+            visitor.page.wait_for_timeout(150)
+            found = visitor.page.evaluate(LOOK)
+            assert found["elements"] == [], (path, found["elements"])
+            assert found["misleading"] == [], (path, found["misleading"])
+            seen += found["attacks"]
+    assert seen > 20, "the attacks were not shown at all"
+
+
+# Elements that no template has, characters that mislead, and how often an attack is seen as text.
+LOOK = r"""() => {
+  const strange = ".pwned, img[src=x], script:not([src]), [onerror], [onclick], [style*=expression], iframe";
+  const texts = [document.title, document.body.innerText];
+  document.querySelectorAll("input, textarea, option").forEach(each => texts.push(each.value));
+  document.querySelectorAll("*").forEach(each => {
+    for (const one of each.attributes) { if (one.name !== "value") { texts.push(one.value); } }
+  });
+  const bad = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
+  return {
+    elements: Array.from(document.querySelectorAll(strange), each => each.outerHTML.slice(0, 200)),
+    misleading: texts.filter(each => bad.test(each)).map(each => each.slice(0, 200)),
+    attacks: document.body.innerText.split("onerror=alert").length - 1,
+  };
+}"""
