@@ -380,7 +380,7 @@ async def test_priority_and_policies_are_those_of_the_graph_where_a_step_says_no
 async def test_a_cancelled_graph_ends_pending_steps_at_once_and_asks_the_running_one(node: Node) -> None:
     stored = await node.graphs.submit([one("a"), one("b"), one("c") | {"for_each": [1, 2]}])
     asked: list[str] = []
-    node.queue.on_change(lambda effects: asked.extend(effects.cancels))
+    node.queue.listeners.append(lambda effects: asked.extend(effects.cancels))
     (claimed,) = await node.claim()
     cancelled = await node.graphs.cancel(stored.id)
     assert cancelled.state is State.RUNNING

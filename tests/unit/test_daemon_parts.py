@@ -181,7 +181,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_errors_come_back_as_what_they_were(error: Any) -> None:
-    back: Any = connection.problem(problems.status_of(error), problems.response(error).body)
+    back: Any = connection.problem(problems.response(error).body)
     assert type(back) is type(error)
     assert back.to_dict() == error.to_dict()
     assert isinstance(back, TimeoutError) == isinstance(error, TimeoutError)

@@ -8,10 +8,11 @@ from toft.kernel.version import VERSION as __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toft.blocking import connect
+    from toft.client.opening import open_remote
     from toft.wiring import open_node
 
 
-__all__ = ["__version__", "connect", "open_node"]
+__all__ = ["__version__", "connect", "open_node", "open_remote"]
 
 
 def __getattr__(name: str) -> object:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> object:
         from toft.wiring import open_node  # noqa: PLC0415
 
         return open_node
+    if name == "open_remote":
+        from toft.client.opening import open_remote  # noqa: PLC0415
+
+        return open_remote
     raise AttributeError(f"module 'toft' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from toft.blocking.node import Node
 from toft.client import choice
+from toft.client import target as targets
 from toft.kernel import errors, log
 from toft.kernel import settings as node_settings
 from toft.plugins.loop_thread import LoopThread
@@ -21,11 +22,16 @@ def connect(
     settings: node_settings.Settings | None = None,
     runs_jobs: bool = True,
     embedded: bool = False,
+    url: str | None = None,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    ca_file: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
     **given: Any,
 ) -> Node:
-    """Use the daemon of a home, or open a node in this process when there is none.
+    """Use the daemon of a home, or open a node in this process when there is none; or use a node at a URL.
 
-    Both behave alike. The node is opened here too when its settings are not the daemon's, and in a directory
+    All behave alike. The node is opened here too when its settings are not the daemon's, and in a directory
     that has plugins of its own.
 
     Args:
@@ -34,11 +40,26 @@ def connect(
         runs_jobs: Without a daemon, run stored jobs in this process as soon as somebody asks for jobs; else
             they are only stored and looked at.
         embedded: Open the node in this process whether there is a daemon or not.
+        url: Use the node that listens there, such as `https://gpu1.example:7433`; this machine needs no home.
+        token: What `toft token create` printed there.
+        token_file: A file that has the token.
+        ca_file: Trusted instead of the authorities of this machine, for a certificate of your own.
+        insecure: Send the token without TLS to another machine, where everybody on the way can read it.
         given: Single settings, as `toft.kernel.settings.Settings` names them.
 
     Returns:
         The node; use it as a context manager, or close it.
     """
+    if url is not None:
+        if home is not None or embedded or given:
+            raise errors.UsageError(
+                "with a url there is no home, no settings and no node in this process", code="remote.url"
+            )
+        return open_target(
+            targets.read(url, token=token, token_file=token_file, ca_file=ca_file, insecure=insecure)
+        )
+    if token is not None or token_file is not None:
+        raise errors.UsageError("a token is for a node at a url, and there is no url", code="remote.url")
     if settings is None:
         settings = node_settings.read(os.environ, home=home, **given)
     socket = None if embedded else choice.find(settings.home)
@@ -47,6 +68,22 @@ def connect(
         if found is not None:
             return found
     return _open(settings, runs_jobs=runs_jobs)
+
+
+def open_target(target: targets.Target) -> Node:
+    """Use the node of a target."""
+    from toft.blocking.remote import NodeElsewhere  # noqa: PLC0415 - HTTP, for this only
+    from toft.client.connection import Connection  # noqa: PLC0415 - as above
+    from toft.client.origins import NodeOrigin  # noqa: PLC0415 - as above
+
+    thread = LoopThread("toft-client")
+    asked = Connection(NodeOrigin(target))
+    try:
+        thread.run(asked.__aenter__())
+    except BaseException:
+        thread.stop()
+        raise
+    return NodeElsewhere(thread, asked)
 
 
 def _open(settings: node_settings.Settings, *, runs_jobs: bool = True) -> Node:
@@ -65,9 +102,10 @@ def _daemon(socket: Path, settings: node_settings.Settings) -> Node | None:
     """Return the daemon's node, or one beside it when a call would not be the same there."""
     from toft.blocking.remote import DaemonNode, NodeBesideDaemon  # noqa: PLC0415 - HTTP, for this only
     from toft.client.connection import Connection  # noqa: PLC0415 - as above
+    from toft.client.origins import HomeOrigin  # noqa: PLC0415 - as above
 
     thread = LoopThread("toft-client")
-    asked = Connection(socket)
+    asked = Connection(HomeOrigin(socket))
     try:
         thread.run(asked.__aenter__())
         reason = choice.differs(settings, asked.settings, directory=Path.cwd())

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from toft.blocking.installed import Installed
 from toft.blocking.instance import Call, Chunks, Instance
 from toft.blocking.jobs import Jobs
+from toft.blocking.looking import Configuration, Secrets
 from toft.blocking.node import Node
 from toft.blocking.remote_installed import DaemonInstalled
+from toft.client import faults
 from toft.client.connection import Connection
 from toft.client.jobs import RemoteJobs
 from toft.client.node import RemoteNode
@@ -47,8 +50,8 @@ class DaemonNode(Node):
         self._open_here = open_here
         self._here: Node | None = None
         self._guard = threading.Lock()
-        self.jobs = Jobs(thread, RemoteJobs(asked))
-        self.installed = DaemonInstalled(thread, self._remote, lambda: self.here.installed)
+        self.jobs = Jobs(thread, self._remote.jobs)
+        self.installed: Installed = DaemonInstalled(thread, self._remote, lambda: self.here.installed)
         self.is_embedded = False
 
     def close(self) -> None:
@@ -85,6 +88,47 @@ class DaemonNode(Node):
 
     def _handle(self, loaded: Any) -> Instance:
         return DaemonInstance(self._thread, loaded)
+
+
+class NodeElsewhere(DaemonNode):
+    """A node on another machine: nothing that is asked of it is done by this process.
+
+    Args:
+        thread: Where the connection lives.
+        asked: The connection.
+
+    Attributes:
+        secrets: See `toft.client.secrets.RemoteSecrets`.
+        configuration: See `toft.client.configuration.RemoteConfiguration`.
+    """
+
+    def __init__(self, thread: LoopThread, asked: Connection) -> None:
+        super().__init__(thread, asked, self._nothing_here)
+        self._url = asked.origin.base
+        self.secrets = Secrets(thread, self._remote.secrets)
+        self.configuration = Configuration(thread, self._remote.configuration)
+        self.installed = Installed(thread, self._remote.installed)  # type: ignore[arg-type]
+
+    def refresh(self, plugin: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
+        """Refused: it is done on that machine."""
+        raise faults.local_only(f"refreshing {plugin}", self._url)
+
+    def status(self) -> dict[str, Any]:
+        """Return what the node is doing: its process, the queue, memory, GPUs, what is loaded."""
+        return self._thread.run(self._remote.status())
+
+    def samples(
+        self,
+        *,
+        since: float | str | None = None,
+        until: float | str | None = None,
+        step_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Return what the machine did over time."""
+        return self._thread.run(self._remote.samples(since=since, until=until, step_s=step_s))
+
+    def _nothing_here(self) -> Node:
+        raise faults.local_only("what needs the node's own files", self._url)
 
 
 class NodeBesideDaemon(Node):

@@ -66,6 +66,21 @@ def root(
     home: Annotated[
         Path | None, option("--home", metavar="DIR", help="Where the node keeps everything [env: TOFT_HOME].")
     ] = None,
+    url: Annotated[
+        str | None,
+        option("--url", metavar="URL", help="Ask the node that listens there [env: TOFT_URL]."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        option("--token-file", metavar="FILE", help="Has the token for it [env: TOFT_TOKEN_FILE]."),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        option("--ca-file", metavar="FILE", help="Who may have signed its certificate [env: TOFT_CA_FILE]."),
+    ] = None,
+    insecure: Annotated[
+        bool, option("--insecure", help="Send the token to another machine without TLS.")
+    ] = False,
     offline: Annotated[bool, option("--offline", help="Never use the network.")] = False,
     verbose: Annotated[bool, option("--verbose", "-v", help="Show the node's own log on stderr.")] = False,
     version: Annotated[bool, option("--version", help="Print the version and stop.")] = False,
@@ -73,6 +88,11 @@ def root(
     """Take the options that every command shares."""
     session = context.ensure_object(Session)
     session.home = home.expanduser().absolute() if home else None
+    session.remote = {"url": url, "token_file": token_file, "ca_file": ca_file, "insecure": insecure}
+    if url is not None and home is not None:
+        raise UsageError(
+            "--home is on this machine and --url on another; give one", code="request.command_line"
+        )
     session.offline = True if offline else None
     if version:
         session.terminal.line(f"toft {__version__}")

@@ -83,9 +83,13 @@ def down(
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show what the daemon of this home is doing."""
+    """Show what the daemon of this home, or the node at a URL, is doing."""
     session = sessions.of(context)
-    found = look(session.settings().home)
+    if session.target() is not None:
+        with session.node() as node:
+            found = node.status()
+    else:
+        found = look(session.settings().home)
     if as_json:
         session.terminal.json(found)
     else:

@@ -48,6 +48,7 @@ BY_CODE: Mapping[str, str] = {
     "plugins_yaml": "toft plugin validate FILE names every problem.",
     "process": "toft doctor looks at the machine and says what is wrong.",
     "refused": "toft doctor says what this machine allows.",
+    "remote": "docs/how-to/use-a-node-elsewhere.md tells what can be wrong between two machines.",
     "request": "toft --help",
     "result": "A plugin may return numbers, text, bytes, dates, lists, dictionaries and arrays.",
     "secret": "toft secret --help",

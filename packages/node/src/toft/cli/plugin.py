@@ -46,6 +46,8 @@ def list_plugins(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 def _unreadable(session: Session) -> list[str]:
+    if session.target() is not None:
+        return []  # what lies in its home is its own affair
     from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - it came with the node already
 
     problems = Registry(session.settings().home).discover().problems
@@ -286,6 +288,12 @@ def logs(
     Works also when it does not run.
     """
     session = sessions.of(context)
+    if follow and session.target() is not None:
+        raise UsageError(
+            "--follow reads the file of the log, and that is on another machine",
+            code="remote.local_only",
+            hint=f"toft plugin logs {name} shows its last lines; toft job events ID --follow goes on",
+        )
     with session.node() as node:
         node.installed.get(name)
         lines = node.logs(name, count, instance=instance)

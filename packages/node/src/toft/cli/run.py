@@ -74,7 +74,12 @@ def run(
         settings = words.settings(manifest, config) if config else None
         # Before anything is started: what cannot be called is refused at once.
         bound = words.arguments(signature(manifest, action), given, input_json)
-        options = {"writable": [str(each.absolute()) for each in writable]} if writable else {}
+        granted = writable or []
+        if session.target() is not None:
+            bound = words.as_typed(bound, given)
+        else:
+            granted = [each.absolute() for each in granted]
+        options = {"writable": [str(each) for each in granted]} if granted else {}
         loaded = node.load(name, config=settings, instance=instance, **options)
         call = _Call(session, loaded, action or None, manifest, timeout)
         call.give(bound)

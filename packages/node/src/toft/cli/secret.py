@@ -54,7 +54,12 @@ def set_secret(
         value = _without_last_newline(sys.stdin.read(LONGEST_VALUE_BYTES + 2))
     else:
         value = _ask(plugin, key)
-    session.secrets().set(plugin, key, value, scope=scope)
+    if session.target() is not None:
+        _default_only(scope)
+        with session.node() as node:
+            node.set_secret(plugin, key, value)
+    else:
+        session.secrets().set(plugin, key, value, scope=scope)
     if len(value) < SHORTEST_IN_TEXT:
         session.terminal.warn(
             f"{key} is so short that it can be hidden in logs only where its name stands beside it"
@@ -75,9 +80,14 @@ def list_secrets(
 ) -> None:
     """List the names of stored secrets."""
     session = sessions.of(context)
-    store = session.secrets()
-    plugins = [plugin] if plugin is not None else store.list_plugins(scope=scope)
-    found = [(each, key) for each in plugins for key in store.list_keys(each, scope=scope)]
+    if session.target() is not None:
+        _default_only(scope)
+        with session.node() as node:
+            found = [(each["plugin"], each["key"]) for each in node.secrets.list(plugin) if each["stored"]]
+    else:
+        store = session.secrets()
+        plugins = [plugin] if plugin is not None else store.list_plugins(scope=scope)
+        found = [(each, key) for each in plugins for key in store.list_keys(each, scope=scope)]
     if as_json:
         session.terminal.json([{"plugin": each, "key": key, "scope": scope} for each, key in found])
     elif found:
@@ -96,15 +106,31 @@ def remove_secret(
 ) -> None:
     """Remove a secret for good."""
     session = sessions.of(context)
-    session.secrets().delete(plugin, key, scope=scope)
+    if session.target() is not None:
+        _default_only(scope)
+        with session.node() as node:
+            node.secrets.remove(plugin, key)
+    else:
+        session.secrets().delete(plugin, key, scope=scope)
     if as_json:
         session.terminal.json({"plugin": plugin, "key": key, "scope": scope})
     else:
         session.terminal.note(f"removed {key} of {plugin}")
 
 
+def _default_only(scope: str) -> None:
+    if scope != DEFAULT_SCOPE:
+        raise UsageError(
+            f"a node elsewhere is asked for the secrets that it uses, those of {DEFAULT_SCOPE}",
+            code="remote.local_only",
+            hint=f"toft secret --scope {scope} works on that machine",
+        )
+
+
 def _remark(session: Session, plugin: str, key: str) -> None:
     """Say so when nobody will ask for what was stored: a slip of the keyboard would show only much later."""
+    if session.target() is not None:
+        return
     from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - manifests, which `toft --help` does not pay
 
     try:

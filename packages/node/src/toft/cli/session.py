@@ -7,16 +7,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toft.cli import failures
+from toft.cli import failures, reach
 from toft.cli.terminal import Terminal
 from toft.kernel import settings as node_settings
 from toft.kernel.errors import NodeError
 from toft.secrets.redaction import Redactor
 from toft.secrets.store import SecretStore
+
+if TYPE_CHECKING:
+    from toft.client.target import Target
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -34,6 +37,8 @@ PluginArgument = Annotated[str, argument("NAME", "The plugin's name.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 
 _NAMES = ("target", "plugin", "name", "id")
+
+_REMOTE = {"url": "TOFT_URL", "token_file": "TOFT_TOKEN_FILE", "ca_file": "TOFT_CA_FILE"}
 
 Connect = Callable[..., AbstractContextManager[Any]]
 
@@ -56,18 +61,45 @@ class Session:
         self.terminal = terminal or Terminal()
         self.environ = environ
         self.home: Path | None = None
+        self.remote: Mapping[str, Any] = {}
         self.offline: bool | None = None
         self.is_verbose = False
         self.subject: str | None = None
         self._connect = connect
+        self._target: Target | None = None
 
     def settings(self) -> node_settings.Settings:
         """Read the settings once more; they are small, and a command needs them once."""
         return node_settings.read(self.environ, home=self.home, offline=self.offline)
 
+    def target(self) -> Target | None:
+        """Return the node elsewhere that this command line is for; None for the one of a home here."""
+        from toft.client import target as targets  # noqa: PLC0415 - 3 ms that `toft --help` does not pay
+
+        if self._target is None and (wanted := self.wanted()):
+            self._target = targets.read(**wanted)
+        return self._target
+
+    def wanted(self) -> Mapping[str, Any]:
+        """Return what was said of a node elsewhere, unread: by options, else by the environment."""
+        if self.remote.get("url") is None and self.home is not None:
+            return {}
+        found = {
+            name: self.environ[variable] for name, variable in _REMOTE.items() if self.environ.get(variable)
+        }
+        found |= {name: value for name, value in self.remote.items() if value}
+        return found if found.get("url") else {}
+
     @contextlib.contextmanager
     def node(self, **options: Any) -> Iterator[Any]:
         """Open the node for the length of a `with` block."""
+        target = self.target()
+        if target is not None:
+            from toft.blocking import connecting  # noqa: PLC0415 - as below
+
+            with connecting.open_target(target) as node:
+                yield node
+            return
         connect = self._connect
         if connect is None:
             from toft import blocking  # noqa: PLC0415 - a third of a second that `toft --help` does not pay
@@ -84,6 +116,8 @@ class Session:
 
     def redactor(self) -> Redactor:
         """Return what takes the stored secrets out of text; of nothing when they cannot be read."""
+        if self.wanted():
+            return Redactor()  # a node has taken out its own, and those of this machine never went there
         try:
             return Redactor(self.secrets().list_values())
         except (NodeError, OSError):
@@ -97,6 +131,8 @@ def of(context: typer.Context) -> Session:
         raise TypeError("this command was started without a session")
     # What goes wrong later is then told with the plugin's name in the next command.
     named = next((context.params[each] for each in _NAMES if context.params.get(each)), None)
+    if wanted := session.wanted():
+        reach.check(context.command_path, str(wanted["url"]), is_typed=bool(session.remote.get("url")))
     session.subject = named.partition(".")[0] if isinstance(named, str) else None
     return session
 

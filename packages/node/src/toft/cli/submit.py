@@ -94,6 +94,8 @@ def submit(
     with session.node(runs_jobs=wait) as node:
         signature = run.signature(node.installed.get(name), action)
         bound = words.arguments(signature, given, input_json)
+        if session.target() is not None:
+            bound = words.as_typed(bound, given)
         job = node.jobs.submit(name, bound, **options)
         if not wait:
             submitted(session, node, "job", job.id, str(job.state), as_json=as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from toft.kernel.errors import UsageError
@@ -35,6 +36,15 @@ def arguments(schema: Mapping[str, Any] | None, words: Sequence[str], given: str
     from toft.plugins.manifests.arguments import parse_cli  # noqa: PLC0415 - schemas, which `toft --help` does not pay
 
     return parse_cli(schema, words, sys.stdin.read() if given == "-" else given)
+
+
+def as_typed(bound: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Return arguments for a node elsewhere: a path is the word itself, and not a file of this machine."""
+    typed = dict(word.split("=", 1) for word in words)
+    return {
+        name: typed[name] if isinstance(value, PurePath) and name in typed else value
+        for name, value in bound.items()
+    }
 
 
 def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from toft.client import connection as connections
+from toft.client import faults
 from toft.client.connection import Connection
 from toft.kernel import errors
 from toft.plugins.plugin_errors import CancelledError
@@ -73,12 +74,12 @@ class RemoteCall:
                     await self._room.wait()
                 self._take(each)
             if self.is_open:
-                self._fail(connections.gone(ConnectionError("its answer broke off")))
+                self._fail(self._asked.origin.broken(ConnectionError("its answer broke off")))
         except asyncio.CancelledError:
-            self._fail(connections.closed())
+            self._fail(faults.closed())
             raise
         except (errors.NodeError, OSError, ValueError) as error:
-            self._fail(error if isinstance(error, errors.NodeError) else connections.gone(error))
+            self._fail(error if isinstance(error, errors.NodeError) else self._asked.origin.broken(error))
         finally:
             with contextlib.suppress(RuntimeError):
                 await happening.aclose()

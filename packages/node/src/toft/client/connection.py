@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
-import struct
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpcore
 
 from toft.api import frames
-from toft.client import place as places
+from toft.client import faults
+from toft.client.origins import CONNECT_S, Origin
 from toft.jobs import errors as _job_errors
 from toft.kernel import errors
 from toft.plugins import plugin_errors
@@ -25,10 +22,10 @@ from toft.plugins import plugin_errors
 # Whoever defines errors that may come back must have been imported before one does.
 from toft.plugins.environments import environment_errors as _environment_errors
 
-_CONNECT_S = 10.0
 _FRESH_S = 5.0
-_KEPT = 16
-_IDLE_S = 30.0
+_AGAIN_S = (0.1, 0.5, 2.0)
+"""Pauses before a question is asked again: only of a node elsewhere, and only one that changes nothing."""
+
 _BROKEN = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
@@ -36,17 +33,19 @@ _BROKEN = (
     httpcore.ConnectionNotAvailable,
 )
 _FOREIGN = (_environment_errors, _job_errors)
+BROKEN = ("remote.gone", "remote.no_answer")
+"""Codes of what may be over in a moment."""
 
 
 class Connection:
-    """A session with the daemon of one home; an async context manager.
+    """A session with a node; an async context manager.
 
     Args:
-        socket_path: Where it is asked.
+        origin: Where it is asked.
     """
 
-    def __init__(self, socket_path: Path) -> None:
-        self._path = socket_path
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
         self._stack = AsyncExitStack()
         self._pool: httpcore.AsyncConnectionPool
         self._is_open = False
@@ -58,15 +57,7 @@ class Connection:
 
     async def __aenter__(self) -> Connection:
         try:
-            address = self._stack.enter_context(places.address(self._path))
-            await asyncio.to_thread(_check_peer, address)
-            pool = httpcore.AsyncConnectionPool(
-                uds=address,
-                max_connections=None,
-                max_keepalive_connections=_KEPT,
-                keepalive_expiry=_IDLE_S,
-            )
-            self._pool = await self._stack.enter_async_context(pool)
+            self._pool = await self.origin.open(self._stack)
             self._is_open = True
             lifeline = self.stream("POST", "/v1/sessions")
             self._stack.push_async_callback(lifeline.aclose)
@@ -94,29 +85,48 @@ class Connection:
         body: Mapping[str, Any] | None = None,
         *,
         query: Mapping[str, Any] | None = None,
+        tries: int | None = None,
     ) -> Any:
         """Send a request and return its answer.
+
+        What changes nothing is asked again when the connection to another machine broke, so many times as
+        `tries` says.
 
         Raises:
             NodeError: As the daemon raised it; `UnavailableError` when it is gone.
             PluginError: As the plugin raised it.
         """
         content = None if body is None else frames.pack(dict(body))
-        async with self._asking(method, _url(route, query), content) as answer:
+        url = self._url(route, query)
+        pauses = iter(_AGAIN_S[: tries and tries - 1] if method == "GET" and not self.origin.is_here else ())
+        while True:
+            try:
+                return await self._ask(method, url, content)
+            except errors.UnavailableError as error:
+                pause = next(pauses, None) if error.code in BROKEN else None
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+
+    async def _ask(self, method: str, url: str, content: bytes | None) -> Any:
+        async with self._asking(method, url, content) as answer:
             data = bytearray()
             async for piece in answer.aiter_stream():
                 data += piece
-        if 200 <= answer.status < 300:
+        if not 200 <= answer.status < 300:
+            raise self._problem(answer.status, bytes(data))
+        try:
             return frames.unpack(data)
-        raise problem(answer.status, bytes(data))
+        except errors.UsageError:
+            raise self.origin.strange(answer.status) from None
 
     async def stream(
         self, method: str, route: str, body: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[Any, None]:
         """Send a request and yield the frames of its answer as they come."""
         content = None if body is None else frames.pack(dict(body))
-        async with self._asking(method, _url(route), content) as answer:
-            await _check(answer)
+        async with self._asking(method, self._url(route), content) as answer:
+            await self._check(answer, frames.MEDIA_TYPE)
             arriving = frames.Frames()
             async for data in answer.aiter_stream():
                 for value in arriving.feed(data):
@@ -125,8 +135,8 @@ class Connection:
     async def lines(self, route: str, query: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Yield the JSON objects of an answer that has one a line, as they come."""
         headers = {"Accept": "application/x-ndjson"}
-        async with self._asking("GET", _url(route, query), None, headers) as answer:
-            await _check(answer)
+        async with self._asking("GET", self._url(route, query), None, headers) as answer:
+            await self._check(answer, headers["Accept"])
             rest = b""
             async for data in answer.aiter_stream():
                 *whole, rest = (rest + data).split(b"\n")
@@ -139,8 +149,8 @@ class Connection:
     ) -> AsyncGenerator[httpcore.Response, None]:
         """Send a request; what is wrong with the connection is told in our own words."""
         if not self._is_open:
-            raise closed()
-        told = {"Host": "localhost", **self._headers, **(headers or {})}
+            raise faults.closed()
+        told = {**self.origin.headers, **self._headers, **(headers or {})}
         if content is not None or method != "GET":
             told["Content-Length"] = str(len(content or b""))
         try:
@@ -149,11 +159,25 @@ class Connection:
                 url,
                 headers=list(told.items()),
                 content=content,
-                extensions={"timeout": {"connect": _CONNECT_S}},
+                extensions={"timeout": {"connect": CONNECT_S}},
             ) as answer:
                 yield answer
         except _BROKEN as error:
-            raise gone(error) from error
+            raise self.origin.broken(error) from error
+
+    async def _check(self, answer: httpcore.Response, media_type: str) -> None:
+        if not 200 <= answer.status < 300:
+            raise self._problem(answer.status, await answer.aread())
+        kind = next((value for name, value in answer.headers if name.lower() == b"content-type"), b"")
+        if not kind.startswith(media_type.encode()):
+            raise self.origin.strange(answer.status)
+
+    def _problem(self, status: int, content: bytes) -> Exception:
+        return problem(content) or self.origin.strange(status)
+
+    def _url(self, route: str, query: Mapping[str, Any] | None = None) -> str:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        return self.origin.base + route + (f"?{urlencode(given, doseq=True)}" if given else "")
 
     async def signature(self, plugin: str, action: str | None) -> Mapping[str, Any] | None:
         """Return the input schema of a plugin's action, at most some seconds old; None for what has none."""
@@ -164,21 +188,11 @@ class Connection:
                 manifest = await self.ask("GET", path("plugins", plugin))
             except errors.NotFoundError:
                 return None  # whoever is asked next says so
-            actions = (manifest.get("runtime") or {}).get("actions") or {}
+            actions = (manifest.get("toft") or {}).get("actions") or {}
             self._actions[plugin] = (now, actions)
         described = actions.get(action or "execute")
         found = described.get("input") if isinstance(described, Mapping) else None
         return found if isinstance(found, Mapping) else None
-
-
-def _url(route: str, query: Mapping[str, Any] | None = None) -> str:
-    given = {name: value for name, value in (query or {}).items() if value is not None}
-    return f"http://localhost{route}" + (f"?{urlencode(given, doseq=True)}" if given else "")
-
-
-async def _check(answer: httpcore.Response) -> None:
-    if not 200 <= answer.status < 300:
-        raise problem(answer.status, await answer.aread())
 
 
 def path(*parts: str) -> str:
@@ -186,29 +200,13 @@ def path(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def gone(error: Exception) -> errors.UnavailableError:
-    """Return the error for a daemon that is not there any more."""
-    return errors.UnavailableError(
-        f"the daemon went away: {error or type(error).__name__}",
-        code="daemon.gone",
-        hint="toft status says whether it runs; a job goes on when it is started again, a call does not",
-    )
-
-
-def closed() -> errors.UnavailableError:
-    """Return the error for a session that its own program has closed."""
-    return errors.UnavailableError("the node was closed", code="node.closed")
-
-
-def problem(status: int, content: bytes) -> Exception:
-    """Return the error that a problem document describes."""
+def problem(content: bytes) -> Exception | None:
+    """Return the error that a problem document describes; None when it is none."""
     with contextlib.suppress(ValueError):
         fields = json.loads(content)
         if isinstance(fields, dict) and "code" in fields:
             return error_of(fields)
-    return errors.UnavailableError(
-        f"the daemon answered {status} and no reason", code="daemon.no_answer", hint="toft logs shows more"
-    )
+    return None
 
 
 def error_of(fields: Mapping[str, Any]) -> Exception:
@@ -216,24 +214,3 @@ def error_of(fields: Mapping[str, Any]) -> Exception:
     if fields.get("family") == "plugin":
         return plugin_errors.from_dict(fields)
     return errors.from_dict(fields)
-
-
-def _check_peer(address: str) -> None:
-    """Refuse a socket that somebody else serves."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with contextlib.closing(sock):
-        sock.settimeout(_CONNECT_S)
-        try:
-            sock.connect(address)
-        except OSError as error:
-            raise errors.UnavailableError(
-                f"the daemon does not answer on {address}: {error}", code="daemon.no_answer"
-            ) from error
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid != os.geteuid():
-        raise errors.RefusedError(
-            f"the daemon runs as uid {uid}, and this is uid {os.geteuid()}",
-            code="daemon.other_user",
-            details={"uid": uid},
-            hint="run toft as the user who owns that home: sudo -u USER toft ...",
-        )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from toft.client import connection as connections
-from toft.client import paths
 from toft.client.calls import RemoteCall, RemoteChunks
 from toft.client.connection import Connection
 from toft.kernel import errors
@@ -77,7 +75,7 @@ class RemoteInstance:
         call = RemoteCall(self._asked, self.id, on_progress=on_progress, on_log=on_log)
         body = {
             "action": action,
-            "arguments": paths.absolute(self.signature(action), arguments),
+            "arguments": self._asked.origin.arguments(self.signature(action), arguments),
             "timeout_s": timeout_s,
             "grace_s": grace_s,
             "stream": stream,
@@ -174,11 +172,3 @@ def _drift(told: Mapping[str, Any] | None) -> Drift | None:
         changes=tuple(told["changes"]),
         live_schema=told["live_schema"],
     )
-
-
-def made_absolute(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return instance options in which directories do not depend on who reads them."""
-    found = dict(options)
-    if isinstance(found.get("writable"), (list, tuple)):
-        found["writable"] = [os.path.abspath(each) for each in found["writable"]]
-    return found

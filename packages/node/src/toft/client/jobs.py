@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from toft.client import connection as connections
-from toft.client import paths
+from toft.client import streams
 from toft.client.sequences import RemoteSequences, Told
 from toft.jobs.records import Attempt, Event, RetryPolicy
 
@@ -40,7 +40,7 @@ class RemoteJobs(RemoteSequences):
         wish["plugin"] = plugin
         if arguments:
             schema = await self._asked.signature(plugin, wish.get("action"))
-            wish["arguments"] = paths.absolute(schema, arguments)
+            wish["arguments"] = self._asked.origin.arguments(schema, arguments)
         start_at, retry = wish.get("start_at"), wish.get("retry")
         if isinstance(start_at, datetime.datetime):
             wish["start_at"] = start_at.timestamp()
@@ -74,7 +74,7 @@ class RemoteJobs(RemoteSequences):
 
     async def wait(self, id: str, timeout_s: float | None = None) -> Told:
         """Return a job once it has ended."""
-        return Told(await self._ask("GET", id, "wait", query={"timeout_s": timeout_s}))
+        return Told(await self._waited(connections.path("jobs", id, "wait"), timeout_s))
 
     async def result(self, id: str) -> Any:
         """Return what a job returned, with its exact types, or raise what it failed with."""
@@ -100,9 +100,14 @@ class RemoteJobs(RemoteSequences):
         capacity: int = 1000,
     ) -> AsyncGenerator[Event, None]:
         """Return events as they come: what was stored after the cursor first, then what happens."""
-        query = {"job": job, "sequence": sequence, "after": after, "capacity": capacity}
-        async for line in self._asked.lines("/v1/events/stream", query):
+        query = {"job": job, "sequence": sequence, "capacity": capacity}
+        async for line in streams.events(self._asked, query, after=after):
             yield Event.from_dict(line)
+
+    async def samples(self, id: str) -> dict[str, Any]:
+        """Return what a job used over time: columns of numbers beside the moments they are of."""
+        found: dict[str, Any] = await self._ask("GET", id, "samples")
+        return found
 
     async def logs(self, id: str, count: int = 200) -> Sequence[str]:
         """Return the last lines that a job printed."""

@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toft.client import connection as connections
+from toft.client.configuration import RemoteConfiguration
 from toft.client.connection import Connection
-from toft.client.instance import RemoteInstance, made_absolute
+from toft.client.installed import RemoteInstalled
+from toft.client.instance import RemoteInstance
+from toft.client.jobs import RemoteJobs
+from toft.client.secrets import RemoteSecrets
 from toft.kernel import errors
 from toft.plugins.catalog import Entry
 from toft.plugins.instances import InstanceOptions
@@ -20,10 +24,20 @@ class RemoteNode:
 
     Args:
         asked: The session with the daemon.
+
+    Attributes:
+        jobs: Its durable jobs.
+        installed: The plugins that are installed there.
+        secrets: Which of them have which secrets.
+        configuration: What their settings may be.
     """
 
     def __init__(self, asked: Connection) -> None:
         self._asked = asked
+        self.jobs = RemoteJobs(asked)
+        self.installed = RemoteInstalled(asked)
+        self.secrets = RemoteSecrets(asked)
+        self.configuration = RemoteConfiguration(asked)
 
     async def plugins(self) -> list[Entry]:
         """Return every installed plugin, by name, with the state of what is loaded there."""
@@ -61,7 +75,7 @@ class RemoteNode:
             "config": None if config is None else dict(config),
             "instance": instance,
             "new": new,
-            "options": made_absolute(options),
+            "options": self._asked.origin.options(options),
         }
         return RemoteInstance(self._asked, await self._asked.ask("POST", "/v1/instances", body))
 
@@ -151,7 +165,7 @@ class RemoteNode:
         replace: bool = False,
     ) -> InstanceOptions:
         """Change how an instance is run from its next load on, and remember it."""
-        body = {"changes": made_absolute(changes), "instance": instance, "replace": replace}
+        body = {"changes": self._asked.origin.options(changes), "instance": instance, "replace": replace}
         told = await self._asked.ask("POST", connections.path("plugins", plugin, "options"), body)
         return InstanceOptions.from_dict(told)
 
@@ -165,6 +179,23 @@ class RemoteNode:
     async def set_secret(self, plugin: str, key: str, value: str) -> None:
         """Store a secret and replace the workers that were started without it."""
         await self._asked.ask("PUT", connections.path("plugins", plugin, "secrets", key), {"value": value})
+
+    async def samples(
+        self,
+        *,
+        since: float | str | None = None,
+        until: float | str | None = None,
+        step_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Return what the machine did over time: columns of numbers beside the moments they are of."""
+        query = {"from": since, "to": until, "step_s": step_s}
+        found: dict[str, Any] = await self._asked.ask("GET", "/v1/samples", query=query)
+        return found
+
+    async def status(self) -> dict[str, Any]:
+        """Return what the node is doing: its process, the queue, memory, GPUs, what is loaded."""
+        found: dict[str, Any] = await self._asked.ask("GET", "/v1/status")
+        return found
 
     async def system(self, what: str = "status") -> Any:
         """Return what the machine is doing."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toft.client import connection as connections
-from toft.client import paths
+from toft.client import streams
 from toft.client.connection import Connection
 from toft.jobs import graphs, references
 from toft.jobs.records import FINISHED, RetryPolicy, State
-from toft.kernel import clock
+from toft.kernel import clock, errors
 
 
 class Told:
@@ -93,7 +94,7 @@ class RemoteSequences:
             plugin, action = step.get("plugin"), step.get("action")
             if isinstance(plugin, str) and (action is None or isinstance(action, str)):
                 schema = await self._asked.signature(plugin, action)
-                step["arguments"] = paths.absolute(schema, step["arguments"])
+                step["arguments"] = self._asked.origin.arguments(schema, step["arguments"])
 
     async def sequence(self, id: str) -> Told:
         """Return a sequence or graph as it is now."""
@@ -116,8 +117,19 @@ class RemoteSequences:
 
     async def wait_sequence(self, id: str, timeout_s: float | None = None) -> Told:
         """Return a sequence once nothing of it will happen unasked any more."""
-        route = connections.path("sequences", id, "wait")
-        return Told(await self._asked.ask("GET", route, query={"timeout_s": timeout_s}))
+        return Told(await self._waited(connections.path("sequences", id, "wait"), timeout_s))
+
+    async def _waited(self, route: str, timeout_s: float | None) -> Any:
+        """Wait there; over a connection that breaks, not longer in all than was asked for."""
+        loop = asyncio.get_running_loop()
+        until = None if timeout_s is None else loop.time() + timeout_s
+        patience = streams.Patience(self._asked)
+        while True:
+            left = None if until is None else max(until - loop.time(), 0.0)
+            try:
+                return await self._asked.ask("GET", route, query={"timeout_s": left}, tries=1)
+            except errors.UnavailableError as error:
+                await patience.again(error)
 
 
 def _written(steps: Any) -> Any:

@@ -82,7 +82,7 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to give out lanes."""
         self._is_open = True
-        self._queue.on_change(self._on_change)
+        self._queue.listeners.append(self._on_change)
         self._queue.droppers.append(self._on_dropped)
         self._backend.watch(self._on_backend)
         self.wake()

@@ -58,7 +58,7 @@ class Graphs:
         self._once_more: set[str] = set()
         self._is_open = False
         jobs.followers.append(Following(jobs.new_id))
-        jobs.on_change(self._on_change)
+        jobs.listeners.append(self._on_change)
 
     async def open(self) -> None:
         """Look after the fan-outs that the last process left half done."""

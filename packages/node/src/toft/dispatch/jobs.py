@@ -342,7 +342,14 @@ class Jobs(sequences.SequenceVerbs):
             if name != "memory"
         ]
         used = {name: dict(amounts) for name, amounts in reading.used.items()}
-        return {**lanes, "queue": engine.queue.counts(), "memory": memory, "gpu": gpus, "instances": used}
+        return {
+            **lanes,
+            "queue": engine.queue.counts(),
+            "cursor": engine.queue.cursor(),
+            "memory": memory,
+            "gpu": gpus,
+            "instances": used,
+        }
 
     # Changing
 

@@ -89,7 +89,7 @@ class JobQueue:
         self._feed = feed.Feed(self.events)
         self._keeping = retention.Keeping(blobs, store)
         self._notes: notes.Notes | None = None
-        self._listeners: list[Callable[[Effects], None]] = [self._learn]
+        self.listeners: list[Callable[[Effects], None]] = [self._learn]
         self._job_type = job_type
         self._reading = reading.Reading(store, job_type)
 
@@ -103,7 +103,7 @@ class JobQueue:
             found.board(time),
             limits=self.limits,
             followers=self.followers,
-            listeners=self._listeners,
+            listeners=self.listeners,
             droppers=self.droppers,
             job_type=self._job_type,
         )
@@ -231,6 +231,10 @@ class JobQueue:
         """Return how many jobs are in each state."""
         return {str(state): count for state, count in self._opened.board.counts.items()}
 
+    def cursor(self) -> int:
+        """Return the cursor of the newest event; 0 before the first one."""
+        return self._opened.board.numbers.cursor
+
     async def get(self, job_id: str) -> Job:
         """Return a job.
 
@@ -304,12 +308,6 @@ class JobQueue:
             raise errors.wait_timeout(job_id, timeout_s or 0.0) from None
         finally:
             opened.stop_waiting(job_id, future)
-
-    # -- those who depend on it ------------------------------------------------------------------------------
-
-    def on_change(self, listener: Callable[[Effects], None]) -> None:
-        """Call somebody on the loop after each commit."""
-        self._listeners.append(listener)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

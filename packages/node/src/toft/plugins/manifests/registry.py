@@ -150,14 +150,17 @@ class Registry:
         takes: Iterable[str] = (),
         gives: str | None = None,
     ) -> Sequence[Manifest]:
-        """Return the plugins that fit, the best first; see `taxonomy.select` and `taxonomy.able`."""
-        chosen = taxonomy.select(self.list(), category=category, role=role, domain=domain, platform=platform)
-        wanted = list(takes)
-        if not task and not wanted and gives is None:
-            return chosen
-        ranked = taxonomy.able(chosen, task, takes=wanted, gives=gives)
-        by_name = {each.name: each for each in chosen}
-        return [by_name[name] for name in dict.fromkeys(each.plugin for each in ranked)]
+        """Return the plugins that fit, the best first; see `taxonomy.find`."""
+        return taxonomy.find(
+            self.list(),
+            task,
+            category=category,
+            role=role,
+            domain=domain,
+            platform=platform,
+            takes=takes,
+            gives=gives,
+        )
 
     def write(self, manifest: Manifest, *, replace: bool = True) -> pathlib.Path:
         """Put a plugin into the registry.

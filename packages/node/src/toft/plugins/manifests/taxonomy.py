@@ -95,6 +95,27 @@ def select(
     ]
 
 
+def find(
+    manifests: Iterable[Manifest],
+    task: str = "",
+    *,
+    category: str | None = None,
+    role: str | None = None,
+    domain: str | None = None,
+    platform: str | None = None,
+    takes: Iterable[str] = (),
+    gives: str | None = None,
+) -> list[Manifest]:
+    """Return the manifests that fit, the best first; see `select` and `able`."""
+    chosen = select(manifests, category=category, role=role, domain=domain, platform=platform)
+    wanted = list(takes)
+    if not task and not wanted and gives is None:
+        return list(chosen)
+    ranked = able(chosen, task, takes=wanted, gives=gives)
+    by_name = {each.name: each for each in chosen}
+    return [by_name[name] for name in dict.fromkeys(each.plugin for each in ranked)]
+
+
 def canonical(manifests: Iterable[Manifest], role: str) -> Manifest | None:
     """Return the only plugin of a role; None when there is none, or several and nobody can say which."""
     found = select(manifests, role=role)

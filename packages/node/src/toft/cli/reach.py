@@ -1,0 +1,48 @@
+"""Which commands go to a node on another machine, and which are about the machine they are typed on."""
+
+from __future__ import annotations
+
+from toft.kernel.errors import UsageError
+
+ASK = frozenset(
+    {
+        *("run", "why", "top", "events", "status"),
+        *(
+            f"job {each}"
+            for each in ("submit", "list", "show", "wait", "result", "cancel", "retry", "reorder")
+        ),
+        *("job logs", "job events"),
+        *(f"sequence {each}" for each in ("submit", "list", "show", "wait", "cancel", "retry")),
+        *(f"plugin {each}" for each in ("list", "show", "find", "config", "options", "enable", "disable")),
+        *("plugin logs", "plugin remove"),
+        *("secret set", "secret list", "secret rm"),
+        *("env list", "env gc"),
+    }
+)
+"""Commands that ask a node, wherever it is."""
+
+NEED_NO_NODE = frozenset({"plugin new", "plugin validate"})
+"""Commands that work on files of their own."""
+
+
+def check(command_path: str, url: str, *, is_typed: bool) -> None:
+    """Refuse a command that cannot be meant for a node elsewhere; closed for one that nobody has listed.
+
+    Args:
+        command_path: Such as `toft plugin add`.
+        url: Where the node is.
+        is_typed: The command line says so itself, not only the environment.
+
+    Raises:
+        UsageError: It is about the machine it is typed on.
+    """
+    command = command_path.partition(" ")[2]
+    if command in ASK or command in NEED_NO_NODE:
+        return
+    way = "leave out --url" if is_typed else "unset TOFT_URL, or name a --home"
+    raise UsageError(
+        f"toft {command} acts on the machine it is typed on, and {url} is another one",
+        code="remote.local_only",
+        details={"url": url, "command": command},
+        hint=f"type it on that machine; for this one {way}",
+    )

@@ -1,0 +1,164 @@
+"""The plugins that a node elsewhere has installed: looked at from here, changed on its own machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from toft.client import connection as connections
+from toft.client import faults
+from toft.client.connection import Connection
+from toft.plugins.catalog import Entry, Variable
+from toft.plugins.manifests import manifest as manifests
+from toft.plugins.manifests import taxonomy
+from toft.plugins.manifests.manifest import Manifest
+
+_AT_ONCE = 8
+
+
+class RemoteEnvironment:
+    """An environment as the node told of it.
+
+    Attributes:
+        hash: Its name.
+        size_bytes: What it takes on that machine's disk.
+    """
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._told = dict(told)
+        self.hash = str(told["hash"])
+        self.size_bytes = int(told["size_bytes"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return dict(self._told)
+
+
+class RemoteInstalled:
+    """See `toft.plugins.installed.Installed` for what each method promises.
+
+    Args:
+        asked: The session with the node.
+    """
+
+    def __init__(self, asked: Connection) -> None:
+        self._asked = asked
+
+    async def list(self) -> Sequence[Entry]:
+        """Return every plugin, by name, with its state."""
+        found = await self._asked.ask("GET", "/v1/plugins")
+        return [Entry(**{**each, "instances": tuple(each["instances"])}) for each in found]
+
+    async def get(self, name: str) -> Manifest:
+        """Return what is known of a plugin."""
+        told = await self._asked.ask("GET", connections.path("plugins", name))
+        return manifests.parse(told, what=f"the manifest of {name}")
+
+    async def find(
+        self,
+        task: str = "",
+        *,
+        category: str | None = None,
+        role: str | None = None,
+        domain: str | None = None,
+        platform: str | None = None,
+        takes: Sequence[str] = (),
+        gives: str | None = None,
+    ) -> Sequence[Manifest]:
+        """Return the plugins that fit, the best first; `here` as a platform is this machine's."""
+        return taxonomy.find(
+            await self._all(),
+            task,
+            category=category,
+            role=role,
+            domain=domain,
+            platform=platform,
+            takes=takes,
+            gives=gives,
+        )
+
+    async def canonical(self, role: str) -> Manifest | None:
+        """Return the only plugin of a role."""
+        return taxonomy.canonical(await self._all(), role)
+
+    async def categories(self) -> Sequence[str]:
+        """Return the categories there are, sorted."""
+        return taxonomy.categories(await self._all())
+
+    async def _all(self) -> Sequence[Manifest]:
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(name: str) -> Manifest:
+            async with gate:
+                return await self.get(name)
+
+        return await asyncio.gather(*(one(each.name) for each in await self.list()))
+
+    async def remove(self, name: str, *, keep_environment: bool = False) -> bool:
+        """Unload a plugin's instances, forget them, and take the plugin away."""
+        query = {"keep_environment": "true" if keep_environment else None}
+        told = await self._asked.ask("DELETE", connections.path("plugins", name), query=query)
+        return bool(told["removed"])
+
+    async def variables(self, name: str) -> Sequence[Variable]:
+        """Return the environment variables a plugin declares, and whether each has a value."""
+        rows = await self._asked.ask("GET", connections.path("plugins", name, "secrets"))
+        return [
+            Variable(
+                name=each["key"],
+                secret=each["secret"],
+                required=each["required"],
+                satisfied=each["satisfied"],
+                label=each.get("label") or "",
+                description=each.get("description") or "",
+            )
+            for each in rows
+            if each["declared"]
+        ]
+
+    async def environments(self) -> Sequence[RemoteEnvironment]:
+        """Return every environment."""
+        return [RemoteEnvironment(each) for each in await self._asked.ask("GET", "/v1/environments")]
+
+    async def collect_environments(self) -> Sequence[RemoteEnvironment]:
+        """Remove the environments that no plugin names and no worker runs from."""
+        told = await self._asked.ask("POST", "/v1/environments/collect")
+        # Their sizes are told together.
+        rows = [{"hash": each, "size_bytes": 0} for each in told["removed"]]
+        if rows:
+            rows[0]["size_bytes"] = told["freed_bytes"]
+        return [RemoteEnvironment(each) for each in rows]
+
+    # What needs the machine's own files, or runs on it for minutes.
+
+    async def add(self, source: str, **_: Any) -> Any:
+        """Refused."""
+        self._refuse(f"adding {source}")
+
+    async def refresh(self, name: str, **_: Any) -> Any:
+        """Refused."""
+        self._refuse(f"refreshing {name}")
+
+    async def regenerate(self, name: str) -> Any:
+        """Refused."""
+        self._refuse(f"asking {name} again what it is")
+
+    async def size(self, source: str, **_: Any) -> Any:
+        """Refused."""
+        self._refuse(f"resolving {source}")
+
+    async def check(self, name: str) -> Any:
+        """Refused."""
+        self._refuse(f"checking {name}")
+
+    async def test(self, source: str, **_: Any) -> Any:
+        """Refused."""
+        self._refuse(f"testing {source}")
+
+    async def setup_conda(self, **_: Any) -> Any:
+        """Refused."""
+        self._refuse("setting up micromamba")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise faults.local_only(what, self._asked.origin.base)
