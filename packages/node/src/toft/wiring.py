@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from toft.access import gate as gates
+from toft.access import tokens
 from toft.dispatch import engine, node, readings
 from toft.dispatch import logs as job_logs
 from toft.host import commands, confined_commands, facts, gpus, keeper, monitor
@@ -59,6 +61,29 @@ async def open_node(
         yield await _open(stack, settings, environ, runs_jobs)
 
 
+@asynccontextmanager
+async def open_gate(opened: node.Node) -> AsyncIterator[gates.Gate]:
+    """Open the tokens of a node, for those who come in by TCP."""
+    store = (await opened.jobs.open()).means.store
+    gate = gates.Gate(await tokens.Tokens(store).open())
+    try:
+        yield gate
+    finally:
+        await gate.tokens.close()
+
+
+@asynccontextmanager
+async def open_tokens(settings: node_settings.Settings) -> AsyncIterator[tokens.Tokens]:
+    """Open the tokens of a home alone; for commands, while no daemon has them in memory."""
+    await asyncio.to_thread(durable.make_directory, settings.home, 0o700)
+    store = database.Database(settings.home / "node.db")
+    await store.open({"access": "toft.access"})
+    try:
+        yield await tokens.Tokens(store).open()
+    finally:
+        await store.close()
+
+
 async def _open_base(
     stack: AsyncExitStack, settings: node_settings.Settings
 ) -> tuple[database.Database, keeper.Keeper]:
@@ -68,7 +93,7 @@ async def _open_base(
     stack.push_async_callback(store.close)
     kept, failed = await asyncio.gather(
         keeper.Keeper.start(settings.isolation),
-        store.open({"plugins": "toft.plugins", "jobs": "toft.jobs"}),
+        store.open({"plugins": "toft.plugins", "jobs": "toft.jobs", "access": "toft.access"}),
         return_exceptions=True,  # neither is left behind because the other failed
     )
     if isinstance(kept, BaseException):

@@ -123,4 +123,6 @@ def visible(principal: Principal, kind: Kind, action: Action) -> frozenset[str] 
 
 
 def _said(resource: Resource) -> str:
-    return f"{resource.kind} {resource.id}" if resource.id is not None else f"the kind {resource.kind}"
+    if resource.id is not None:
+        return f"{resource.kind} {resource.id}"
+    return f"{resource.kind}s" + (f" of {resource.plugin}" if resource.plugin else "")

@@ -40,6 +40,14 @@ class Scope:
             return False
         return self.plugin is None or kind in OF_PLUGINS
 
+    def includes(self, other: Scope) -> bool:
+        """Say whether whoever has this one has the other too."""
+        return (
+            self.kind in (None, other.kind)
+            and _RANK[self.action] >= _RANK[other.action]
+            and self.plugin in (None, other.plugin)
+        )
+
 
 @functools.lru_cache(4096)
 def parse(text: str) -> Scope:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from toft.api import (
+    access,
     calls,
     configuration,
     description,
@@ -39,29 +42,56 @@ ROUTERS = (
     jobs.router,
     sequences.router,
     events.router,
+    access.router,
 )
 
 
-def build(
-    service: Service, door: guard.Door | None = None, *, faces: Sequence[Callable[[FastAPI], None]] = ()
-) -> ASGIApp:
-    """Return the ASGI application over a node.
+@dataclass(frozen=True)
+class Built:
+    """Routes that have all said who may use them, for as many doors as there are.
+
+    Attributes:
+        app: The routes.
+        service: What they work with.
+        public: Paths that anybody may ask for.
+    """
+
+    app: FastAPI
+    service: Service
+    public: Sequence[permits.Pattern]
+
+    def behind(self, door: guard.Door | None = None) -> ASGIApp:
+        """Return the ASGI application for those who come in by one door; the owner's by default."""
+        settings = self.service.node.rooms.settings
+        limited = limits.Limits(self.app, most_bytes=settings.request_bytes)
+        entered: ASGIApp = guard.Guard(limited, door or guard.OwnersDoor(), self.service.gate, self.public)
+        if settings.cors_origins and door is not None:
+            # Never with cookies: a page of somebody else shows a token of its own, or nothing.
+            entered = CORSMiddleware(
+                entered,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "POST", "PUT", "DELETE"),
+                allow_headers=("Authorization", "Content-Type", "Last-Event-ID"),
+            )
+        return problems.Faults(entered)
+
+
+def build(service: Service, *, faces: Sequence[Callable[[FastAPI], None]] = ()) -> Built:
+    """Return the application over a node.
 
     Args:
         service: What the routes work with.
-        door: Says who those are who come in; the owner by default.
         faces: Each adds routes of its own.
 
     Raises:
         NodeError: A route does not say who may use it.
     """
-    most = service.node.rooms.settings.request_bytes
     app = routes(service)
     for add in faces:
         add(app)
-    permits.check(app)
+    public = permits.check(app)
     app.router.routes.insert(0, table.Table(app.router.routes))
-    return problems.Faults(guard.Guard(limits.Limits(app, most_bytes=most), door or guard.OwnersDoor()))
+    return Built(app, service, public)
 
 
 def routes(service: Service | None = None) -> FastAPI:

@@ -462,6 +462,40 @@ INSTANCES = (
         gives="Cancelled",
     ),
 )
+_KEYS = "- whoever makes tokens does so with toft token, or over HTTP"
+ACCESS = (
+    _op("token.list", "GET /v1/tokens", "toft token list", _KEYS, _NO_PAGE, gives="Tokens"),
+    _op(
+        "token.create",
+        "POST /v1/tokens",
+        "toft token create",
+        _KEYS,
+        "- a page of a stolen session must make none",
+        takes=schemas.CREATE_TOKEN,
+        gives="NewToken",
+        status=201,
+        fails=(409,),
+    ),
+    _op(
+        "token.revoke",
+        "DELETE /v1/tokens/{name}",
+        "toft token revoke",
+        _KEYS,
+        "- a page of a stolen session must make none",
+        gives="Token",
+    ),
+    _op(
+        "access.why",
+        "GET /v1/access/why",
+        "toft why-denied",
+        "- a refusal says itself which scope is missing",
+        _NO_PAGE,
+        gives="Decision",
+        fails=(404,),
+    ),
+    _op("link.make", "POST /v1/links", "toft open", "- for browsers", "- a page is in already", gives="Link"),
+    _op("session.sign_out", "POST /v1/sign-out", "- for browsers", "- for browsers", "/", gives="SignedOut"),
+)
 
-OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES)
+OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES, *ACCESS)
 BY_ROUTE = {each.route: each for each in OPERATIONS}

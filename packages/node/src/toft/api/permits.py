@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from starlette.routing import compile_path
 
 from toft.access.decisions import Access, Decision
+from toft.access.gate import Caller
 from toft.access.principals import Principal
 from toft.access.resources import OF_PLUGINS, Action, Kind, Resource
 from toft.api import service, subjects
 from toft.kernel import errors
 
-PRINCIPAL = "toft.principal"
-"""The key of a request's scope under which its principal stands; the guard puts it there."""
+CALLER = "toft.caller"
+"""The key of a request's scope under which it stands who asks; the guard puts it there."""
+
+Pattern = re.Pattern[str]
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,25 @@ def principal_of(request: Request) -> Principal:
     Raises:
         RefusedError: Nobody that is known.
     """
-    found: Principal | None = request.scope.get(PRINCIPAL)
+    return caller_of(request).principal
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who asks, and by what they were let in.
+
+    Raises:
+        RefusedError: Nobody that is known.
+    """
+    found: Caller | None = request.scope.get(CALLER)
     if found is None:
         raise unauthenticated()
     return found
+
+
+def csrf_of(request: Request) -> str:
+    """Return what the pages of this browser say in `toft-csrf`; empty where no cookie is shown."""
+    found: Caller | None = request.scope.get(CALLER)
+    return found.csrf if found is not None else ""
 
 
 def access_of(request: Request) -> Access:
@@ -209,11 +229,10 @@ def declared(app: FastAPI) -> Iterator[tuple[str, str, Permit]]:
             yield method, where, permit
 
 
-def check(app: FastAPI) -> None:
-    """Refuse an application with a route that does not say who may use it.
+def check(app: FastAPI) -> list[Pattern]:
+    """Refuse an application with a route that does not say who may use it; return the paths that are open.
 
     Raises:
         NodeError: There is one.
     """
-    for _ in declared(app):
-        pass
+    return [compile_path(path)[0] for _, path, permit in declared(app) if permit.is_public]

@@ -34,6 +34,7 @@ _BY_CODE = {
     "request.no_route": 404,
     "request.method": 405,
     "access.unauthenticated": 401,
+    "access.host": 421,
     "access.too_many_failures": 429,
 }
 _BY_CATEGORY = {"user_input": 422, "transient": 503, "resource": 507, "cancelled": 409}

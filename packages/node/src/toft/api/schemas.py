@@ -211,6 +211,19 @@ CONFIGURE = Body(
 )
 SET_ENABLED = Body({"enabled": YES, "instance": NAME}, required=("enabled",), example={"enabled": False})
 SET_SECRET = Body({"value": TEXT}, required=("value",), example={"value": "s3cret"})
+CREATE_TOKEN = Body(
+    {
+        "name": NAME,
+        "scopes": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "`KIND:ACTION[:PLUGIN]` each.",
+        },
+        "lasts_s": {**SECONDS, "description": "Seconds until it expires; it does not when left out."},
+    },
+    required=("name", "scopes"),
+    example={"name": "ci", "scopes": ["job:write", "result:read"], "lasts_s": 86400},
+)
 
 _JOB = {
     "id": TEXT,
@@ -254,6 +267,16 @@ _INSTANCE = {
     "actions": OBJECT,
 }
 _NAMED_TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+_TOKEN = {
+    "id": TEXT,
+    "name": TEXT,
+    "state": {"type": "string", "enum": ["valid", "expired", "revoked"]},
+    "scopes": listed(TEXT),
+    "created_at": TIME,
+    "expires_at": optional(TIME),
+    "revoked_at": optional(TIME),
+    "last_used_at": optional(TIME),
+}
 _COUNTED: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 
 NAMED: Mapping[str, Schema] = {
@@ -275,6 +298,25 @@ NAMED: Mapping[str, Schema] = {
         },
         required=("type", "title", "status", "detail", "code", "blame", "category", "message", "details"),
     ),
+    "Token": _object(_TOKEN),
+    "NewToken": _object(
+        {**_TOKEN, "token": {"type": "string", "description": "Shown here and never again."}}
+    ),
+    "Tokens": listed(of("Token")),
+    "Decision": _object(
+        {
+            "allowed": YES,
+            "rule": TEXT,
+            "reason": TEXT,
+            "needed": {"type": "string", "description": "A scope that would do, when it is refused."},
+            "principal": TEXT,
+            "scopes": listed(TEXT),
+            "action": TEXT,
+            "resource": OBJECT,
+        }
+    ),
+    "Link": _object({"url": TEXT, "lasts_s": SECONDS}),
+    "SignedOut": _object({"signed_out": YES}),
     "Nothing": {"type": "object"},
     "Lines": LINES,
     "Value": {"description": "Whatever a plugin returned."},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import Request
 
 from toft.access.decisions import Access
+from toft.access.gate import Gate
 from toft.api import frames
 from toft.api.following import Turnstile
 from toft.api.sessions import Session, Sessions
@@ -33,6 +34,9 @@ class State(enum.StrEnum):
     DRAINING = "draining"
 
 
+_SCOPES_ALONE = Access()
+
+
 @dataclass(kw_only=True)
 class Service:
     """The daemon as its routes see it.
@@ -42,7 +46,9 @@ class Service:
         socket: Where it is asked.
         settings: What clients compare with their own.
         state: Whether it takes work.
-        access: What decides who may do what.
+        gate: Who may come in by TCP; None where nobody may.
+        listen: The address of its TCP port, when it has one.
+        open_door: Returns where a browser comes in; opens a port for it when there is none.
     """
 
     node: Node
@@ -50,7 +56,9 @@ class Service:
     clock: clocks.Clock = clocks.SYSTEM
     settings: Mapping[str, Any] = field(default_factory=dict)
     state: State = State.STARTING
-    access: Access = field(default_factory=Access)
+    gate: Gate | None = None
+    listen: str = ""
+    open_door: Callable[[], Awaitable[str]] | None = None
     version: str = VERSION
     pid: int = field(default_factory=os.getpid)
     began: float = 0.0
@@ -63,6 +71,11 @@ class Service:
         self.began = self.clock.monotonic()
         self._idle.set()
         self.sessions = Sessions(self.node)
+
+    @property
+    def access(self) -> Access:
+        """Return what decides who may do what."""
+        return self.gate.access if self.gate is not None else _SCOPES_ALONE
 
     @property
     def jobs(self) -> Jobs:

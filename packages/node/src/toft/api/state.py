@@ -61,6 +61,7 @@ async def status(serves: Serves) -> dict[str, Any]:
         "version": serves.version,
         "uptime_s": round(serves.uptime_s, 3),
         "socket": str(serves.socket),
+        "listen": serves.listen or None,
         "lanes": now.get("lanes"),
         "queue": now["queue"],
         "scheduler": now.get("policy"),

@@ -23,6 +23,7 @@ from toft.cli import (
     plugin,
     secret,
     sequence,
+    token,
     top,
     trials,
     why,
@@ -58,6 +59,7 @@ app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")
 app.add_typer(trials.bench, name="bench")
 daemon.register(app)
+token.register(app)
 
 
 @app.callback(invoke_without_command=True)

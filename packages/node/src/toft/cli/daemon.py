@@ -30,6 +30,17 @@ def register(app: typer.Typer) -> None:
 def up(
     context: typer.Context,
     detach: Annotated[bool, option("--detach", "-d", help="Return when it is ready; it goes on.")] = False,
+    listen: Annotated[
+        str | None, option("--listen", metavar="HOST:PORT", help="Let in whoever has a token there too.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, option("--tls-cert", metavar="FILE", help="The certificate to show there, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, option("--tls-key", metavar="FILE", help="The key of that.")] = None,
+    insecure_public: Annotated[
+        bool,
+        option("--insecure-public", help="Listen without TLS where others can read tokens on the way."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the daemon of this home.
@@ -39,7 +50,12 @@ def up(
     from toft.daemon import control  # noqa: PLC0415 - `toft --help` does not pay for it
 
     session = sessions.of(context)
-    chosen = session.settings()
+    chosen = session.settings(
+        listen=listen,
+        tls_cert=tls_cert.absolute() if tls_cert else None,
+        tls_key=tls_key.absolute() if tls_key else None,
+        insecure_public=insecure_public or None,
+    )
     if not detach:
         from toft.client.place import Place  # noqa: PLC0415 - as above
 
@@ -51,10 +67,18 @@ def up(
     found = control.start(chosen, session.environ, is_verbose=session.is_verbose)
     if as_json:
         session.terminal.json(
-            {"state": "ready", "pid": found.pid, "version": found.version, "socket": found.socket}
+            {
+                "state": "ready",
+                "pid": found.pid,
+                "version": found.version,
+                "socket": found.socket,
+                "listen": found.listen or None,
+            }
         )
     else:
         session.terminal.note(f"the daemon is ready: process {found.pid}, socket {found.socket}")
+        if found.listen:
+            session.terminal.note(f"listening on {found.listen}")
 
 
 def down(
@@ -121,6 +145,8 @@ def _show(session: Session, found: dict[str, Any]) -> None:
     if found["uptime_s"] is not None:
         terminal.line(f"  up       {duration(found['uptime_s'])}")
         terminal.line(f"  socket   {found['socket']}")
+        if found.get("listen"):
+            terminal.line(f"  listens  {found['listen']}")
     if found["queue"]:
         counts = (
             f"{count} {state}" for state, count in found["queue"].items() if isinstance(count, int) and count

@@ -68,9 +68,9 @@ class Session:
         self._connect = connect
         self._target: Target | None = None
 
-    def settings(self) -> node_settings.Settings:
+    def settings(self, **given: Any) -> node_settings.Settings:
         """Read the settings once more; they are small, and a command needs them once."""
-        return node_settings.read(self.environ, home=self.home, offline=self.offline)
+        return node_settings.read(self.environ, home=self.home, offline=self.offline, **given)
 
     def target(self) -> Target | None:
         """Return the node elsewhere that this command line is for; None for the one of a home here."""

@@ -34,12 +34,14 @@ class Record:
         started_ticks: When that process started, in clock ticks since boot; a pid alone may be used again.
         version: Of toft.
         socket: Where it is asked.
+        listen: The address of its TCP port; empty when it has none.
     """
 
     pid: int
     started_ticks: int
     version: str
     socket: str
+    listen: str = ""
 
     def is_alive(self) -> bool:
         """Say whether that very process still runs."""
@@ -103,12 +105,13 @@ class Place:
                 started_ticks=int(values["started_ticks"]),
                 version=str(values["version"]),
                 socket=str(values["socket"]),
+                listen=str(values.get("listen", "")),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if found.is_alive() else None
 
-    def write_record(self, version: str) -> None:
+    def write_record(self, version: str, *, listen: str = "") -> None:
         """Say who this process is; only for the holder of the lock."""
         me = process_tree.read(os.getpid())
         values = {
@@ -117,6 +120,7 @@ class Place:
             "started_ticks": me.started_ticks if me is not None else 0,
             "version": version,
             "socket": str(self.socket),
+            "listen": listen,
         }
         durable.write_file(self.record, json.dumps(values).encode(), mode=0o600)
 

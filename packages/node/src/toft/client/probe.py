@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,38 @@ class _Connection(http.client.HTTPConnection):
 
 
 def get(socket_path: Path, route: str, *, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
+    """Return the object that a route answers with.
+
+    Raises:
+        UnavailableError: Nobody answers there.
+        NodeError: As the daemon raised it.
+    """
+    found = ask(socket_path, "GET", route, timeout_s=timeout_s)
+    if not isinstance(found, dict):
+        raise errors.UnavailableError(f"{route} answered something else", code="daemon.no_answer")
+    return found
+
+
+def ask(
+    socket_path: Path,
+    method: str,
+    route: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
     """Return what a route answers.
 
     Raises:
         UnavailableError: Nobody answers there.
+        NodeError: As the daemon raised it.
     """
     connection = _Connection(socket_path, timeout_s)
+    headers = {"Connection": "close", "Content-Type": "application/json"}
     try:
-        connection.request("GET", route, headers={"Connection": "close"})
-        found = json.loads(connection.getresponse().read())
+        connection.request(method, route, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise errors.UnavailableError(
             f"the daemon does not answer on {socket_path}: {error or type(error).__name__}",
@@ -47,6 +71,6 @@ def get(socket_path: Path, route: str, *, timeout_s: float = _TIMEOUT_S) -> dict
         ) from error
     finally:
         connection.close()
-    if not isinstance(found, dict):
-        raise errors.UnavailableError(f"{route} answered something else", code="daemon.no_answer")
+    if answer.status >= 400 and isinstance(found, dict) and "code" in found:
+        raise errors.from_dict(found)
     return found

@@ -20,13 +20,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--offline", action="store_true")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--listen")
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--insecure-public", action="store_true")
     parser.add_argument("--ready-fd", type=int, default=-1)
     given = parser.parse_args(arguments)
     fd: int = given.ready_fd
     if fd >= 0:
         os.set_inheritable(fd, False)
     try:
-        settings = node_settings.read(os.environ, home=given.home, offline=given.offline or None)
+        settings = node_settings.read(
+            os.environ,
+            home=given.home,
+            offline=given.offline or None,
+            listen=given.listen,
+            tls_cert=given.tls_cert,
+            tls_key=given.tls_key,
+            insecure_public=given.insecure_public or None,
+        )
         process.run(
             process.Surroundings(
                 settings=settings,

@@ -31,6 +31,12 @@ def argv(chosen: settings.Settings, *, is_verbose: bool = False) -> list[str]:
         found.append("--offline")
     if is_verbose:
         found.append("--verbose")
+    # What the settings say already is said again: the command line may have said otherwise.
+    for option in ("listen", "tls_cert", "tls_key"):
+        if value := getattr(chosen, option):
+            found += [f"--{option.replace('_', '-')}", str(value)]
+    if chosen.insecure_public:
+        found.append("--insecure-public")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Takes connections of the owner on a Unix socket and gives each request to the application.
+"""Takes connections on a Unix socket or a TCP port and gives each request to the application.
 
 uvicorn's protocol without its server: that one looks ten times a second whether it should stop, takes over
 the signals, and knows no time limit for a request that never comes.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 from functools import partial
 from typing import Any
 
@@ -113,21 +114,34 @@ class Limits:
         return reason
 
 
+class OpenLimits(Limits):
+    """What a connection must keep to where anybody may connect: who it is, each request must say."""
+
+    def __init__(self, *, headers_s: float = _HEADERS_S, connections: int = _CONNECTIONS) -> None:
+        super().__init__(owner=-1, headers_s=headers_s, connections=connections)
+
+    def refuse(self, transport: asyncio.BaseTransport, count: int) -> str:
+        """Return why a new connection is not taken; empty when it is."""
+        return f"more than {self._connections} connections" if count > self._connections else ""
+
+
 class Listener:
-    """The socket and its connections.
+    """A socket and its connections.
 
     Args:
         app: The ASGI application.
-        limits: What a connection must keep to.
+        limits: What a connection must keep to; that it is the owner's by default.
+        tls: What is spoken on a TCP port; None for nothing.
     """
 
-    def __init__(self, app: Any, limits: Limits | None = None) -> None:
+    def __init__(self, app: Any, limits: Limits | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self._config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
+            # Where a request comes from is where it comes from, not what it says.
             proxy_headers=False,
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -139,13 +153,24 @@ class Listener:
         self._state = ServerState()
         self._limits = limits or Limits(owner=os.geteuid())
         self._server: asyncio.Server | None = None
+        self._tls = tls
 
     async def start(self, sock: socket.socket) -> None:
         """Begin to take connections."""
         make = partial(
             Connection, config=self._config, server_state=self._state, app_state={}, limits=self._limits
         )
-        self._server = await asyncio.get_running_loop().create_unix_server(make, sock=sock, backlog=_AT_ONCE)
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(make, sock=sock, backlog=_AT_ONCE)
+        else:
+            self._server = await loop.create_server(
+                make,
+                sock=sock,
+                backlog=_AT_ONCE,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._limits.headers_s,
+            )
         # asyncio takes as many connections in one turn as may wait; nobody else would have a turn meanwhile.
         sock.listen(_BACKLOG)
 

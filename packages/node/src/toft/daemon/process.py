@@ -17,7 +17,7 @@ from toft.api import app as applications
 from toft.api import service as services
 from toft.client import choice
 from toft.client import place as places
-from toft.daemon import listener, log_file, notify
+from toft.daemon import doors, log_file, network, notify
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
 from toft.kernel.version import VERSION
@@ -54,6 +54,7 @@ def run(given: Surroundings) -> None:
         RefusedError: The directory of the socket is open to others.
     """
     place = places.Place(given.settings.home)
+    network.check(given.settings)
     _prepare(place)
     with place.hold():
         log_to = log_file.LogFile(
@@ -126,14 +127,17 @@ class _Daemon:
             self._log_to.redact = node.rooms.redactor.text
             # Opening is the recovery: what was interrupted is known before anybody asks.
             await node.jobs.open()
+            gate = await stack.enter_async_context(wiring.open_gate(node))
             service = services.Service(
-                node=node, socket=self._place.socket, settings=choice.told(self._given.settings)
+                node=node, socket=self._place.socket, settings=choice.told(self._given.settings), gate=gate
             )
-            served = listener.Listener(applications.build(service, faces=(pages.mount,)))
+            built = applications.build(service, faces=(pages.mount,))
+            served = doors.Doors(built, gate, self._given.settings, self._listening)
+            service.open_door = served.open_for_browser
             address = stack.enter_context(places.address(self._place.socket))
-            sock = await asyncio.to_thread(listener.bind, address)
             stack.callback(self._place.socket.unlink, missing_ok=True)
-            await served.start(sock)
+            await served.open_network()
+            await served.open_socket(address)
             # After the node's own end: whoever waits for a job still hears how it ended.
             watchdog = asyncio.create_task(self._notify.keep_alive())
             stack.callback(watchdog.cancel)
@@ -147,6 +151,10 @@ class _Daemon:
             await node.close()
             await served.close()
         _log.info("stopped")
+
+    def _listening(self, url: str) -> None:
+        """Let others on this machine find the port."""
+        self._place.write_record(VERSION, listen=url)
 
     def _end(self) -> None:
         """Stop in order; asked a second time, without waiting for what runs."""

@@ -66,6 +66,13 @@ class Settings:
         log_files: Rotated files kept beside the current one.
         drain_s: Seconds a stopping daemon gives to what runs before it interrupts it.
         request_bytes: The most one request to the daemon may carry.
+        listen: `HOST:PORT` where the daemon listens beside its socket, for whoever has a token.
+        tls_cert: The certificate it shows there, a PEM file.
+        tls_key: The key of that.
+        insecure_public: Listen where other machines reach it without TLS; tokens can then be read on the way.
+        allowed_hosts: Names by which the node may be asked there, beside `localhost` and addresses; the first
+            one is how it calls itself.
+        cors_origins: Origins whose pages may ask with a token, such as `https://tools.example.org`.
         lanes: Jobs that run at the same time; 0 is one for each processor.
         jobs_scheduler: What is looked at before a job gets a lane: `measure` packs by measured peaks, `queue`
             waits for free memory, `safety` fails when there is not enough, `permissive` looks at nothing.
@@ -101,6 +108,12 @@ class Settings:
     log_files: int = 2
     drain_s: float = 30.0
     request_bytes: int = 1 << 30
+    listen: str = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure_public: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     lanes: int = 0
     jobs_scheduler: Scheduler = "measure"
     memory_reserve_bytes: int = 500_000_000

@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 from markupsafe import Markup
 
-from toft.api import problems, service
+from toft.api import permits, problems, service
 from toft.jobs import glance, reasons, story
 from toft.kernel import errors, quantities
 from toft.kernel.visible import one_line, visible
@@ -61,7 +61,7 @@ def fragment(request: Request, template: str, *, status: int = 200, **values: An
         places=navigation.PLACES,
         is_at=navigation.is_at,
         node=serves,
-        csrf="",
+        csrf=permits.csrf_of(request),
         **values,
     )
     return HTMLResponse(text, status_code=status, headers=HEADERS)

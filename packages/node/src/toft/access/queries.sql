@@ -1,0 +1,19 @@
+-- name: list_tokens
+SELECT id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at
+FROM access_tokens ORDER BY id
+
+-- name: find_token
+SELECT id FROM access_tokens WHERE name = :name AND revoked_at IS NULL
+
+-- name: insert_token
+INSERT INTO access_tokens (id, name, hash, scopes, created_at, expires_at)
+VALUES (:id, :name, :hash, :scopes, :created_at, :expires_at)
+
+-- name: revoke_token
+UPDATE access_tokens SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL
+
+-- name: use_token
+UPDATE access_tokens SET last_used_at = max(coalesce(last_used_at, 0), :now) WHERE id = :id
+
+-- name: forget_tokens
+DELETE FROM access_tokens WHERE coalesce(revoked_at, expires_at) < :before

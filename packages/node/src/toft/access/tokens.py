@@ -1,0 +1,295 @@
+"""Tokens: a name and scopes for whoever has a secret text; only its hash is kept.
+
+Those that are valid are also in memory, so that a request costs no look into the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toft.access import scopes as words
+from toft.access.leases import Leases
+from toft.access.principals import Principal
+from toft.kernel import clock as clocks
+from toft.kernel import errors, ids, log
+from toft.store import database
+
+PREFIX = "toft_"
+MOST = 1000
+_KEEP_S = 30 * 86_400.0
+_NOTED_S = 60.0
+_LONGEST_S = 10 * 366 * 86_400.0
+_log = log.get_logger("access.tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token as it is known; not the text that proves it.
+
+    Attributes:
+        id: Never used again.
+        name: What people call it; free again once it is revoked.
+        scopes: What it allows.
+        created_at: Seconds since 1970, as the other times.
+        expires_at: None when it does not expire.
+        revoked_at: None while it holds.
+        last_used_at: To about a minute.
+    """
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    def state(self, now: float) -> str:
+        """Return `valid`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
+
+    def principal(self) -> Principal:
+        """Return who has it."""
+        return Principal(f"token:{self.name}", "local", self.id, "token", self.scopes)
+
+    def to_dict(self, now: float) -> dict[str, Any]:
+        """Return it as JSON."""
+        times = ("created_at", "expires_at", "revoked_at", "last_used_at")
+        told = {name: None if (at := getattr(self, name)) is None else clocks.rfc3339(at) for name in times}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state(now),
+            "scopes": list(self.scopes),
+            **told,
+        }
+
+
+class Tokens:
+    """The tokens of a node; an identity of the access room.
+
+    Args:
+        store: The database, with the tables of `access`.
+        clock: The time.
+        randomness: Makes tokens.
+    """
+
+    def __init__(
+        self,
+        store: database.Store,
+        *,
+        clock: clocks.Clock = clocks.SYSTEM,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._randomness = randomness
+        self._queries = database.read_queries("toft.access")
+        self._by_hash: dict[bytes, Token] = {}
+        self._noted: dict[str, float] = {}
+        self._noting: set[asyncio.Task[None]] = set()
+        self.leases = Leases(clock)
+
+    async def open(self) -> Tokens:
+        """Read what there is."""
+        rows = await self._store.read(
+            lambda connection: connection.execute(self._queries["list_tokens"]).fetchall()
+        )
+        self._by_hash = {bytes(row["hash"]): _token(row) for row in rows}
+        return self
+
+    async def close(self) -> None:
+        """Let what is being noted end."""
+        if self._noting:
+            await asyncio.wait(self._noting, timeout=5.0)
+
+    async def create(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        lasts_s: float | None = None,
+        by: Principal | None = None,
+    ) -> tuple[Token, str]:
+        """Make a token; its text is returned once and kept nowhere.
+
+        Args:
+            name: What people call it.
+            scopes: What it allows; at least one.
+            lasts_s: Seconds until it expires; None for never.
+            by: Who makes it; nobody gives more than they have.
+
+        Raises:
+            UsageError: The name or a scope is none.
+            RefusedError: A scope is more than its maker has.
+            ConflictError: There is one of that name, or there are too many.
+        """
+        ids.check_name(name, "token name")
+        if not scopes:
+            raise errors.UsageError("a token needs a scope", code="access.scope", hint="such as --scope read")
+        parsed = [words.parse(each) for each in dict.fromkeys(scopes)]
+        if lasts_s is not None and not 0 < lasts_s <= _LONGEST_S:
+            raise errors.UsageError(
+                f"a token lasts more than 0 seconds and less than ten years, not {lasts_s:g}",
+                code="access.expiry",
+                hint="such as --expires 90d",
+            )
+        self._check_maker(by, parsed)
+        now = self._clock.now()
+        text = PREFIX + base64.b32encode(self._randomness(20)).decode().lower()
+        token = Token(
+            id=f"token_{ids.ulid(self._clock, self._randomness)}",
+            name=name,
+            scopes=tuple(map(str, dict.fromkeys(scopes))),
+            created_at=now,
+            expires_at=None if lasts_s is None else now + lasts_s,
+        )
+        digest = _digest(text)
+        await self._store.write(lambda connection: self._insert(connection, token, digest, now))
+        self._by_hash[digest] = token
+        _log.info("token_created", token=token.id, name=name, scopes=list(token.scopes))
+        return token, text
+
+    async def list(self) -> list[Token]:
+        """Return those that are remembered, the oldest first."""
+        await self.close()
+        return sorted(self._by_hash.values(), key=lambda each: each.id)
+
+    async def revoke(self, name: str) -> Token:
+        """End a token, and whatever it has open.
+
+        Raises:
+            NotFoundError: There is none of that name or id that holds.
+        """
+        found = [
+            (digest, each)
+            for digest, each in self._by_hash.items()
+            if name in (each.name, each.id) and each.revoked_at is None
+        ]
+        if not found:
+            raise errors.NotFoundError(
+                f"there is no token {name[:80]!r}", code="access.no_token", hint="toft token list"
+            )
+        digest, token = found[0]
+        now = self._clock.now()
+        await self._store.write(
+            lambda connection: connection.execute(self._queries["revoke_token"], {"id": token.id, "now": now})
+        )
+        revoked = self._by_hash[digest] = replace(self._by_hash[digest], revoked_at=now)
+        ended = self.leases.end(token.id)
+        _log.info("token_revoked", token=token.id, name=token.name, ended=ended)
+        return revoked
+
+    def find(self, raw: str) -> Token | None:
+        """Return the token of a text, whether it still holds or not.
+
+        What is compared is the hash, and of that a guess controls nothing: how long the comparison takes
+        tells nothing about how close a guess was to a token.
+        """
+        digest = _digest(raw)
+        return self._by_hash.get(digest)
+
+    def get(self, id: str) -> Token | None:
+        """Return the token of an id or a name that holds."""
+        now = self._clock.now()
+        return next(
+            (
+                each
+                for each in self._by_hash.values()
+                if id in (each.id, each.name) and each.state(now) == "valid"
+            ),
+            None,
+        )
+
+    def state(self, token: Token) -> str:
+        """Return `valid`, `expired` or `revoked`."""
+        return token.state(self._clock.now())
+
+    async def resolve(self, raw_token: str) -> Principal | None:
+        """Return whose token this is, when it holds."""
+        found = self.find(raw_token) if raw_token.startswith(PREFIX) else None
+        if found is None or self.state(found) != "valid":
+            return None
+        self._note(found)
+        return found.principal()
+
+    def _check_maker(self, by: Principal | None, wanted: Sequence[words.Scope]) -> None:
+        if by is None:
+            return
+        has = [words.parse(each) for each in by.scopes]
+        for scope in wanted:
+            if not any(each.includes(scope) for each in has):
+                raise errors.RefusedError(
+                    f"{by.principal_id} cannot give {scope}: it has no scope that includes it",
+                    code="access.refused",
+                    details={"rule": "nobody gives more than they have", "principal": by.principal_id},
+                )
+
+    def _insert(self, connection: Any, token: Token, digest: bytes, now: float) -> None:
+        connection.execute(self._queries["forget_tokens"], {"before": now - _KEEP_S})
+        if connection.execute(self._queries["find_token"], {"name": token.name}).fetchone():
+            raise errors.ConflictError(
+                f"there is a token {token.name} already",
+                code="access.token_exists",
+                hint=f"toft token revoke {token.name}, or choose another name",
+            )
+        if len(connection.execute(self._queries["list_tokens"]).fetchall()) >= MOST:
+            raise errors.ConflictError(
+                f"there are {MOST} tokens", code="access.too_many_tokens", hint="toft token revoke NAME"
+            )
+        connection.execute(
+            self._queries["insert_token"],
+            {
+                "id": token.id,
+                "name": token.name,
+                "hash": digest,
+                "scopes": json.dumps(token.scopes),
+                "created_at": token.created_at,
+                "expires_at": token.expires_at,
+            },
+        )
+
+    def _note(self, token: Token) -> None:
+        """Remember that it was used; written at most once a minute, and nobody waits for it."""
+        now = self._clock.now()
+        if now - self._noted.get(token.id, 0.0) < _NOTED_S:
+            return
+        self._noted[token.id] = now
+        for digest in [key for key, each in self._by_hash.items() if each.id == token.id]:
+            self._by_hash[digest] = replace(token, last_used_at=now)
+        task = asyncio.create_task(self._write_use(token.id, now))
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+
+    async def _write_use(self, id: str, now: float) -> None:
+        try:
+            await self._store.write(
+                lambda connection: connection.execute(self._queries["use_token"], {"id": id, "now": now})
+            )
+        except errors.NodeError as error:
+            _log.debug("use_not_noted", token=id, error=error.message)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+def _token(row: Any) -> Token:
+    return Token(
+        id=row["id"],
+        name=row["name"],
+        scopes=tuple(json.loads(row["scopes"])),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        last_used_at=row["last_used_at"],
+    )

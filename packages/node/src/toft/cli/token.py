@@ -1,0 +1,206 @@
+"""`toft token`, `toft open` and `toft why-denied`: who else may use this node, and how."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from toft.cli import session as sessions
+from toft.cli.session import JsonOption, Session, argument, option
+from toft.kernel.errors import UnavailableError, UsageError
+
+app = typer.Typer(no_args_is_help=True, help="Let programs elsewhere use this node: create, list, revoke.")
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def register(tree: typer.Typer) -> None:
+    """Add the commands to the tree."""
+    tree.add_typer(app, name="token")
+    tree.command("open")(open_pages)
+    tree.command("why-denied")(why_denied)
+
+
+@app.command("create")
+def create(
+    context: typer.Context,
+    name: Annotated[str, argument("NAME", "What you call it, such as ci.")],
+    scope: Annotated[
+        list[str],
+        option("--scope", "-s", metavar="SCOPE", help="KIND:ACTION[:PLUGIN], read, write or *; repeat it."),
+    ],
+    expires: Annotated[
+        str | None, option("--expires", metavar="TIME", help="Such as 90d, 12h or 30m; never by default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and show it, once.
+
+    Its text alone goes to standard output, so that > FILE keeps it. --json prints everything about it.
+    """
+    session = sessions.of(context)
+    lasts_s = None if expires is None else _seconds(expires)
+    body = {"name": name, "scopes": scope, "lasts_s": lasts_s}
+    made = _ask(session, "POST", "/v1/tokens", body)
+    if as_json:
+        session.terminal.json(made)
+        return
+    session.terminal.line(made["token"])
+    until = f"until {made['expires_at']}" if made["expires_at"] else "until it is revoked"
+    session.terminal.note(f"token {name} holds {until}; this is the only time it is shown")
+
+
+@app.command("list")
+def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List tokens: names, scopes, when they were used; never the tokens themselves."""
+    session = sessions.of(context)
+    found = _ask(session, "GET", "/v1/tokens")
+    if as_json:
+        session.terminal.json(found)
+    elif found:
+        rows = [
+            [
+                *(each["name"], each["state"], " ".join(each["scopes"])),
+                *(each["expires_at"] or "never", each["last_used_at"] or "never"),
+            ]
+            for each in found
+        ]
+        session.terminal.table(["token", "state", "scopes", "expires", "last used"], rows)
+    else:
+        session.terminal.note("there are no tokens; toft token create NAME --scope read makes one")
+
+
+@app.command("revoke")
+def revoke(
+    context: typer.Context,
+    name: Annotated[str, argument("NAME", "Its name, or its id.")],
+    as_json: JsonOption = False,
+) -> None:
+    """End a token; whatever is open with it ends within a second."""
+    session = sessions.of(context)
+    ended = _ask(session, "DELETE", f"/v1/tokens/{_part(name)}")
+    if as_json:
+        session.terminal.json(ended)
+    else:
+        session.terminal.note(f"token {ended['name']} holds no more")
+
+
+def open_pages(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Open the pages of this node in a browser.
+
+    Prints a link that works once, within a minute. A daemon that listens nowhere starts to, on this machine
+    alone.
+    """
+    session = sessions.of(context)
+    socket = _socket(session)
+    if socket is None:
+        raise UnavailableError(
+            "no daemon runs, and pages come from one", code="daemon.not_running", hint="toft up --detach"
+        )
+    made = _ask(session, "POST", "/v1/links", {})
+    if as_json:
+        session.terminal.json(made)
+        return
+    session.terminal.line(made["url"])
+    if _show(session, made["url"]):
+        session.terminal.note("opened in a browser")
+    else:
+        session.terminal.note(f"works once, within {made['lasts_s']:.0f} s")
+
+
+def why_denied(
+    context: typer.Context,
+    action: Annotated[str, argument("ACTION", "read, cancel, write or admin.")],
+    kind: Annotated[str, argument("KIND", "Such as job, plugin, instance, result, secret or node.")],
+    id: Annotated[str | None, argument("ID", "Which one; the kind as a whole by default.")] = None,
+    token: Annotated[
+        str | None, option("--token", metavar="NAME", help="Whose; you by default, who may do everything.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether somebody may do something, which rule says so, and what scope would do."""
+    session = sessions.of(context)
+    from urllib.parse import urlencode  # noqa: PLC0415 - `toft --help` does not pay for it
+
+    given = {"action": action, "kind": kind, "id": id, "token": token}
+    query = urlencode({name: value for name, value in given.items() if value is not None})
+    found = _ask(session, "GET", f"/v1/access/why?{query}")
+    if as_json:
+        session.terminal.json(found)
+        return
+    word = "may" if found["allowed"] else "may not"
+    session.terminal.line(f"{found['principal']} {word}: {found['reason']}")
+    session.terminal.line(f"  rule     {found['rule']}")
+    session.terminal.line(f"  scopes   {' '.join(found['scopes']) or 'none'}")
+    if found["needed"]:
+        session.terminal.line(f"  needed   {found['needed']}")
+
+
+def _ask(session: Session, method: str, route: str, body: dict[str, Any] | None = None) -> Any:
+    """Ask the daemon; without one, the tokens of the home themselves."""
+    socket = _socket(session)
+    if socket is not None:
+        from toft.client import probe  # noqa: PLC0415 - as above
+
+        return probe.ask(socket, method, route, body)
+    if route.startswith("/v1/access"):
+        raise UnavailableError(
+            "no daemon runs, and nobody may ask for anything without one",
+            code="daemon.not_running",
+            hint="toft up --detach",
+        )
+    return asyncio.run(_without_daemon(session, method, route, body or {}))
+
+
+async def _without_daemon(session: Session, method: str, route: str, body: dict[str, Any]) -> Any:
+    from toft import wiring  # noqa: PLC0415 - a third of a second that `toft --help` does not pay
+    from toft.kernel.clock import SYSTEM  # noqa: PLC0415 - as above
+
+    async with wiring.open_tokens(session.settings()) as tokens:
+        if method == "GET":
+            return [each.to_dict(SYSTEM.now()) for each in await tokens.list()]
+        if method == "DELETE":
+            return (await tokens.revoke(_whole(route.rpartition("/")[2]))).to_dict(SYSTEM.now())
+        made, text = await tokens.create(body["name"], body["scopes"], lasts_s=body["lasts_s"])
+        return {**made.to_dict(SYSTEM.now()), "token": text}
+
+
+def _seconds(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and number.isdecimal():
+        return int(number) * _UNITS[unit]
+    raise UsageError(
+        f"{text[:40]!r} is no length of time",
+        code="access.expiry",
+        hint="such as --expires 90d, 12h, 30m or 45s",
+    )
+
+
+def _socket(session: Session) -> Any:
+    from toft.client import choice  # noqa: PLC0415 - as above
+
+    return choice.find(session.settings().home)
+
+
+def _part(text: str) -> str:
+    from urllib.parse import quote  # noqa: PLC0415 - as above
+
+    return quote(text, safe="")
+
+
+def _whole(text: str) -> str:
+    from urllib.parse import unquote  # noqa: PLC0415 - as above
+
+    return unquote(text)
+
+
+def _show(session: Session, url: str) -> bool:
+    """Open a browser where a person sits before one; say whether there was one."""
+    has_screen = session.environ.get("DISPLAY") or session.environ.get("WAYLAND_DISPLAY")
+    if not has_screen or not session.terminal.shows_results:
+        return False
+    import webbrowser  # noqa: PLC0415 - as above
+
+    return webbrowser.open(url)
