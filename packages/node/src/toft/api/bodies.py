@@ -9,7 +9,9 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from toft.api import frames
-from toft.kernel import errors
+from toft.kernel import errors, ids
+
+_KINDS = ("application/json", frames.VALUE_TYPE)
 
 
 def answer(value: Any, *, status: int = 200) -> Response:
@@ -28,8 +30,27 @@ async def fields(request: Request) -> dict[str, Any]:
     body = await request.body()
     if not body:
         return {}
+    _check_kind(request)
     value = await asyncio.to_thread(frames.unpack, body) if len(body) > frames.LARGE else frames.unpack(body)
     return checked(value)
+
+
+def _check_kind(request: Request) -> None:
+    """Refuse what says that it is something else; a browser sends forms to strangers unasked, JSON never."""
+    kind = request.headers.get("content-type")
+    if kind is not None and kind.partition(";")[0].strip().lower() not in _KINDS:
+        raise errors.UsageError(
+            f"a body is {' or '.join(_KINDS)}, not {kind[:80]!r}",
+            code="request.media_type",
+            hint="curl: -H 'Content-Type: application/json'",
+        )
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise errors.UsageError(
+            f"a body comes as it is, not as {encoding[:80]!r}",
+            code="request.media_type",
+            hint="do not pack it",
+        )
 
 
 def checked(value: Any) -> dict[str, Any]:
@@ -66,6 +87,8 @@ def taken(found: dict[str, Any], **kinds: Any) -> dict[str, Any]:
             isinstance(value, bool) and bool not in allowed
         ):
             bad[name] = "has another kind than it must"
+        elif isinstance(value, str) and not ids.is_text(value):
+            bad[name] = "holds half of a character"
         else:
             chosen[name] = value
     if bad:

@@ -13,7 +13,7 @@ from toft.api.service import Service
 
 router = APIRouter(tags=["events"])
 Serves = Annotated[Service, Depends(service.of)]
-Cursor = Annotated[int | None, Query(ge=0)]
+Cursor = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
 Capacity = Annotated[int, Query(ge=1, le=100_000)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 

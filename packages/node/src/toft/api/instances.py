@@ -13,6 +13,7 @@ from toft.access.resources import Action, Kind
 from toft.api import bodies, frames, permits, schemas, service
 from toft.api.service import Service
 from toft.api.sessions import Session
+from toft.plugins import instances as records
 from toft.plugins.instance import Instance
 
 router = APIRouter(tags=["instances"])
@@ -74,7 +75,7 @@ async def load(request: Request, serves: Serves) -> Response:
     serves.admit()
     wanted = bodies.taken(await bodies.fields(request), **schemas.LOAD.kinds)
     session = service.session_of(request)
-    options = wanted["options"] or {}
+    options = records.checked_options(wanted["options"] or {})
     # Options say what of the machine an instance may touch; that is more than using it.
     action = Action.ADMIN if options else Action.WRITE
     await permits.require(request, action, Kind.INSTANCE, plugins=[wanted["plugin"]])

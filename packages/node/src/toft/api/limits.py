@@ -1,15 +1,27 @@
-"""What a request may carry: so many bytes, without long silences."""
+"""What a request may carry: so many bytes, without long silences, of one clear length."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from toft.api import problems
+from toft.api import operations, problems
 from toft.kernel import errors
 
 _SILENCE_S = 30.0
+_BODY_S = 60.0
+_SLOWEST_BYTES_S = 16 << 10
+SMALL_BYTES = 1 << 20
+"""What a request may carry on a route that takes no data, only what to do."""
+_LARGE = re.compile(
+    "|".join(
+        operations.pattern(each.route)
+        for each in operations.OPERATIONS
+        if each.takes is not None and each.takes.is_large
+    )
+)
 
 
 class Limits:
@@ -19,46 +31,81 @@ class Limits:
         app: What it guards.
         most_bytes: The most one request may carry.
         silence_s: Seconds within which more of a body must come.
+        body_s: Seconds for a body of any size; a large one has one more for each 16 KiB.
     """
 
-    def __init__(self, app: ASGIApp, *, most_bytes: int, silence_s: float = _SILENCE_S) -> None:
+    def __init__(
+        self, app: ASGIApp, *, most_bytes: int, silence_s: float = _SILENCE_S, body_s: float = _BODY_S
+    ) -> None:
         self._app = app
         self._most = most_bytes
         self._silence_s = silence_s
+        self._body_s = body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        claimed = dict(scope["headers"]).get(b"content-length", b"0")
-        if claimed.isdigit() and int(claimed) > self._most:
-            await problems.response(self._too_large())(scope, receive, send)
+        headers = dict(scope["headers"])
+        claimed = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            await _refuse(_unclear(), scope, receive, send)
+            return
+        most = self._most
+        if (length := int(claimed) if claimed.isdigit() else 0) > SMALL_BYTES:
+            most = self._most_of(scope)
+        if length > most:
+            await _refuse(self._too_large(most), scope, receive, send)
             return
         came = 0
         is_whole = False
+        loop = asyncio.get_running_loop()
+        began = loop.time()
 
         async def receiving() -> Message:
             nonlocal came, is_whole
             if is_whole:
                 return await receive()
             try:
-                async with asyncio.timeout(self._silence_s):
+                # A byte now and then is not silence, and would hold a request for ever.
+                left = began + self._body_s + came / _SLOWEST_BYTES_S - loop.time()
+                async with asyncio.timeout(min(self._silence_s, left)):
                     message = await receive()
             except TimeoutError:
                 raise errors.UsageError(
-                    f"nothing more of the request came for {self._silence_s:g} s", code="request.too_slow"
+                    "the rest of the request did not come", code="request.too_slow"
                 ) from None
             if message["type"] == "http.request":
                 came += len(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
-                if came > self._most:
-                    raise self._too_large()
+                if came > SMALL_BYTES or came > self._most:
+                    most = self._most_of(scope)
+                    if came > most:
+                        raise self._too_large(most)
             return message
 
         await self._app(scope, receiving, send)
 
-    def _too_large(self) -> errors.RefusedError:
+    def _most_of(self, scope: Scope) -> int:
+        is_large = _LARGE.fullmatch(f"{scope['method']} {scope['path']}")
+        return self._most if is_large else min(SMALL_BYTES, self._most)
+
+    def _too_large(self, most: int) -> errors.RefusedError:
         return errors.RefusedError(
-            f"a request may carry {self._most} bytes",
+            f"a request may carry {most} bytes here",
             code="request.too_large",
-            details={"most_bytes": self._most},
+            details={"most_bytes": most},
             hint="pass a path instead of the data, or raise the setting request_bytes",
         )
+
+
+def _unclear() -> errors.UsageError:
+    """Return the error for a length that two readers could understand in two ways."""
+    return errors.UsageError(
+        "the request has both Content-Length and Transfer-Encoding", code="request.ambiguous_length"
+    )
+
+
+async def _refuse(error: errors.NodeError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer without reading the body; what follows on this connection is not looked at either."""
+    answer = problems.response(error)
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)

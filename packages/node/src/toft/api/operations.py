@@ -6,6 +6,7 @@ face it names, and every route, command and method against this list.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from toft.api import schemas
@@ -499,3 +500,14 @@ ACCESS = (
 
 OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES, *ACCESS)
 BY_ROUTE = {each.route: each for each in OPERATIONS}
+
+
+def pattern(route: str) -> str:
+    """Return the regular expression of a route: any text without a slash where it has a name in braces."""
+    return re.sub(r"\{\w+\}", "[^/]+", route)
+
+
+def methods(path: str) -> list[str]:
+    """Return the methods that a path takes."""
+    routes = (each.route.partition(" ") for each in OPERATIONS)
+    return sorted(method for method, _, each in routes if re.fullmatch(pattern(each), path))

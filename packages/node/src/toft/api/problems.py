@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from toft.api import service
+from toft.api import operations, service
 from toft.kernel import errors, log
 from toft.plugins import errors as faults
 from toft.plugins.plugin_errors import PluginError
@@ -31,6 +31,7 @@ _STATUS: tuple[tuple[type[errors.NodeError], int], ...] = (
 _BY_CODE = {
     "request.too_large": 413,
     "request.too_slow": 408,
+    "request.media_type": 415,
     "request.no_route": 404,
     "request.method": 405,
     "access.unauthenticated": 401,
@@ -45,7 +46,7 @@ def status_of(error: errors.NodeError | PluginError) -> int:
     if error.code in _BY_CODE:
         return _BY_CODE[error.code]
     if isinstance(error, PluginError):
-        return _BY_CATEGORY.get(error.category, 500)
+        return _BY_CATEGORY.get(error.category, 502)
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
@@ -109,6 +110,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OSError, _answer)
     app.add_exception_handler(HTTPException, _routing)
     app.add_exception_handler(RequestValidationError, _invalid)
+    # Starlette answers this one itself and raises it on, so that `Faults` logs it.
+    app.add_exception_handler(Exception, _answer)
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
@@ -119,7 +122,9 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     where = f"{request.method} {request.url.path[:200]}"
     if status == 405:
-        return response(errors.UsageError(f"{where}: another method is needed", code="request.method"))
+        answer = response(errors.UsageError(f"{where}: another method is needed", code="request.method"))
+        answer.headers["Allow"] = ", ".join(operations.methods(request.url.path))
+        return answer
     if status == 404:
         return response(service.no_route(request))
     return response(errors.UsageError(f"{where}: {error}", code="request.invalid"))

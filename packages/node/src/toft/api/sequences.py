@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind, Resource
 from toft.api import bodies, following, permits, schemas, service, visible
 from toft.api.service import Service
+from toft.jobs.records import State
 
 router = APIRouter(tags=["sequences"])
 Serves = Annotated[Service, Depends(service.of)]
@@ -31,7 +32,11 @@ async def submit(request: Request, serves: Serves) -> Response:
 
 @router.get("/v1/sequences", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE, id=None)])
 async def list_sequences(
-    request: Request, serves: Serves, state: str | None = None, limit: Limit = 100, before: str | None = None
+    request: Request,
+    serves: Serves,
+    state: State | None = None,
+    limit: Limit = 100,
+    before: str | None = None,
 ) -> Response:
     """List sequences and graphs, the newest first; `before` is the last one of the page before."""
     found = await serves.jobs.sequences(state=state, limit=limit, before=before)

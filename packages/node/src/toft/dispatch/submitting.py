@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toft.jobs import records
-from toft.kernel import errors
+from toft.kernel import errors, ids
 from toft.plugins import errors as faults
 from toft.plugins import instance as handles
 from toft.plugins import loading, values
@@ -81,7 +81,7 @@ class Checker:
             ready_at=moment(start_at),
             idempotency_key=idempotency_key,
             retry=_policy(retry),
-            after=tuple(after),
+            after=_ids(after),
             **more,
         )
 
@@ -191,4 +191,16 @@ def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> reco
             code="job.request",
             details={"unknown": unknown, "known": known},
         )
+    if not isinstance(given.get("on", ()), (list, tuple)):
+        raise errors.UsageError("on in retry is a list of categories", code="job.request")
     return records.RetryPolicy.from_dict({**records.ONCE.to_dict(), **given})
+
+
+def _ids(listed: Sequence[str]) -> tuple[str, ...]:
+    """Return the jobs that come first; what can be no job's id never gets as far as the database."""
+    for each in listed:
+        if not isinstance(each, str) or not ids.is_name(each.lower()):
+            raise errors.NotFoundError(
+                f"no job {str(each)[:80]!r}", code="job.not_found", hint="toft job list"
+            )
+    return tuple(listed)

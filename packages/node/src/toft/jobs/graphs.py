@@ -120,7 +120,7 @@ def read(document: Any, **given: Any) -> Graph:
     mode, priority, name = fields.get("mode", FAIL_FAST), fields.get("priority", 0), fields.get("name", "")
     if mode not in MODES:
         raise refuse(f"mode is {MODES[0]} or {MODES[1]}, not {mode!r}"[:200])
-    if type(priority) is not int or not isinstance(name, str) or len(name) > 200:
+    if type(priority) is not int or not _is_title(name):
         raise refuse("priority is a whole number, and name is text of at most 200 characters")
     listed = fields.get("steps")
     if not isinstance(listed, (list, tuple)):
@@ -129,6 +129,10 @@ def read(document: Any, **given: Any) -> Graph:
         raise refuse(f"{len(listed)} steps are more than {MAX_STEPS}", steps=len(listed))
     ordered = bool(fields.get("ordered", False))
     return _linked(_named(listed), name=name, mode=mode, priority=priority, ordered=ordered)
+
+
+def _is_title(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= 200 and ids.is_text(name)
 
 
 def uniform(plugin: str, arguments: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]]) -> list[Step]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toft.jobs import errors, rows
 from toft.jobs.operations import Operation
-from toft.jobs.records import ENDED, KINDS, NEEDS, Request, State, Submitted
+from toft.jobs.records import ENDED, KINDS, NEEDS, Request, RetryPolicy, State, Submitted
 from toft.jobs.transaction import Running, Transaction, skipped
+from toft.kernel import ids
 
 MOST_PRIORITY = 1_000_000
 MOST_KEY = 256
 MOST_ATTEMPTS = 1000
+MOST_SECONDS = 1e9
+MOST_TIME = 253_402_300_799.0
+"""The end of the year 9999: what comes later cannot be written as a date."""
+CATEGORIES = frozenset({"user_input", "transient", "resource", "fatal", "cancelled"})
 Entry = tuple[Request, str, bytes | None, str | None]
 """A request, its id, its arguments, and the blob that has them when they are large."""
 
@@ -25,18 +29,40 @@ def check(requests: Sequence[Request]) -> None:
     for request in requests:
         for name in ("timeout_s", "deadline_s", "delay_s"):
             value = getattr(request, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise errors.bad_request(name, f"{value!r} is not a number of seconds, 0 or more")
+            if value is not None and not 0 <= value <= MOST_SECONDS:
+                shown = repr(value)[:40]
+                raise errors.bad_request(name, f"{shown} is not a number of seconds, 0 to {MOST_SECONDS:g}")
+        if request.ready_at is not None and not 0 <= request.ready_at <= MOST_TIME:
+            raise errors.bad_request("start_at", "is not a time between 1970 and 9999")
         if not -MOST_PRIORITY <= request.priority <= MOST_PRIORITY:
             raise errors.bad_request("priority", f"is not between -{MOST_PRIORITY} and {MOST_PRIORITY}")
-        if request.retry is not None and not 1 <= request.retry.max_attempts <= MOST_ATTEMPTS:
-            raise errors.bad_request("retry", f"is not 1 to {MOST_ATTEMPTS} attempts")
+        if request.retry is not None:
+            _check_policy(request.retry)
         if request.kind not in KINDS:
             raise errors.bad_request("kind", f"is none of {', '.join(KINDS)}")
         if request.needs not in NEEDS:
             raise errors.bad_request("needs", f"is none of {', '.join(NEEDS)}")
-        if request.idempotency_key is not None and not 0 < len(request.idempotency_key) <= MOST_KEY:
+        key = request.idempotency_key
+        if key is not None and not (0 < len(key) <= MOST_KEY and ids.is_text(key)):
             raise errors.bad_request("idempotency_key", f"is not 1 to {MOST_KEY} characters")
+
+
+def _check_policy(retry: RetryPolicy) -> None:
+    """Refuse a policy that somebody wrote and that would fail an attempt later, when nobody is there."""
+    attempts = retry.max_attempts
+    if type(attempts) is not int or not 1 <= attempts <= MOST_ATTEMPTS:
+        raise errors.bad_request("retry", f"is not 1 to {MOST_ATTEMPTS} attempts")
+    for name, most in (
+        ("first_s", MOST_SECONDS),
+        ("factor", 1000.0),
+        ("most_s", MOST_SECONDS),
+        ("jitter", 1.0),
+    ):
+        value = getattr(retry, name)
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise errors.bad_request("retry", f"{name} is not a number, 0 to {most:g}")
+    if not all(isinstance(each, str) for each in retry.on) or not CATEGORIES.issuperset(retry.on):
+        raise errors.bad_request("retry", f"on is not some of {', '.join(sorted(CATEGORIES))}")
 
 
 class Submit(Operation):

@@ -23,6 +23,17 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+def is_text(text: str) -> bool:
+    """Say whether a text can be stored and sent: half of a surrogate pair is no character."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_name(name: str, what: str = "name") -> str:
     """Return the name, or refuse it.
 

@@ -91,21 +91,27 @@ class InstanceOptions:
         return values
 
 
-_COUNT = {"type": ["integer", "null"], "minimum": 0}
-_SECONDS = {"type": ["number", "null"], "minimum": 0}
+_COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 1_000_000}
+_SECONDS = {"type": ["number", "null"], "minimum": 0, "maximum": 1_000_000_000}
+# What goes to a new process ends at a zero byte, and one in the middle cuts it off.
+_UNCUT = "^[^\\u0000]*$"
 OPTIONS_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
         "concurrency": _COUNT,
         "queue_limit": _COUNT,
-        "memory_bytes": {"type": ["integer", "null"], "minimum": 1_000_000},
-        "processes": {"type": ["integer", "null"], "minimum": 1},
+        "memory_bytes": {"type": ["integer", "null"], "minimum": 1_000_000, "maximum": 1 << 53},
+        "processes": {"type": ["integer", "null"], "minimum": 1, "maximum": 1_000_000},
         "spare": {"type": "boolean"},
         "zygote": {"type": "boolean"},
         "network": {"type": "boolean"},
-        "writable": {"type": "array", "items": {"type": "string", "pattern": "^/"}},
-        "env": {"type": "object", "additionalProperties": {"type": "string"}},
+        "writable": {"type": "array", "items": {"type": "string", "pattern": "^/[^\\u0000]*$"}},
+        "env": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[^=\\u0000]+$"},
+            "additionalProperties": {"type": "string", "pattern": _UNCUT},
+        },
         "cancel_grace_s": _SECONDS,
         "load_stall_s": _SECONDS,
         "call_stall_s": _SECONDS,
