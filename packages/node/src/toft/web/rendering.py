@@ -55,7 +55,7 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> Re
 
 def fragment(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Return what a template makes of values."""
-    serves = service.of(request)
+    serves = service.here(request)
     text = _ENVIRONMENT.get_template(template).render(
         path=request.url.path,
         places=navigation.PLACES,
