@@ -239,4 +239,4 @@ def visiting(url: str, **look: Any) -> Iterator[Visitor]:
         context.set_default_timeout(10_000)
         visitor = Visitor(context.new_page(), url)
         yield visitor
-        assert visitor.complained() == []
+        assert not visitor.complained(), visitor.complained()

@@ -34,10 +34,106 @@ def test_the_overview_shows_what_happens_as_it_happens(node: Doorway) -> None:
     with browsers.visiting(node.url) as visitor:
         page = visitor.go("/")
         visitor.see("No job was ever submitted here.")
-        visitor.see("toft submit PLUGIN key=value")
+        visitor.see("toft job submit PLUGIN key=value")
         job = submit(node, "echo", value=1)
         page.wait_for_selector(".count:has(.state-completed) .number:text-is('1')")
         failed = submit(node, "raise_error", kind="ValueError", message="no such <b>luck</b>")
         visitor.see(failed)
         visitor.see("no such <b>luck</b>")
         assert job != failed
+
+
+def test_jobs_are_found_by_what_is_asked_for_and_change_where_they_stand(node: Doorway) -> None:
+    done = submit(node, "echo", value=1)
+    failed = submit(node, "raise_error", kind="ValueError", message="the image is torn")
+    running = submit(node, "work", seconds=60)
+    with browsers.visiting(node.url) as visitor:
+        page = visitor.go("/jobs")
+        for job in (done, failed, running):
+            page.wait_for_selector(f"#row-{job}")
+        page.locator(".chip", has_text="failed").click()
+        page.wait_for_selector(f"#row-{done}", state="detached")
+        assert page.locator("tr[data-row]").count() == 1
+        assert page.url.endswith("/jobs?state=failed&plugin=&error=&span=")
+        page.reload()
+        visitor.see("the image is torn")
+        assert page.get_by_label("failed").is_checked()
+        page.locator(".chip", has_text="failed").click()
+        page.wait_for_selector(f"#row-{running} progress")
+        before = page.locator(f"#row-{running} progress").get_attribute("value")
+        page.wait_for_function(
+            "([row, before]) => document.querySelector(row + ' progress').value > Number(before || 0)",
+            arg=[f"#row-{running}", before],
+        )
+        page.locator(f"#row-{running} button", has_text="Cancel").click()
+        page.wait_for_selector(f"#row-{running} .state-cancelled")
+        page.locator(f"#row-{failed} button", has_text="Retry").click()
+        page.goto(node.url + f"/jobs/{failed}")
+        page.wait_for_selector("text=attempt 2 began")
+
+
+def test_a_job_shows_its_log_as_it_is_printed_and_its_story(node: Doorway) -> None:
+    job = submit(node, "flood", lines=5)
+    failed = submit(node, "raise_error", kind="ValueError", message="the image is torn")
+    running = submit(node, "work", seconds=120)
+    with browsers.visiting(node.url) as visitor:
+        page = visitor.go(f"/jobs/{job}")
+        page.wait_for_selector(".state-completed")
+        page.wait_for_selector("#log .row >> nth=4")
+        page = visitor.go(f"/jobs/{failed}")
+        visitor.see("What went wrong")
+        visitor.see("the image is torn")
+        page.locator("#trace summary").click()
+        visitor.see("raise_error")
+        page.keyboard.press("r")
+        page.wait_for_selector("text=attempt 2 began")
+        # What a reader opened stays open, whatever happens.
+        assert page.locator("#trace").get_attribute("open") is not None
+        page = visitor.go(f"/jobs/{running}")
+        page.wait_for_selector(".running progress[value]")
+        page.keyboard.press("c")
+        page.wait_for_selector(".head .state-cancelled")
+
+
+def test_a_page_resumes_where_it_was_when_its_connection_broke(node: Doorway) -> None:
+    with browsers.visiting(node.url) as visitor:
+        visitor.expected = ["net::ERR_"]
+        page = visitor.go("/")
+        page.wait_for_selector("#link[data-link=live]")
+        node.cut()
+        page.wait_for_selector("#link[data-link=lost]")
+        job = submit(node, "raise_error", message="meanwhile")
+        page.wait_for_selector("#link[data-link=live]", timeout=15_000)
+        visitor.see(job)
+
+
+def test_every_page_is_reached_by_keys_alone(node: Doorway) -> None:
+    jobs = [submit(node, "echo", value=number) for number in range(3)]
+    with browsers.visiting(node.url) as visitor:
+        page = visitor.go("/")
+        for key, path in (("j", "/jobs"), ("s", "/sequences"), ("o", "/"), ("j", "/jobs")):
+            page.keyboard.press("g")
+            page.keyboard.press(key)
+            page.wait_for_url(node.url + path)
+            page.wait_for_selector("html[data-ready]")
+        page.wait_for_selector(f"#row-{jobs[0]}")
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        assert page.locator("tr.chosen").get_attribute("id") == f"row-{jobs[1]}"
+        page.keyboard.press("Enter")
+        page.wait_for_url(node.url + f"/jobs/{jobs[1]}")
+        page.go_back()
+        page.wait_for_selector("html[data-ready]")
+        page.keyboard.press("/")
+        page.keyboard.type("no such plugin")
+        page.keyboard.press("Enter")
+        visitor.see("No job is like that.")
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        assert page.locator("#keys").is_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("t")
+        assert page.locator("html").get_attribute("data-theme") == "light"
+        page.keyboard.press("t")
+        page.reload()
+        assert page.locator("html").get_attribute("data-theme") == "dark"

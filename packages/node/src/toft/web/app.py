@@ -5,9 +5,16 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from toft.web import assets, overview, plugins, samples
+from toft.web import assets, jobs, overview, plugins, samples, sequences
 
-ROUTERS = (assets.router, overview.router, plugins.router, samples.router)
+ROUTERS = (
+    assets.router,
+    overview.router,
+    jobs.router,
+    sequences.router,
+    plugins.router,
+    samples.router,
+)
 ROUTES = tuple(route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
 
 

@@ -107,7 +107,8 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """Return a value as people read JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
@@ -126,7 +127,15 @@ def _signature(described: Any, name: str) -> str:
     return signatures.action(name, described) if isinstance(described, Mapping) else name
 
 
-def _segment(text: Any) -> str:
+def _clock(at: str) -> str | Markup:
+    """Return the moment of a line of a log; what is none is shown as it is."""
+    try:
+        return _moment(at)
+    except ValueError:
+        return at
+
+
+def segment(text: Any) -> str:
     """Return text as one step of a path, whatever is in it."""
     return quote(str(text), safe="")
 
@@ -150,13 +159,16 @@ def _build() -> jinja2.Environment:
     )
     environment.filters.update(
         called=glance.called,
+        cause=lambda because: reasons.cause(str(because)) if because else "",
+        clock=_clock,
+        cut=lambda text, most: text if len(text) <= most else f"{text[: most - 1]}…",
         day=lambda at: _moment(at, "%Y-%m-%d %H:%M:%S"),
         duration=quantities.duration,
         line=lambda value, most=200: one_line(str(value), most),
         moment=_moment,
         note=glance.note,
-        pretty=_pretty,
-        segment=_segment,
+        pretty=pretty,
+        segment=segment,
         sentence=reasons.sentence,
         signature=_signature,
         size=quantities.size,

@@ -235,6 +235,13 @@
     note(complaint(event.detail.xhr.responseText, event.detail.xhr.status));
   });
   document.body.addEventListener("htmx:sendError", function () { linked("lost"); });
+  // What a reader opened or chose is not in what the node sends; a swap leaves it, and whatever draws by itself.
+  window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = function (name, node) {
+    return !(name === "open" && node.tagName === "DETAILS");
+  };
+  window.Idiomorph.defaults.callbacks.beforeNodeMorphed = function (old) {
+    return !(old.dataset && old.dataset.keep !== undefined);
+  };
   // What is looked at keeps its place: a log that stood at its end stays there, a chosen row stays chosen.
   var ends = new Set();
   var chosen = null;
