@@ -29,11 +29,12 @@ def _blocking() -> Iterator[None]:
 class InlineStore:
     """Runs each work where it is asked for, in a transaction of its own."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, rooms: Iterable[str] = ("jobs",)) -> None:
         self.connection = sqlite3.connect(path or ":memory:", isolation_level=None)
         with _blocking():
             self.connection.execute("PRAGMA foreign_keys=ON")
-            scripts.migrate(self.connection, "jobs", scripts.read_migrations("toft.jobs"))
+            for room in rooms:
+                scripts.migrate(self.connection, room, scripts.read_migrations(f"toft.{room}"))
         self.writes = 0
 
     async def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests import daemons, nodes
 from tests.daemons import Daemon
+from tests.waiting import eventually
 
+from toft.kernel.clock import SYSTEM
 from toft.secrets.file_store import FileSecretStore
 
 _SCHEMA = {
@@ -128,3 +131,35 @@ def test_an_environment_that_is_not_there_is_not_found(daemon: Daemon) -> None:
                 "environment.not_found",
             )
     assert daemon.request("POST", "/v1/environments/collect").value == {"removed": [], "freed_bytes": 0}
+
+
+# Samples
+
+
+def test_samples_show_what_ran_and_what_a_job_took(daemon: Daemon) -> None:
+    began = SYSTEM.now()
+    body = {"plugin": "misbehaving", "arguments": {"do": "work", "seconds": 3}}
+    job = daemon.request("POST", "/v1/jobs", body).value["id"]
+    assert daemon.request("GET", f"/v1/jobs/{job}/wait").value["state"] == "completed"
+
+    def taken() -> Any:
+        told = daemon.request("GET", f"/v1/samples?from={began - 1}&step_s=0.1").value
+        return told if told["series"]["queue_running"][-1:] == [0] else None
+
+    told = eventually(taken, within_s=15)
+    assert {len(column) for column in told["series"].values()} == {len(told["at"])}
+    assert max(told["series"]["queue_running"]) == 1
+    assert max(told["series"]["lanes_busy"]) == 1
+    assert min(told["series"]["memory_total_bytes"]) > 100_000_000
+    measured = daemon.request("GET", f"/v1/jobs/{job}/samples").value
+    assert measured["job"] == job
+    assert len(measured["at"]) == len(measured["series"]["memory_bytes"])
+    assert all(size > 1_000_000 for size in measured["series"]["memory_bytes"])
+
+
+@pytest.mark.parametrize(
+    "query", ["from=x", "to=-1", "step_s=0", "step_s=nan", "from=0&step_s=0.001", "from=9e99"]
+)
+def test_a_time_that_cannot_be_is_refused(daemon: Daemon, query: str) -> None:
+    assert daemon.request("GET", f"/v1/samples?{query}").status == 400
+    assert daemon.request("GET", "/v1/jobs/absent/samples").status == 404

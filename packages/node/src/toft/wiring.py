@@ -30,6 +30,8 @@ from toft.secrets.redaction import Redactor
 from toft.store import blobs, database, durable
 
 _log = log.get_logger("wiring")
+_ROOMS = ("plugins", "jobs", "dispatch", "access")
+"""Those with tables of their own."""
 
 
 @asynccontextmanager
@@ -93,7 +95,7 @@ async def _open_base(
     stack.push_async_callback(store.close)
     kept, failed = await asyncio.gather(
         keeper.Keeper.start(settings.isolation),
-        store.open({"plugins": "toft.plugins", "jobs": "toft.jobs", "access": "toft.access"}),
+        store.open({room: f"toft.{room}" for room in _ROOMS}),
         return_exceptions=True,  # neither is left behind because the other failed
     )
     if isinstance(kept, BaseException):

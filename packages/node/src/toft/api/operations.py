@@ -64,6 +64,14 @@ NODE = (
     _op("node.status", "GET /v1/status", "toft status", "system", "/", gives="Status"),
     _op("node.queue", "GET /v1/queue", "toft top", "jobs.status", "/", gives="Queue"),
     _op("node.system", "GET /v1/system", "toft top", "system", "/", gives="System"),
+    _op(
+        "node.samples",
+        "GET /v1/samples",
+        "- plots are for pages; toft top shows what is now",
+        "jobs.samples",
+        "/samples",
+        gives="Samples",
+    ),
     _op("node.describe", "GET /v1/openapi.json", _NO_PAGE, _NO_PAGE, _NO_PAGE),
     _op("session.open", "POST /v1/sessions", _NO_PAGE, "connect", _NO_PAGE, media=(FRAMES,)),
 )
@@ -113,6 +121,14 @@ JOBS = (
     ),
     _op("job.logs", "GET /v1/jobs/{id}/logs", "toft job logs", "jobs.logs", "/jobs/{id}", gives="Lines"),
     _op("job.why", "GET /v1/jobs/{id}/why", "toft why", "jobs.why", "/jobs/{id}", gives="Story"),
+    _op(
+        "job.samples",
+        "GET /v1/jobs/{id}/samples",
+        "toft why",
+        "jobs.samples",
+        "/jobs/{id}",
+        gives="JobSamples",
+    ),
     _op(
         "job.cancel",
         "POST /v1/jobs/{id}/cancel",

@@ -277,6 +277,8 @@ _TOKEN = {
     "revoked_at": optional(TIME),
     "last_used_at": optional(TIME),
 }
+_NUMBERS: Schema = {"type": "array", "items": {"type": ["number", "null"]}}
+_COLUMNS: Schema = {"type": "object", "additionalProperties": _NUMBERS}
 _COUNTED: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 
 NAMED: Mapping[str, Schema] = {
@@ -366,6 +368,10 @@ NAMED: Mapping[str, Schema] = {
     ),
     "Sequences": listed(of("Sequence")),
     "Queue": _object({"queue": _COUNTED, "memory": OBJECT, "gpu": listed(OBJECT), "instances": OBJECT}),
+    "Samples": _object(
+        {"from": TIME, "to": TIME, "step_s": SECONDS, "at": _NUMBERS, "series": _COLUMNS},
+    ),
+    "JobSamples": _object({"job": TEXT, "at": _NUMBERS, "series": _COLUMNS}),
     "Plugin": _object(
         {
             "name": TEXT,

@@ -144,6 +144,18 @@ class Jobs(SequenceVerbs):
         story: Sequence[dict[str, Any]] = self._thread.run(self._jobs.why(id))
         return story
 
+    def samples(
+        self,
+        since: float | datetime.datetime | None = None,
+        until: float | datetime.datetime | None = None,
+        *,
+        step_s: float | None = None,
+        job: str | None = None,
+    ) -> dict[str, Any]:
+        """Return how the machine and the lanes were while something ran, as columns for a plot."""
+        found: dict[str, Any] = self._thread.run(self._jobs.samples(since, until, step_s=step_s, job=job))
+        return found
+
     def attempts(self, id: str) -> Sequence[Any]:
         """Return the attempts of a job, the first one first."""
         made: Sequence[Any] = self._thread.run(self._jobs.attempts(id))

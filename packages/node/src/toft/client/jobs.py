@@ -60,9 +60,7 @@ class RemoteJobs(RemoteSequences):
 
     async def list(self, *, before: str | None = None, **wanted: Any) -> Sequence[Told]:
         """Return jobs, the newest first, at most 1000; takes what `toft.dispatch.jobs.Jobs.list` takes."""
-        for name in ("since", "until"):
-            if isinstance(wanted.get(name), datetime.datetime):
-                wanted[name] = wanted[name].timestamp()
+        wanted |= {name: _moment(wanted.get(name)) for name in ("since", "until")}
         plugins = wanted.pop("plugins", None)
         if plugins is not None:
             plugin = wanted.get("plugin")
@@ -104,11 +102,6 @@ class RemoteJobs(RemoteSequences):
         async for line in streams.events(self._asked, query, after=after):
             yield Event.from_dict(line)
 
-    async def samples(self, id: str) -> dict[str, Any]:
-        """Return what a job used over time: columns of numbers beside the moments they are of."""
-        found: dict[str, Any] = await self._ask("GET", id, "samples")
-        return found
-
     async def logs(self, id: str, count: int = 200) -> Sequence[str]:
         """Return the last lines that a job printed."""
         found: Sequence[str] = await self._ask("GET", id, "logs", query={"count": count})
@@ -122,6 +115,23 @@ class RemoteJobs(RemoteSequences):
     async def status(self) -> dict[str, Any]:
         """Return lanes, queue, memory and GPUs as they are now."""
         found: dict[str, Any] = await self._asked.ask("GET", "/v1/queue")
+        return found
+
+    async def samples(
+        self,
+        since: float | datetime.datetime | None = None,
+        until: float | datetime.datetime | None = None,
+        *,
+        step_s: float | None = None,
+        job: str | None = None,
+    ) -> dict[str, Any]:
+        """Return how the machine and the lanes were while something ran, as columns for a plot."""
+        found: dict[str, Any]
+        if job is not None:
+            found = await self._ask("GET", job, "samples")
+            return found
+        query = {"from": _moment(since), "to": _moment(until), "step_s": step_s}
+        found = await self._asked.ask("GET", "/v1/samples", query=query)
         return found
 
     # Changing
@@ -150,3 +160,7 @@ class RemoteJobs(RemoteSequences):
     ) -> Any:
         route = connections.path("jobs", id, *([what] if what else []))
         return await self._asked.ask(method, route, body, query=query)
+
+
+def _moment(given: float | datetime.datetime | None) -> float | None:
+    return given.timestamp() if isinstance(given, datetime.datetime) else given

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toft.dispatch import dispatcher, graphs, local, logs, promises, readings
+from toft.dispatch import dispatcher, graphs, local, logs, promises, readings, samples
+from toft.host import monitor
 from toft.jobs import admission, ledger, peaks, policies, queue, records, sequences
 from toft.kernel import clock as clocks
 from toft.kernel import errors
@@ -68,6 +69,8 @@ class Engine:
         self.backend = backend
         self.graphs = linked
         self.recovered = records.Recovered()
+        self.samples = samples.Samples(means.store)
+        self.sampler: samples.Sampler | None = None
         self.is_ours = True
         self._held = held
         self._owning = asyncio.Lock()
@@ -86,6 +89,8 @@ class Engine:
 
     async def close(self) -> None:
         """Stop: what runs is interrupted, what waits is there at the next start."""
+        if self.sampler is not None:
+            await self.sampler.close()
         if self.dispatcher is not None:
             await self.dispatcher.close()
         await self.backend.close()
@@ -149,7 +154,29 @@ async def open_engine(
     engine = Engine(means, jobs, known, dispatching, backend, linked, held)
     engine.is_ours = is_ours
     engine.recovered = recovered
+    if dispatching is not None:
+        engine.sampler = _sampler(engine, dispatching)
+        jobs.listeners.append(engine.sampler.stir)
+        engine.sampler.start()
     return engine
+
+
+def _sampler(engine: Engine, dispatching: dispatcher.Dispatcher) -> samples.Sampler:
+    processor = monitor.Processor()
+
+    async def look() -> samples.Sample:
+        reading = await engine.backend.measure()
+        counts, lanes = engine.queue.counts(), dispatching.lanes
+        return samples.Sample(
+            reading=reading,
+            cpu_percent=await asyncio.to_thread(processor.read),
+            lanes_busy=lanes.taken,
+            lanes=lanes.count,
+            pending=counts["pending"],
+            running=counts["running"],
+        )
+
+    return samples.Sampler(engine.samples, look, lambda: engine.queue.counts()["running"] > 0)
 
 
 async def _open_blob(stored: blobs.Blobs, digest: str) -> Packed:

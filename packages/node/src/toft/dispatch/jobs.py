@@ -9,9 +9,9 @@ from typing import Any
 
 from toft.dispatch import answers as answering
 from toft.dispatch import engine as engines
-from toft.dispatch import graphs, promises, sequences, submitting
+from toft.dispatch import graphs, promises, samples, sequences, submitting
 from toft.dispatch.answers import Job
-from toft.jobs import records, story
+from toft.jobs import queue, records, story
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.plugins import node as nodes
@@ -22,7 +22,7 @@ _STORY_EVENTS = 10_000
 _STORY_JOBS = 1000
 
 
-class Jobs(sequences.SequenceVerbs):
+class Jobs(sequences.SequenceVerbs, samples.SampleVerbs):
     """The jobs of a node.
 
     Nothing is opened before something is asked; then the queue of the home is this process's own.
@@ -70,6 +70,10 @@ class Jobs(sequences.SequenceVerbs):
         if not engine.is_ours:
             await engine.own()
         return engine
+
+    async def _sampled(self) -> tuple[samples.Samples, queue.JobQueue]:
+        engine = self._engine or await self.open()
+        return engine.samples, engine.queue
 
     async def close(self) -> None:
         """Stop: what runs is interrupted, what waits stays."""

@@ -38,8 +38,7 @@ class BuiltInMonitor:
 
     def __init__(self, gpu_reader: GpuReader, stat: Path = Path("/proc/stat")) -> None:
         self._gpu_reader = gpu_reader
-        self._stat = stat
-        self._before = _processor_ticks(stat)
+        self._processor = Processor(stat)
 
     async def get_system_status(self) -> dict[str, Any]:
         """Return the figures of the whole machine; `cpu_percent` is since the last call."""
@@ -58,7 +57,7 @@ class BuiltInMonitor:
         memory = facts.read_memory()
         reading = self._gpu_reader.read()
         return {
-            "cpu_percent": self._read_processor(),
+            "cpu_percent": self._processor.read(),
             "cpu_count": facts.read_cores(),
             "memory_used_mb": memory.used_bytes / _MB,
             "memory_total_mb": memory.total_bytes / _MB,
@@ -67,8 +66,20 @@ class BuiltInMonitor:
             "gpu_reason": reading.reason,
         }
 
-    def _read_processor(self) -> float | None:
-        """Return the share of time not spent idle; None when no time has passed."""
+
+class Processor:
+    """How busy the processors are.
+
+    Args:
+        stat: Where the kernel counts their time.
+    """
+
+    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
+        self._before = _processor_ticks(stat)
+
+    def read(self) -> float | None:
+        """Return the share of time not spent idle since the last call; None when no time has passed."""
         busy, total = _processor_ticks(self._stat)
         busy_before, total_before = self._before
         if total == total_before:

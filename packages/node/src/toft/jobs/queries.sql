@@ -198,6 +198,10 @@ SELECT e.cursor, e.at, e.type, j.id, e.attempt, e.sequence, e.data
 FROM events AS e INDEXED BY events_by_sequence LEFT JOIN jobs AS j ON j.seq = e.job
 WHERE e.sequence = ? AND e.cursor > ? ORDER BY e.cursor LIMIT ?;
 
+-- name: list_snapshots
+SELECT e.at, e.data FROM jobs AS j JOIN events AS e INDEXED BY events_by_job ON e.job = j.seq
+WHERE j.id = ? AND e.type = 'snapshot' ORDER BY e.cursor DESC LIMIT ?;
+
 -- name: count_states
 SELECT state, count(*) FROM jobs WHERE state IN ('failed', 'cancelled', 'interrupted') GROUP BY state;
 

@@ -373,3 +373,15 @@ def perform(queue: JobQueue, operation: operations.Operation) -> asyncio.Future[
     future = operation.future = operation.future or queue._future()
     queue._opened.add(operation)
     return future
+
+
+async def snapshots(
+    queue: JobQueue, job_id: str, limit: int = 5000
+) -> Sequence[tuple[float, Mapping[str, Any]]]:
+    """Return when a job was measured and what was found, the oldest first; of very many the last ones.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    await queue.get(job_id)
+    return await queue._reading.snapshots(job_id, limit)

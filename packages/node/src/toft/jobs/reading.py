@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,11 @@ class Reading:
         """Return the attempts of a job."""
         found = await self._store.read(lambda connection: _all(connection, "list_attempts", {"id": job_id}))
         return [rows.attempt(row) for row in found]
+
+    async def snapshots(self, job_id: str, limit: int) -> Sequence[tuple[float, Mapping[str, Any]]]:
+        """Return when a job was measured and what was found, the oldest first; of very many the last ones."""
+        found = await self._store.read(lambda connection: _all(connection, "list_snapshots", (job_id, limit)))
+        return [(at, json.loads(data)) for at, data in reversed(found)]
 
     async def events(
         self, after: int, *, job: str | None, sequence: str | None, limit: int
