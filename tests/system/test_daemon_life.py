@@ -200,6 +200,10 @@ def test_with_systemd_the_unit_is_installed_and_removed(toft_home: Path, tmp_pat
     assert toft("service", "remove", "--json").value["unit"] == done["unit"]
     assert not file.exists()
     assert toft("service", "remove", "--json").error["code"] == "service.not_installed"
+    (tools / "systemctl").write_text("#!/bin/sh\nexit 4\n")
+    failed = toft("service", "install", "--json").error
+    assert failed["message"].endswith("failed: it ended with 4")
+    assert f"--user --unit {done['unit']}" in failed["hint"]
     assert [line.split()[1] for line in calls.read_text().splitlines()] == [
         "daemon-reload",
         "enable",

@@ -89,19 +89,21 @@ def test_bytes_go_to_a_pipe_as_they_are() -> None:
     assert raw.getvalue() == b"\x89PNG\x00"
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_call(tmp_path: Path) -> None:
+    node = gives(1)
+    for target, hint in ((tmp_path, "name a file in it"), (tmp_path / "none" / "x", "mkdir -p ")):
+        told = run(node, "run", "ocr", "--output", str(target), "--json")
+        error = json.loads(told.err)["error"]
+        assert (told.status, hint in error["hint"], str(tmp_path) in error["message"]) == (2, True, True)
+    assert node.closed == 0
+
+
 def test_output_writes_a_file_and_says_what_it_wrote(tmp_path: Path) -> None:
     target = tmp_path / "page.npy"
     told = run(gives(np.eye(3)), "run", "ocr", "--output", str(target), "--json")
     shown = json.loads(told.out)["result"]
     assert shown == {"file": str(target), "kind": "npy", "size_bytes": target.stat().st_size}
     np.testing.assert_array_equal(np.load(target), np.eye(3))
-
-
-def test_a_place_that_cannot_be_written_is_refused_before_the_call(tmp_path: Path) -> None:
-    node = gives("x")
-    told = run(node, "run", "ocr", "-o", str(tmp_path / "no" / "file"))
-    assert told.status == 2
-    assert node.calls == []
 
 
 def test_chunks_are_printed_as_they_come() -> None:

@@ -94,5 +94,31 @@ def test_list_show_and_cancel() -> None:
     assert run(node, "sequence", "list").out.splitlines()[1].split()[::4] == ["job_1", "pages"]
     assert json.loads(run(node, "sequence", "list", "--json").out)[0]["id"] == "job_1"
     assert json.loads(run(node, "sequence", "show", "job_1", "--json").out)["state"] == "running"
-    assert run(node, "sequence", "cancel", "job_1").out == "job_1 running\n"
+    told = run(node, "sequence", "cancel", "job_1")
+    assert (told.out, "toft sequence wait job_1" in told.err) == ("job_1 running\n", True)
     assert run(node, "sequence", "retry", "job_1").out == "job_1 pending\n"
+
+
+def test_a_step_that_ran_again_is_shown_once_as_it_is_now() -> None:
+    node = JobNode()
+    node.jobs.make("failed", step="scan")
+    node.jobs.make("completed", step="scan")
+    shown = run(node, "sequence", "show", "job_1").out
+    assert [line.split()[1:] for line in shown.splitlines() if line.startswith("scan")] == [
+        ["completed", "ocr", "job_2", "2.5", "s"]
+    ]
+
+
+class Settled(FakeJobs):
+    """Sequences of which nothing can run again."""
+
+    def retry_sequence(self, id: str) -> Record:
+        return self.records[id]
+
+
+def test_a_retry_that_changes_nothing_says_so() -> None:
+    node = JobNode(jobs=Settled())
+    node.jobs.make("cancelled")
+    told = run(node, "sequence", "retry", "job_1")
+    assert told.out == "job_1 cancelled\n"
+    assert "nothing runs again" in told.err

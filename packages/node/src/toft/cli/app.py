@@ -137,6 +137,8 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
         failure = failures.from_os_error(error)
         if not error.filename:
             _let_go_of_results(session)
+    if isinstance(failure, UsageError) and failure.code == "request.command_line" and not failure.hint:
+        failure.hint = f"{session.command} --help"
     return failures.tell(
         session.terminal, failure, as_json=as_json, redactor=session.redactor(), subject=session.subject
     )

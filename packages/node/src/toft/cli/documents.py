@@ -53,14 +53,17 @@ def _parsed(name: str, language: str, parse: Any, text: str, errors: tuple[type[
     try:
         return parse(text)
     except errors as error:
-        raise _unreadable(name, f"is not {language}: {error}") from None
+        raise _unreadable(name, f"is not {language}: {error}", hint="Mend it there.") from None
 
 
-def _unreadable(name: str, problem: str) -> UsageError:
+_KINDS = "Give a file that ends with .json, .yaml or .toml, or - for standard input."
+
+
+def _unreadable(name: str, problem: str, *, hint: str = _KINDS) -> UsageError:
     shown = "standard input" if name == "-" else name
     return UsageError(
         f"{shown} {problem}",
         code="request.document",
         details={"path": name},
-        hint="Give a file that ends with .json, .yaml or .toml, or - for standard input.",
+        hint=hint,
     )

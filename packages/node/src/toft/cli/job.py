@@ -115,8 +115,7 @@ def result(
 ) -> None:
     """Print what a job returned, or what it failed with."""
     session = sessions.of(context)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"There is no directory {output.absolute().parent} to write {output.name} to")
+    run.check_output(output)
     with session.node(runs_jobs=False) as node:
         value = node.jobs.result(id)
     if output is not None:

@@ -67,8 +67,7 @@ def run(
     given = list(arguments or ())
     words.check(given, f"An action is named like this: toft run {name}.ACTION (toft plugin show {name})")
     words.check(config or (), f"toft plugin config {name} shows the settings")
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"There is no directory {output.absolute().parent} to write {output.name} to")
+    check_output(output)
     with session.node() as node:
         manifest = node.installed.get(name)
         settings = words.settings(manifest, config) if config else None
@@ -179,6 +178,19 @@ class _Call:
             raise
         finally:
             self._duration_s = SYSTEM.monotonic() - self._began
+
+
+def check_output(output: Path | None) -> None:
+    """Refuse a file that cannot be written before the work is done, not after it."""
+    if output is None:
+        return
+    directory = output.absolute().parent
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory", hint=f"name a file in it, such as {output / 'result'}")
+    if not directory.is_dir():
+        raise UsageError(
+            f"There is no directory {directory} to write {output.name} to", hint=f"mkdir -p {directory}"
+        )
 
 
 def _print(terminal: Terminal, call: _Call, result: Any, output: Path | None, *, as_json: bool) -> None:

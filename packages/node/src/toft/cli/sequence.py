@@ -110,6 +110,8 @@ def cancel(context: typer.Context, id: SequenceArgument, as_json: JsonOption = F
     with session.node(runs_jobs=False) as node:
         told = node.jobs.cancel_sequence(id).to_dict()
     _changed(session, told, as_json=as_json)
+    if told["state"] in awaiting.OPEN:
+        session.terminal.note(f"what runs was asked to stop: toft sequence wait {id}")
 
 
 @app.command("retry")
@@ -117,8 +119,11 @@ def retry(context: typer.Context, id: SequenceArgument, as_json: JsonOption = Fa
     """Run again what failed or was interrupted, and what was skipped because of it."""
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
-        _changed(session, node.jobs.retry_sequence(id).to_dict(), as_json=as_json)
-        if node.is_embedded:
+        told = node.jobs.retry_sequence(id).to_dict()
+        _changed(session, told, as_json=as_json)
+        if told["state"] not in awaiting.OPEN:
+            session.terminal.note("nothing of it failed or was interrupted, so nothing runs again")
+        elif node.is_embedded:
             session.terminal.note("no node is running: toft up runs it")
 
 
@@ -150,10 +155,14 @@ def _show(session: Session, node: Any, told: Mapping[str, Any]) -> None:
         terminal.line(f"  {', '.join(counts)}")
     if told.get("error"):
         terminal.line(f"  {one_line(str(told['error'].get('message', '')))}")
-    steps = [each.to_dict() for each in node.jobs.list(sequence=told["id"], limit=_STEPS)]
+    steps: dict[str, Mapping[str, Any]] = {}
+    for each in node.jobs.list(sequence=told["id"], limit=_STEPS):
+        job = each.to_dict()
+        # Of a step that ran again the newest job, as it is counted.
+        steps.setdefault(str(job.get("step") or ""), job)
     rows = [
-        [str(each.get("step") or ""), each["state"], shown.called(each), each["id"], shown.note(each)]
-        for each in reversed(steps)
+        [step, job["state"], shown.called(job), job["id"], shown.note(job)]
+        for step, job in reversed(steps.items())
     ]
     if rows:
         terminal.table(["step", "state", "plugin", "job", ""], rows)

@@ -64,6 +64,7 @@ class Session:
         self.remote: Mapping[str, Any] = {}
         self.offline: bool | None = None
         self.is_verbose = False
+        self.command = "toft"
         self.subject: str | None = None
         self._connect = connect
         self._target: Target | None = None
@@ -129,6 +130,7 @@ def of(context: typer.Context) -> Session:
     session = context.find_object(Session)
     if session is None:
         raise TypeError("this command was started without a session")
+    session.command = context.command_path
     # What goes wrong later is then told with the plugin's name in the next command.
     named = next((context.params[each] for each in _NAMES if context.params.get(each)), None)
     if wanted := session.wanted():

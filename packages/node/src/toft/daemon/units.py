@@ -108,8 +108,8 @@ def install(unit: Unit) -> dict[str, Any]:
     _check(unit)
     durable.make_directory(unit.path.parent)
     durable.write_file(unit.path, unit.text().encode(), mode=0o644)
-    _run(unit.command("daemon-reload"))
-    _run(unit.command("enable", "--now", unit.name))
+    _run(unit, "daemon-reload")
+    _run(unit, "enable", "--now", unit.name)
     return {"unit": unit.name, "file": str(unit.path), "did": "installed and started"}
 
 
@@ -124,9 +124,9 @@ def remove(unit: Unit) -> dict[str, Any]:
         raise errors.NotFoundError(
             f"there is no {unit.path}", code="service.not_installed", hint="toft service install"
         )
-    _run(unit.command("disable", "--now", unit.name))
+    _run(unit, "disable", "--now", unit.name)
     unit.path.unlink()
-    _run(unit.command("daemon-reload"))
+    _run(unit, "daemon-reload")
     return {"unit": unit.name, "file": str(unit.path), "did": "stopped and removed"}
 
 
@@ -146,22 +146,28 @@ def _check(unit: Unit) -> None:
         )
 
 
-def _run(command: list[str]) -> None:
+def _run(unit: Unit, *arguments: str) -> None:
+    command = unit.command(*arguments)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _failed(command, str(error)) from error
+        raise _failed(unit, command, str(error)) from error
     if done.returncode != 0:
-        raise _failed(command, done.stderr.strip() or done.stdout.strip())
+        said = done.stderr.strip() or done.stdout.strip() or f"it ended with {done.returncode}"
+        raise _failed(unit, command, said)
 
 
-def _failed(command: list[str], said: str) -> errors.UnavailableError:
+def _failed(unit: Unit, command: list[str], said: str) -> errors.UnavailableError:
+    user = "" if unit.is_system else "--user "
+    hint = f"journalctl {user}--unit {unit.name} shows more"
+    if "connect to bus" in said:  # no session of that user: in a container, after su, over some logins
+        hint = "sign in as that user, or loginctl enable-linger; toft up --detach does without systemd"
     return errors.UnavailableError(
         f"{' '.join(command)} failed: {said[:500]}",
         code="service.systemctl",
         blame="environment",
         details={"command": command},
-        hint="journalctl --unit toft shows more; for a service of yours, with --user",
+        hint=hint,
     )
 
 

@@ -157,7 +157,11 @@ class Reorder(Control):
             self.error = errors.not_found(self.place["before"])
             return None
         if other[6] != State.PENDING or other[3] != job.instance or other[0] == job.seq:
-            self.error = errors.bad_request("before", "is not another pending job of the same instance")
+            self.error = errors.bad_request(
+                "before",
+                f"{self.place['before']} is not another pending job of {job.instance}",
+                hint="toft job list --state pending",
+            )
             return None
         rank: int = other[9]
         ahead = tx.all("rank_before", job.instance, rank, other[0], job.seq, _WINDOW)

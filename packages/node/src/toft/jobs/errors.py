@@ -63,13 +63,13 @@ def queue_full(pending: int, limit: int, asked: int) -> errors.NodeError:
     )
 
 
-def bad_request(field: str, problem: str) -> errors.NodeError:
+def bad_request(field: str, problem: str, *, hint: str = "toft job submit --help") -> errors.NodeError:
     """A field of a request cannot be right."""
     return errors.UsageError(
         f"{field}: {problem}",
         code="job.request",
         details={"fields": {field: problem}},
-        hint="toft job submit --help",
+        hint=hint,
     )
 
 

@@ -75,9 +75,10 @@ def _copy_database(source: Path, target: Path) -> int:
 
 def _copy_blobs(source: Path, target: Path) -> tuple[int, int]:
     count = size = 0
+    target.mkdir(mode=0o700)  # also when nothing is large: what is missing there looks lost
     for directory, _, names in os.walk(source):
         inside = target / Path(directory).relative_to(source)
-        inside.mkdir(mode=0o700)
+        inside.mkdir(mode=0o700, exist_ok=True)
         for name in names:
             path = Path(directory) / name
             if name.startswith(".tmp-"):
