@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import face_reference
 import http_reference
 import typer
 
@@ -198,10 +199,12 @@ def _default(value: Any) -> str:
 
 GENERATED = {
     "cli.md": cli_page,
+    "client.md": lambda: NOTE + face_reference.client_page(),
     "errors.md": errors_page,
     "http.md": lambda: NOTE + http_reference.page(),
     "openapi.json": http_reference.document,
     "operations.md": lambda: NOTE + http_reference.operations_page(),
+    "pages.md": lambda: NOTE + face_reference.pages_page(),
     "settings.md": settings_page,
 }
 

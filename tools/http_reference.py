@@ -122,6 +122,8 @@ def operations_page() -> str:
     for each in operations.OPERATIONS:
         faces = " | ".join(map(_face, (each.route, each.cli, each.client, each.page)))
         parts.append(f"| {each.name} | {faces} |")
+    parts.append("\n## Commands beside them\n\n| command | why |\n|---|---|")
+    parts += [f"| `{name}` | {_face(why)} |" for name, why in operations.COMMANDS_APART.items()]
     return "\n".join(parts) + "\n"
 
 

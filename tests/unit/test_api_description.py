@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -11,12 +12,16 @@ import typer
 from toft.api import app as applications
 from toft.api import bodies, operations, schemas
 from toft.blocking import instance as calls
+from toft.blocking import looking
 from toft.blocking import node as blocking
 from toft.cli import app as command_line
 from toft.client.calls import RemoteCall
+from toft.client.configuration import RemoteConfiguration
+from toft.client.installed import RemoteInstalled
 from toft.client.instance import RemoteInstance
 from toft.client.jobs import RemoteJobs
 from toft.client.node import RemoteNode
+from toft.client.secrets import RemoteSecrets
 from toft.kernel import errors
 from toft.web import app as web
 
@@ -48,20 +53,24 @@ def commands(command: Any, path: str) -> set[str]:
     )
 
 
-def test_every_command_exists() -> None:
+def test_every_command_is_an_operation_or_says_why_not_and_exists() -> None:
     known = commands(typer.main.get_command(command_line.app), "toft")
-    assert {each.cli for each in ALL if not each.cli.startswith("-")} <= known
+    named = {each.cli for each in ALL if not each.cli.startswith("-")}
+    assert known - operations.COMMANDS_APART.keys() == named
+    assert named.isdisjoint(operations.COMMANDS_APART)
 
 
 # What the first part of a client's method name stands for: with asyncio, and without.
 CLIENTS: dict[str, tuple[Any, Any]] = {
     "": (RemoteNode, blocking.Node),
     "jobs": (RemoteJobs, blocking.Jobs),
-    "installed": (RemoteNode, blocking.Installed),
+    "installed": (RemoteInstalled, blocking.Installed),
+    "configuration": (RemoteConfiguration, looking.Configuration),
+    "secrets": (RemoteSecrets, looking.Secrets),
     "instance": (RemoteInstance, blocking.Instance),
     "call": (RemoteCall, calls.Call),
 }
-ELSEWHERE = {(RemoteNode, "get"): "manifest", (RemoteInstance, "call"): "call_with"}
+ELSEWHERE = {(RemoteInstance, "call"): "call_with"}
 
 
 @pytest.mark.parametrize("operation", ALL, ids=lambda each: each.name)
@@ -72,6 +81,24 @@ def test_the_python_client_has_it_with_asyncio_and_without(operation: operations
     for face in CLIENTS[room]:
         name = ELSEWHERE.get((face, method), method)
         assert callable(getattr(face, name, None)), f"{face.__name__} has no {name}"
+
+
+# What the client has beside the list: it puts several of them together, or is about the program itself.
+TOGETHER = {
+    "": {"load_many", "unload_many", "remove", "manifest", "status", "samples"},
+    "jobs": {"submit_sequence", "submit_uniform", "samples"},
+    "instance": {"call_with", "start_with", "stream_with", "signature", "look", "unload"}
+    | {"enable", "disable", "prefetch"},
+}
+
+
+@pytest.mark.parametrize("room", TOGETHER)
+def test_the_client_has_nothing_that_is_no_operation(room: str) -> None:
+    kind = CLIENTS[room][0]
+    named = {each.client.rpartition(".")[2] for each in ALL if each.client.rpartition(".")[0] == room}
+    named |= {new for (face, _), new in ELSEWHERE.items() if face is kind}
+    found = {name for name, each in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
+    assert found - named - TOGETHER[room] == set()
 
 
 def test_every_page_exists() -> None:

@@ -186,7 +186,7 @@ SEQUENCES = (
         "GET /v1/sequences",
         "toft sequence list",
         "jobs.sequences",
-        "/jobs",
+        "/sequences",
         gives="Sequences",
         fails=(404,),
     ),
@@ -195,7 +195,7 @@ SEQUENCES = (
         "GET /v1/sequences/{id}",
         "toft sequence show",
         "jobs.sequence",
-        "/jobs/{id}",
+        "/sequences/{id}",
         gives="Sequence",
     ),
     _op(
@@ -203,7 +203,7 @@ SEQUENCES = (
         "GET /v1/sequences/{id}/wait",
         "toft sequence wait",
         "jobs.wait_sequence",
-        "/jobs/{id}",
+        "/sequences/{id}",
         gives="Sequence",
     ),
     _op(
@@ -211,7 +211,7 @@ SEQUENCES = (
         "POST /v1/sequences/{id}/cancel",
         "toft sequence cancel",
         "jobs.cancel_sequence",
-        "/jobs/{id}",
+        "/sequences/{id}",
         gives="Sequence",
         fails=(409,),
     ),
@@ -220,7 +220,7 @@ SEQUENCES = (
         "POST /v1/sequences/{id}/retry",
         "toft sequence retry",
         "jobs.retry_sequence",
-        "/jobs/{id}",
+        "/sequences/{id}",
         gives="Sequence",
         fails=(409,),
     ),
@@ -294,7 +294,7 @@ PLUGINS = (
         "plugin.config_schema",
         "GET /v1/plugins/{name}/config/schema",
         "toft plugin config",
-        _ASKED,
+        "configuration.schema",
         "/plugins/{name}",
         gives="ConfigSchema",
         fails=(409, 422),
@@ -303,7 +303,7 @@ PLUGINS = (
         "plugin.config_options",
         "GET /v1/plugins/{name}/config/options",
         "toft plugin config",
-        _ASKED,
+        "configuration.options",
         "/plugins/{name}",
         gives="ConfigOptions",
     ),
@@ -311,7 +311,7 @@ PLUGINS = (
         "plugin.check_config",
         "POST /v1/plugins/{name}/config/validate",
         "toft plugin config",
-        _ASKED,
+        "configuration.validate",
         "/plugins/{name}",
         takes=schemas.CONFIGURE,
         gives="ConfigCheck",
@@ -321,7 +321,7 @@ PLUGINS = (
         "secret.list_all",
         "GET /v1/secrets",
         "toft secret list",
-        _ASKED,
+        "secrets.list",
         "- beside each plugin",
         gives="Secrets",
     ),
@@ -329,7 +329,7 @@ PLUGINS = (
         "secret.list",
         "GET /v1/plugins/{name}/secrets",
         "toft secret list",
-        _ASKED,
+        "installed.variables",
         "/plugins/{name}",
         gives="Secrets",
     ),
@@ -346,7 +346,7 @@ PLUGINS = (
         "secret.remove",
         "DELETE /v1/plugins/{name}/secrets/{key}",
         "toft secret rm",
-        _ASKED,
+        "secrets.remove",
         "- what cannot be undone is not one click away",
         gives="Removed",
     ),
@@ -356,7 +356,7 @@ ENVIRONMENTS = (
         "environment.list",
         "GET /v1/environments",
         "toft env list",
-        _ASKED,
+        "installed.environments",
         _NO_PAGE,
         gives="Environments",
     ),
@@ -381,7 +381,7 @@ ENVIRONMENTS = (
         "environment.collect",
         "POST /v1/environments/collect",
         "toft env gc",
-        _ASKED,
+        "installed.collect_environments",
         _NO_PAGE,
         gives="Collected",
         fails=(409,),
@@ -515,6 +515,20 @@ ACCESS = (
 )
 
 OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES, *ACCESS)
+COMMANDS_APART = {
+    **dict.fromkeys(("toft up", "toft down", "toft logs", "toft backup", "toft doctor"), _LOCAL),
+    **dict.fromkeys(("toft service install", "toft service remove", "toft env setup-runtime"), _LOCAL),
+    **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
+    **dict.fromkeys(("toft plugin add", "toft plugin refresh", "toft plugin regenerate"), _AUTHORING),
+    **dict.fromkeys(("toft plugin size", "toft plugin check"), _AUTHORING),
+    "toft plugin find": "- looks through what GET /v1/plugins gives",
+    "toft plugin disable": "- the other half of toft plugin enable",
+    **dict.fromkeys(
+        ("toft demo", "toft bench jobs", "toft bench runtime", "toft bench api"), "- a node of its own"
+    ),
+}
+"""Commands that ask a node for nothing that stands above, and why."""
+
 BY_ROUTE = {each.route: each for each in OPERATIONS}
 
 
