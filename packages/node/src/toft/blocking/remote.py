@@ -107,6 +107,7 @@ class NodeElsewhere(DaemonNode):
         self._url = asked.origin.base
         self.secrets = Secrets(thread, self._remote.secrets)
         self.configuration = Configuration(thread, self._remote.configuration)
+        # Its words are those of what is installed here; what needs this machine is refused there.
         self.installed = Installed(thread, self._remote.installed)  # type: ignore[arg-type]
 
     def refresh(self, plugin: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
