@@ -11,7 +11,7 @@ from tests.simulation import virtual_loop
 
 from toft.dispatch import backend
 from toft.dispatch.dispatcher import Dispatcher, Options
-from toft.jobs import ledger, peaks, policies
+from toft.jobs import ledger, peaks, policies, reasons
 from toft.jobs.admission import Rules
 from toft.jobs.queue import JobQueue
 from toft.jobs.records import Job, Request, RetryPolicy, State
@@ -311,6 +311,9 @@ class TestLanes:
             await asyncio.sleep(5)
             running = [each for each in first if (await bench.jobs.get(each)).state is State.RUNNING]
             assert len(running) == 1
+            told = [each.data.get("because") for each in await bench.jobs.events(job=first[1])]
+            assert told[-1] == "given_back"
+            assert told[-1] in reasons.CAUSES
             assert (await bench.jobs.request_cancel(first[-1])).state is State.CANCELLED
 
         with_bench(work, {"a": Model(seconds=0.0005)}, lanes=1, ahead_s=0.01)

@@ -121,7 +121,7 @@ class Finisher:
 
     def give_back(self, claim: records.Claimed) -> None:
         """Let a claimed job that was not begun be pending again."""
-        back = records.Outcome(state=records.State.PENDING, because="not_started", retry_in_s=0.0)
+        back = records.Outcome(state=records.State.PENDING, because="given_back", retry_in_s=0.0)
         self.finish(claim.id, claim.attempt, back)
 
     def cancelled(self, claim: records.Claimed) -> None:

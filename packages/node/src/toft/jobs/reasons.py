@@ -26,6 +26,7 @@ CAUSES: Mapping[str, str] = {
     "deadline": "it was not done by its deadline",
     "due": "its time came",
     "empty": "its list was empty, so there was nothing to run",
+    "given_back": "no lane became free in the moment for which it was set aside, so nothing had happened yet",
     "fan_out": "its list could not be spread over jobs",
     "its sequence": "its sequence was cancelled",
     "parts completed": "all of its parts completed",
