@@ -1,0 +1,231 @@
+"""Every route against every kind of caller: what is refused and what is not, printed as a table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+from fastapi.routing import APIRoute, iter_route_contexts
+from tests import nodes
+
+from toft.access.gate import Gate
+from toft.access.hosts import Hosts
+from toft.access.resources import OF_PLUGINS, Action, Kind
+from toft.access.tokens import Tokens
+from toft.api import app as applications
+from toft.api import guard, permits
+from toft.api.permits import Permit
+from toft.api.service import Service, State
+from toft.kernel.clock import ManualClock
+from toft.web import app as pages
+
+LESS = {Action.CANCEL: "read", Action.WRITE: "cancel", Action.ADMIN: "write"}
+PARTS = {"number": "1", "step": "enable", "key": "KEY", "code": "guess"}
+CALLERS = ("none", "expired", "revoked", "guess", "other kind", "less", "other plugin", "right", "all")
+
+
+class World:
+    """A node with a door to the network, and a token for whatever is wanted."""
+
+    def __init__(
+        self, door: Any, gate: Gate, clock: ManualClock, routes: list[tuple[str, str, Permit]]
+    ) -> None:
+        self.app = door
+        self.gate = gate
+        self.clock = clock
+        self.routes = routes
+        self._tokens: dict[str, str] = {}
+
+    async def token(self, scope: str) -> str:
+        """Return a token with one scope."""
+        if scope not in self._tokens:
+            _, self._tokens[scope] = await self.gate.tokens.create(f"t{len(self._tokens)}", [scope])
+        return self._tokens[scope]
+
+    async def ask(
+        self, method: str, path: str, token: str | None, body: Any = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the status of an answer and its body, as far as it came before a stream would go on."""
+        headers = [(b"host", b"localhost")]
+        if token is not None:
+            headers.append((b"authorization", f"Bearer {token}".encode()))
+        scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": headers, "client": ("192.0.2.1", 1), "server": ("localhost", 80), "scheme": "http",
+            "http_version": "1.1", "root_path": "", "state": {},
+        }  # fmt: skip
+        told: list[Any] = []
+        begun, whole = asyncio.Event(), asyncio.Event()
+        data = json.dumps(body or {}).encode()
+        coming: Iterator[dict[str, Any]] = iter([{"type": "http.request", "body": data, "more_body": False}])
+
+        async def receive() -> Any:
+            message = next(coming, None)
+            if message is not None:
+                return message
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            told.append(message)
+            begun.set()
+            if not message.get("more_body", message["type"] == "http.response.start"):
+                whole.set()
+
+        await asyncio.wait_for(self.app(scope, receive, send), 20)
+        status = told[0]["status"]
+        text = b"".join(each.get("body", b"") for each in told[1:])
+        try:
+            found = json.loads(text) if whole.is_set() else {}
+        except ValueError:
+            found = {}
+        return status, found if isinstance(found, dict) else {"list": found}
+
+
+@pytest_asyncio.fixture
+async def world(toft_home: Path) -> AsyncIterator[World]:
+    nodes.register(toft_home)
+    clock = ManualClock()
+    async with nodes.running(toft_home, lanes=1) as node:
+        engine = await node.jobs.open()  # type: ignore[attr-defined]
+        gate = Gate(await Tokens(engine.means.store, clock=clock).open(), clock=clock)
+        service = Service(node=node, socket=toft_home / "toft.sock", gate=gate, state=State.READY)  # type: ignore[arg-type]
+        built = applications.build(service, faces=(pages.mount,))
+        door = guard.NetworkDoor(gate, Hosts())
+        routes = [
+            (method, str(each.path), permit)
+            for each in iter_route_contexts(built.app.routes)
+            if isinstance(each.original_route, APIRoute) and (permit := permits.permit_of(each)) is not None
+            for method in sorted(each.methods or ())
+        ]
+        yield World(built.behind(door), gate, clock, list(dict.fromkeys(routes)))
+        await gate.tokens.close()
+
+
+def scope_of(caller: str, permit: Permit) -> str | None:
+    """Return the scope with which a caller comes; None where there is no such caller."""
+    kind, action = permit.kind, permit.action
+    if caller == "all":
+        return "*"
+    if kind is None or action is None:
+        return "node:read" if caller == "right" else None
+    if caller == "right":
+        return f"{kind}:{action}"
+    if caller == "other kind":
+        return f"{Kind.SYSTEM if kind is not Kind.SYSTEM else Kind.NODE}:admin"
+    if caller == "less":
+        return f"{kind}:{LESS[action]}" if action in LESS else None
+    # For a kind as a whole a limit means a shorter list; what is in it is another test's.
+    return f"{kind}:admin:stranger" if kind in OF_PLUGINS and permit.id is not None else None
+
+
+async def column(world: World, caller: str, method: str, path: str, permit: Permit) -> int | None:
+    parts = {**PARTS, "id": "job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "name": "misbehaving", "path": "x"}
+    where = "/".join(
+        parts.get(step.strip("{}").partition(":")[0], "x") if step.startswith("{") else step
+        for step in path.split("/")
+    )
+    world.clock.advance(
+        60
+    )  # a guess now and then is answered with what is wrong, not with how many there were
+    if caller == "none":
+        return (await world.ask(method, where, None))[0]
+    if caller in ("expired", "revoked"):
+        made, text = await world.gate.tokens.create("old", ["*"], lasts_s=1)
+        if caller == "revoked":
+            await world.gate.tokens.revoke(made.id)
+        world.clock.advance(2)
+        status = (await world.ask(method, where, text))[0]
+        if caller == "expired":
+            await world.gate.tokens.revoke(made.id)
+        return status
+    if caller == "guess":
+        return (await world.ask(method, where, "toft_" + "a" * 32))[0]
+    scope = scope_of(caller, permit)
+    if scope is None:
+        return None
+    return (await world.ask(method, where, await world.token(scope)))[0]
+
+
+async def test_every_route_refuses_and_allows_as_it_says(world: World) -> None:
+    assert len(world.routes) > 55
+    rows, wrong = [], []
+    for method, path, permit in world.routes:
+        found = {caller: await column(world, caller, method, path, permit) for caller in CALLERS}
+        needed = (
+            "open"
+            if permit.is_public
+            else "anybody"
+            if permit.kind is None
+            else f"{permit.kind}:{permit.action}"
+        )
+        rows.append(
+            f"{method:6} {path:52} {needed:18} " + " ".join(f"{found[each] or '-':>12}" for each in CALLERS)
+        )
+        for caller, status in found.items():
+            is_let_in = status not in (401, 403) or (path == "/sign-in/{code}" and status == 403)
+            if caller in ("expired", "revoked", "guess"):
+                is_right = status == 401
+            elif permit.is_public or status is None:
+                is_right = status is None or is_let_in
+            elif caller == "none":
+                is_right = status == 401
+            else:
+                is_right = is_let_in if caller in ("right", "all") else status == 403
+            if not is_right or (status or 0) == 500:
+                wrong.append(f"{caller}: {method} {path} -> {status}")
+    head = f"{'':6} {'':52} {'needs':18} " + " ".join(f"{each:>12}" for each in CALLERS)
+    print("\n".join(["", head, *rows]))  # noqa: T201 - the table is for whoever runs this with -s
+    assert wrong == []
+
+
+async def test_a_scope_of_one_plugin_submits_for_it_and_sees_only_it(world: World) -> None:
+    mine = await world.token("*:write:misbehaving")
+    other = await world.token("*:write:stranger")
+    status, job = await world.ask(
+        "POST", "/v1/jobs", mine, {"plugin": "misbehaving", "action": "echo", "arguments": {"value": 1}}
+    )
+    assert status == 201, job
+    graph = {"steps": [{"id": "a", "plugin": "misbehaving", "action": "echo", "arguments": {"value": 1}}]}
+    status, sequence = await world.ask("POST", "/v1/sequences", mine, graph)
+    assert status == 201, sequence
+    for path, body in (
+        ("/v1/jobs", {"plugin": "misbehaving", "action": "echo", "arguments": {"value": 1}}),
+        ("/v1/jobs/batch", {"jobs": [{"plugin": "stranger"}, {"plugin": "misbehaving"}]}),
+        ("/v1/sequences", {"steps": [{"plugin": "stranger"}, *graph["steps"]]}),
+        ("/v1/sequences", graph),
+        ("/v1/instances", {"plugin": "misbehaving"}),
+    ):
+        status, told = await world.ask("POST", path, other, body)
+        assert (status, told.get("code")) == (403, "access.refused"), path
+    # What is not there and what must not be seen are told apart by nobody.
+    for path in (
+        f"/v1/jobs/{job['id']}",
+        "/v1/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        f"/v1/sequences/{sequence['id']}",
+    ):
+        status, told = await world.ask("GET", path, other)
+        assert status == 403
+    for path in (f"/v1/jobs/{job['id']}", f"/v1/sequences/{sequence['id']}"):
+        assert (await world.ask("GET", path, mine))[0] == 200
+    for path in ("/v1/jobs", "/v1/sequences", "/v1/plugins", "/v1/events", "/v1/instances"):
+        assert (await world.ask("GET", path, other))[1] == {"list": []}, path
+    for path in ("/v1/jobs", "/v1/sequences", "/v1/plugins", "/v1/events"):
+        assert (await world.ask("GET", path, mine))[1]["list"], path
+    # How a plugin is run is more than to use it.
+    status, _ = await world.ask(
+        "POST", "/v1/instances", mine, {"plugin": "misbehaving", "options": {"writable": ["/"]}}
+    )
+    assert status == 403
+
+
+async def test_why_tells_which_rule_and_which_scope_would_do(world: World) -> None:
+    limited = await world.token("job:cancel:stranger")
+    world_path = "/v1/access/why"
+    status, told = await world.ask("GET", world_path, limited)
+    assert status == 400
+    assert told["code"] == "request.fields"
