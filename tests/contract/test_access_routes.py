@@ -54,7 +54,8 @@ class World:
         if token is not None:
             headers.append((b"authorization", f"Bearer {token}".encode()))
         scope = {
-            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+            "type": "http", "method": method, "path": path.partition("?")[0], "raw_path": path.encode(),
+            "query_string": path.partition("?")[2].encode(),
             "headers": headers, "client": ("192.0.2.1", 1), "server": ("localhost", 80), "scheme": "http",
             "http_version": "1.1", "root_path": "", "state": {},
         }  # fmt: skip
@@ -225,7 +226,41 @@ async def test_a_scope_of_one_plugin_submits_for_it_and_sees_only_it(world: Worl
 
 async def test_why_tells_which_rule_and_which_scope_would_do(world: World) -> None:
     limited = await world.token("job:cancel:stranger")
-    world_path = "/v1/access/why"
-    status, told = await world.ask("GET", world_path, limited)
-    assert status == 400
-    assert told["code"] == "request.fields"
+    status, told = await world.ask("GET", "/v1/access/why?action=write&kind=job", limited)
+    assert (status, told["allowed"], told["rule"], told["needed"]) == (200, False, "no scope", "job:write")
+    status, told = await world.ask("GET", "/v1/access/why?action=read&kind=job", limited)
+    assert (told["allowed"], told["rule"], told["scopes"]) == (
+        True,
+        "scope job:cancel:stranger",
+        ["job:cancel:stranger"],
+    )
+    # Of somebody else only for whoever may read tokens.
+    status, told = await world.ask("GET", "/v1/access/why?action=read&kind=job&token=t0", limited)
+    assert status == 403
+    status, told = await world.ask(
+        "GET", "/v1/access/why?action=read&kind=node&token=t0", await world.token("token:read")
+    )
+    assert (status, told["principal"], told["needed"]) == (200, "token:t0", "node:read")
+
+
+async def test_the_plugin_that_a_scope_names_is_within_reach(world: World) -> None:
+    mine = await world.token("*:admin:misbehaving")
+    for method, path, body in (
+        ("GET", "/v1/plugins/misbehaving", None),
+        ("GET", "/v1/plugins/misbehaving/config", None),
+        ("POST", "/v1/plugins/misbehaving/enabled", {"enabled": True}),
+        ("POST", "/v1/instances", {"plugin": "misbehaving"}),
+        ("GET", "/v1/instances/misbehaving", None),
+        ("GET", "/v1/instances/misbehaving/stats", None),
+        ("DELETE", "/v1/instances/misbehaving", None),
+    ):
+        assert (await world.ask(method, path, mine, body))[0] == 200, path
+    for path in ("/v1/status", "/v1/tokens", "/v1/environments", "/v1/secrets", "/v1/system", "/v1/queue"):
+        assert (await world.ask("GET", path, mine))[0] == 403, path
+
+
+async def test_a_token_that_ends_itself_is_still_told_so(world: World) -> None:
+    own = await world.token("token:admin")
+    status, told = await world.ask("DELETE", "/v1/tokens/t0", own)
+    assert (status, told["state"]) == (200, "revoked")
+    assert (await world.ask("GET", "/v1/tokens", own))[0] == 401

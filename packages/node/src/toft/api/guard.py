@@ -186,11 +186,19 @@ def _ending(receive: Receive, ended: asyncio.Event) -> Receive:
 
 
 def _muted(send: Send, ended: asyncio.Event, begun: asyncio.Event) -> Send:
-    """Return what sends nothing of an answer any more, once its token has ended."""
+    """Return what sends no more of an answer that had begun when its token ended.
+
+    An answer that begins afterwards is one to a question that was allowed when it came, perhaps the very one
+    that ended the token; it is short, because a route that follows something is told that its client is gone.
+    """
+    is_late = False
 
     async def sending(message: Message) -> None:
-        if ended.is_set():
-            raise ClientDisconnect
+        nonlocal is_late
+        if ended.is_set() and not is_late:
+            if begun.is_set():
+                raise ClientDisconnect
+            is_late = True
         begun.set()
         await send(message)
 
