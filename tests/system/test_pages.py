@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests import browsers, daemons, nodes
 from tests.browsers import Doorway
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -28,6 +29,32 @@ def submit(node: Doorway, action: str, **arguments: object) -> str:
     )
     assert status == 201, told
     return str(told["id"])
+
+
+def test_a_browser_is_let_in_by_a_link_and_may_then_do_what_its_pages_offer(
+    toft_home: Path, tmp_path: Path
+) -> None:
+    browsers.binary()
+    nodes.register(toft_home)
+    with daemons.running(toft_home, tmp_path) as daemon:
+        link = daemon.toft("open", "--json").value["url"]
+        base = link.partition("/sign-in/")[0]
+        with browsers.visiting(base) as visitor:
+            # Signed out, its stream ends and what it asks for is refused.
+            visitor.expected = ["status of 401", "ERR_INCOMPLETE_CHUNKED_ENCODING", "Error Code 401"]
+            page = visitor.go("/")
+            visitor.see("toft open")
+            page.goto(link)
+            page.wait_for_selector("#overview")
+            job = str(
+                daemon.toft("job", "submit", "misbehaving", "do=work", "seconds=120", "--json").value["id"]
+            )
+            page = visitor.go(f"/jobs/{job}")
+            page.wait_for_selector(".head .state-running")
+            page.keyboard.press("c")
+            page.wait_for_selector(".head .state-cancelled")
+            page.get_by_role("button", name="Sign out").click()
+            visitor.see("toft open")
 
 
 def test_the_overview_shows_what_happens_as_it_happens(node: Doorway) -> None:
@@ -137,3 +164,61 @@ def test_every_page_is_reached_by_keys_alone(node: Doorway) -> None:
         page.keyboard.press("t")
         page.reload()
         assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_every_page_is_drawn_for_a_phone_and_a_desk_by_day_and_by_night(node: Doorway) -> None:
+    """The pictures lie in `build/screenshots`, to be looked at."""
+    pictures = Path(__file__).parents[2] / "build" / "screenshots"
+    pictures.mkdir(parents=True, exist_ok=True)
+    paths = fill(node)
+    for scheme in ("light", "dark"):
+        for name, look in (("desk", browsers.DESKTOP), ("phone", browsers.PHONE)):
+            with browsers.visiting(node.url, color_scheme=scheme, **look) as visitor:
+                visitor.expected = ["status of 404"]
+                for title, path in paths.items():
+                    page = visitor.go(path)
+                    page.screenshot(path=pictures / f"{title}-{name}-{scheme}.png", full_page=True)
+                    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                    assert wide <= 0, f"{title} is wider than a {name}"
+
+
+def fill(node: Doorway) -> dict[str, str]:
+    """Let something of every kind be there, and return the address of each page."""
+    submit(node, "flood", lines=40)
+    failed = submit(node, "raise_error", kind="ValueError", message="the image is torn " * 8)
+    steps = {
+        "pages": {"action": "echo", "arguments": {"value": [0.01, 0.02, 0.03]}},
+        "read": {"action": "work", "for_each": {"$from": "pages"}, "arguments": {"seconds": {"$item": []}}},
+        "tables": {"action": "raise_error", "arguments": {"message": "no table"}, "after": ["pages"]},
+        "join": {"action": "echo", "after": ["read"]},
+        "report": {"action": "echo", "after": ["join", "tables"]},
+    }
+    status, graph = node.ask(
+        "POST",
+        "/v1/sequences",
+        {
+            "name": "scan to text",
+            "mode": "best_effort",
+            "steps": {"steps": [{"id": id, "plugin": "misbehaving", **step} for id, step in steps.items()]},
+        },
+    )
+    assert status == 201, graph
+    eventually(
+        lambda: node.ask("GET", f"/v1/sequences/{graph['id']}")[1]["state"] in ("failed", "completed"), 20
+    )
+    running = submit(node, "work", seconds=300)
+    for _ in range(3):
+        submit(node, "echo", value=1)
+    eventually(lambda: node.ask("GET", f"/v1/jobs/{running}")[1]["progress"], 10)
+    return {
+        "overview": "/",
+        "jobs": "/jobs",
+        "job-failed": f"/jobs/{failed}",
+        "job-running": f"/jobs/{running}",
+        "sequences": "/sequences",
+        "sequence": f"/sequences/{graph['id']}",
+        "plugins": "/plugins",
+        "plugin": "/plugins/misbehaving",
+        "samples": "/samples",
+        "no-page": "/jobs/job_that_is_not_there",
+    }

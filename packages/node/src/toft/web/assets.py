@@ -61,3 +61,9 @@ async def asset(request: Request, digest: str, name: str) -> Response:
     keep = _FOREVER if digest == found.digest else "no-store"
     headers = {"Cache-Control": keep, "X-Content-Type-Options": "nosniff"}
     return Response(found.body, media_type=found.kind, headers=headers)
+
+
+@router.get("/favicon.ico", dependencies=[_OPEN])
+async def icon() -> Response:
+    """Send the mark, for pages that name none."""
+    return Response(ASSETS["mark.svg"].body, media_type=_KINDS[".svg"])

@@ -26,6 +26,10 @@ _STATES = frozenset(map(str, State))
 _LISTED = 50
 _LINES = 400
 _SHOWN_BYTES = 64 << 10
+_PLOTS = (
+    [{"name": "memory_bytes", "label": "memory", "unit": "bytes"}],
+    [{"name": "cpu_percent", "label": "processor", "unit": "percent"}],
+)
 SPANS: Mapping[str, float] = {"1h": 3600.0, "1d": 86_400.0, "7d": 604_800.0}
 """How far back a list goes, as it stands in the address."""
 
@@ -94,6 +98,7 @@ async def show(request: Request, serves: Serves, id: str) -> Response:
         story=list(reversed(await serves.jobs.why(id))),
         attempts=[each.to_dict() for each in reversed(made)],
         result=_result(told),
+        plots=_PLOTS,
         graph=await _graph(request, serves, told),
         **_log(lines),
     )
