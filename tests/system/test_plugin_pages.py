@@ -163,7 +163,7 @@ def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:
     return paths[template]
 
 
-PARTS = re.compile(r"/static/|/now$|/sign-in|/open")
+PARTS = re.compile(r"/static/|/favicon|/now$|/logs$|/sign-in|/open")
 
 
 def templates() -> set[str]:
