@@ -15,7 +15,7 @@ from toft.access import tokens
 from toft.dispatch import engine, node, readings
 from toft.dispatch import logs as job_logs
 from toft.host import commands, confined_commands, facts, gpus, keeper, monitor
-from toft.kernel import log
+from toft.kernel import errors, log
 from toft.kernel import settings as node_settings
 from toft.plugins import catalog, install, installed, instances, loading, logs, trial
 from toft.plugins import node as nodes
@@ -178,10 +178,26 @@ async def _open(
             settings=settings,
             cores=facts.read_cores(),
             runs_jobs=runs_jobs,
+            follower=await asyncio.to_thread(_follower, settings.tracing_endpoint),
         ),
     )
     stack.push_async_callback(opened.close)
     return opened
+
+
+def _follower(endpoint: str | None) -> engine.Follower | None:
+    """Return what sends traces; blocks for its imports."""
+    if endpoint is None:
+        return None
+    try:
+        from toft.dispatch import telemetry  # noqa: PLC0415 - an extra, and a fifth of a second
+    except ImportError as error:
+        raise errors.UsageError(
+            f"the setting tracing_endpoint needs packages that are not installed: {error}",
+            code="settings.tracing",
+            hint="install toft with its extra: toft[tracing]",
+        ) from error
+    return telemetry.Telemetry(endpoint)
 
 
 class _Machine:

@@ -12,6 +12,7 @@ from toft.access.resources import Action, Kind
 from toft.api import bodies, following, frames, moments, permits, schemas, service
 from toft.api.service import Service
 from toft.jobs.records import State
+from toft.kernel import traces
 
 router = APIRouter(tags=["jobs"])
 Serves = Annotated[Service, Depends(service.of)]
@@ -27,7 +28,8 @@ async def submit(request: Request, serves: Serves) -> Response:
     """Store a job; the answer leaves when it is on disk."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT.kinds)
     await permits.require(request, Action.WRITE, Kind.JOB, plugins=[wanted["plugin"]])
-    job = await serves.jobs.submit(**_given(wanted))
+    with traces.within(request.headers.get(traces.HEADER)):
+        job = await serves.jobs.submit(**_given(wanted))
     return bodies.answer(job.to_dict(), status=201)
 
 
@@ -38,7 +40,8 @@ async def submit_many(request: Request, serves: Serves) -> Response:
     requests = [_given(bodies.taken(bodies.checked(each), **schemas.SUBMIT.kinds)) for each in wanted]
     plugins = list(dict.fromkeys(each["plugin"] for each in requests))
     await permits.require(request, Action.WRITE, Kind.JOB, plugins=plugins)
-    jobs = await serves.jobs.submit_many(requests)
+    with traces.within(request.headers.get(traces.HEADER)):
+        jobs = await serves.jobs.submit_many(requests)
     return bodies.answer([each.to_dict() for each in jobs], status=201)
 
 

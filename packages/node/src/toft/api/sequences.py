@@ -12,6 +12,7 @@ from toft.access.resources import Action, Kind, Resource
 from toft.api import bodies, following, permits, schemas, service, visible
 from toft.api.service import Service
 from toft.jobs.records import State
+from toft.kernel import traces
 
 router = APIRouter(tags=["sequences"])
 Serves = Annotated[Service, Depends(service.of)]
@@ -27,7 +28,8 @@ async def submit(request: Request, serves: Serves) -> Response:
     wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT_GRAPH.kinds)
     plugins = list(visible.in_steps(wanted["steps"]))
     await permits.require(request, Action.WRITE, Kind.SEQUENCE, plugins=plugins)
-    return _told(await serves.jobs.submit_graph(**wanted), status=201)
+    with traces.within(request.headers.get(traces.HEADER)):
+        return _told(await serves.jobs.submit_graph(**wanted), status=201)
 
 
 @router.get("/v1/sequences", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE, id=None)])

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toft.dispatch import dispatcher, graphs, local, logs, promises, readings, samples
 from toft.host import monitor
 from toft.jobs import admission, ledger, peaks, policies, queue, records, sequences
 from toft.kernel import clock as clocks
-from toft.kernel import errors
+from toft.kernel import errors, traces
 from toft.kernel import settings as node_settings
 from toft.plugins import node as nodes
 from toft.plugins.packed import Packed
@@ -38,6 +39,7 @@ class Means:
         settings: The node's.
         cores: Lanes when the settings name none.
         runs_jobs: Give out lanes in this process; else jobs are stored and looked at only.
+        follower: Told what happens to jobs, where somebody collects that.
     """
 
     store: database.Database
@@ -47,6 +49,23 @@ class Means:
     settings: node_settings.Settings
     cores: int
     runs_jobs: bool = True
+    follower: Follower | None = None
+
+
+class Follower(Protocol):
+    """Somebody who collects what happens to jobs."""
+
+    def follow(self, jobs: queue.JobQueue) -> None:
+        """Begin to follow an open queue."""
+        ...
+
+    def loaded(self, instance: str, steps: Sequence[traces.Step]) -> None:
+        """Take note that an instance was loaded for jobs."""
+        ...
+
+    async def close(self) -> None:
+        """Let go, within seconds."""
+        ...
 
 
 class Engine:
@@ -96,6 +115,8 @@ class Engine:
         await self.backend.close()
         await self.graphs.close()
         await self.queue.close()
+        if self.means.follower is not None:
+            await self.means.follower.close()
         await self.means.logs.close()
         self._held.close()
 
@@ -142,6 +163,9 @@ async def open_engine(
         known = peaks.Peaks(means.store, clocks.SYSTEM)
         await known.open()
         backend = local.LocalBackend(node, means.reader, means.blobs, means.logs, linked.resolve)
+        if means.follower is not None and means.runs_jobs:
+            means.follower.follow(jobs)
+            backend.on_load = means.follower.loaded
         dispatching = None
         if means.runs_jobs:
             dispatching = dispatcher.Dispatcher(

@@ -17,7 +17,7 @@ from toft.jobs.records import ONCE, THRICE, Claimed, Outcome, Request, ResultRef
 from toft.jobs.references import Item, Ref
 from toft.jobs.sequence_states import Following, parts_failed
 from toft.jobs.transaction import Effects
-from toft.kernel import errors, log
+from toft.kernel import errors, log, traces
 from toft.plugins import paths, values
 from toft.plugins.packed import Packed
 from toft.plugins.plugin_errors import PluginError
@@ -356,6 +356,7 @@ def _requests(graph: graphs.Graph, sequence_id: str, new_id: Callable[[], str]) 
                 step=step.id,
                 kind="map" if step.is_fan_out else "call",
                 id=ids[step.id],
+                traceparent=traces.current(),
             )
         )
     return requests

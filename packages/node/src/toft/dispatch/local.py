@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from toft.dispatch import backend as seam
 from toft.dispatch import logs, readings
 from toft.jobs import ledger, records
 from toft.jobs.retries import Origin
-from toft.kernel import errors, log
+from toft.kernel import errors, log, traces
 from toft.plugins import errors as plugin_faults
 from toft.plugins import instance as handles
 from toft.plugins import loading, values
@@ -54,6 +54,7 @@ class LocalBackend:
         resolve: Resolve,
     ) -> None:
         self._node = node
+        self.on_load: Callable[[str, Sequence[traces.Step]], object] = lambda instance, steps: None
         self._reader = reader
         self._blobs = stored
         self._logs = printed
@@ -142,7 +143,9 @@ class LocalBackend:
                 if present.state is states.State.CRASH_LOOP:
                     await present.reload()
                 return None
-            await self._node.load(profile.plugin, instance=profile.instance)
+            with traces.collect() as steps:
+                await self._node.load(profile.plugin, instance=profile.instance)
+            self.on_load(profile.instance, steps)
         except (errors.NodeError, PluginError) as error:
             return _fault(error)
         self._mine[profile.instance] = self._loop.time() - began

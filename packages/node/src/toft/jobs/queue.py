@@ -44,7 +44,7 @@ from toft.jobs.records import (
 )
 from toft.jobs.transaction import Effects, Follower, Running
 from toft.kernel import clock as clocks
-from toft.kernel import ids
+from toft.kernel import ids, traces
 from toft.store import blobs as blob_store
 from toft.store import database
 
@@ -136,6 +136,9 @@ class JobQueue:
             UnavailableError: The queue or the disk is full; nothing was stored.
         """
         future = self._future()
+        trace = traces.current()
+        if trace is not None:
+            requests = [replace(each, traceparent=each.traceparent or trace) for each in requests]
         for request in requests:
             if len(request.arguments) > INLINE_BYTES:
                 return asyncio.ensure_future(self._submit_large(requests))

@@ -106,6 +106,7 @@ class Request:
         needs: What `after` must have done: `completed`, or `ended` in whatever way.
         after_ended: Jobs that come first and must only have ended.
         id: Chosen beforehand with `JobQueue.new_id`, so that jobs submitted together can name each other.
+        traceparent: The trace it belongs to; by default that of whoever submits it.
     """
 
     plugin: str
@@ -128,6 +129,7 @@ class Request:
     step: str | None = None
     kind: str = "call"
     id: str | None = None
+    traceparent: str | None = None
 
     @property
     def policy(self) -> RetryPolicy:

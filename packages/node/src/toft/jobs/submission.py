@@ -221,6 +221,7 @@ def told(request: Request, **placed: Any) -> dict[str, Any]:
         ("step", request.step),
         ("after", [*request.after, *request.after_ended] or None),
         ("retry", None if request.retry is None else request.retry.to_dict()),
+        ("traceparent", request.traceparent),
     ):
         if value is not None:
             told[name] = value

@@ -80,6 +80,8 @@ class Settings:
         jobs_pending_limit: Jobs that may be pending; one more is answered `busy`.
         jobs_keep_s: Seconds an ended job, its result and its events are remembered.
         jobs_keep_count: Ended jobs that are remembered.
+        tracing_endpoint: Where a collector takes OpenTelemetry traces over HTTP, such as
+            `http://127.0.0.1:4318/v1/traces`; none are made when not set. Needs `toft[tracing]`.
     """
 
     home: Path
@@ -120,6 +122,7 @@ class Settings:
     jobs_pending_limit: int = 2_000_000
     jobs_keep_s: float = 30 * 86_400.0
     jobs_keep_count: int = 100_000
+    tracing_endpoint: str | None = None
 
 
 def default_home(environ: Mapping[str, str], *, is_root: bool | None = None) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toft.kernel import clock as clocks
-from toft.kernel import errors, settings
+from toft.kernel import errors, settings, traces
 from toft.plugins import instance as handles
 from toft.plugins import instances, logs
 from toft.plugins.environments import environments
@@ -104,8 +104,9 @@ class Loader:
             PluginError: The plugin could not be imported or initialised.
             WorkerLostError: Its process died or stalled; the last lines it printed are in the error.
         """
-        manifest = await asyncio.to_thread(self._registry.get, request.plugin)
-        record = await self._record(request)
+        with traces.step("environment"):
+            manifest = await asyncio.to_thread(self._registry.get, request.plugin)
+            record = await self._record(request)
         validate = self.validator(manifest)
         given = {**record.config, **(request.config or {})}
         effective = validate(given)
@@ -119,7 +120,8 @@ class Loader:
             parts = self._parts(request.name, manifest, interpreter, record, validate, held)
             parts.given, parts.forget = given, forget
             try:
-                await parts.supervisor.start(effective)
+                with traces.step("worker"):
+                    await parts.supervisor.start(effective)
             except (errors.NodeError, plugin_errors.PluginError) as error:
                 self._redact_error(error)
                 raise
