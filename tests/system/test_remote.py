@@ -18,6 +18,7 @@ from tests.relays import Authority, Relay
 from tests.waiting import eventually
 
 import toft
+from toft.blocking.remote import NodeElsewhere
 from toft.cli import app
 from toft.cli.session import Session
 from toft.client import place as places
@@ -26,25 +27,54 @@ from toft_sdk import introspect
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("node")
     nodes.register(directory / "home")
     actions = introspect.describe("toft_sdk.misbehaving", "MisbehavingPlugin")["actions"]
     actions["write_file"]["input"]["parameters"]["path"]["x-toft-type"] = "path"
     nodes.register(directory / "home", "writer", actions=actions)
-    with daemons.running(directory / "home", directory) as running:
+    certificate, key = authority.make("localhost", "127.0.0.1")
+    with daemons.running(
+        directory / "home", directory, listen="127.0.0.1:0", tls_cert=str(certificate), tls_key=str(key)
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
+def token(daemon: Daemon) -> str:
+    return make_token(daemon, "all", "*")
+
+
+def make_token(daemon: Daemon, name: str, *scopes: str, **more: str) -> str:
+    options = [word for scope in scopes for word in ("--scope", scope)]
+    options += [word for option, value in more.items() for word in (f"--{option}", value)]
+    made: dict[str, Any] = daemon.toft("token", "create", name, *options, "--json").value
+    return str(made["token"])
 
 
 @pytest.fixture
-def relay(daemon: Daemon, authority: Authority) -> Iterator[Relay]:
-    with relays.running(to(daemon), authority.context("localhost", "127.0.0.1")) as running:
+def relay(daemon: Daemon) -> Iterator[Relay]:
+    """The way to the node, which can be cut."""
+    port = int(daemon.status()["listen"].rpartition(":")[2].strip("/"))
+
+    async def reach() -> relays.Streams:
+        return await asyncio.open_connection("127.0.0.1", port)
+
+    with relays.running(reach) as running:
         yield running
+
+
+@pytest.fixture
+def node(relay: Relay, authority: Authority, token: str) -> Iterator[NodeElsewhere]:
+    found = toft.connect(url=url(relay), token=token, ca_file=authority.file)
+    assert isinstance(found, NodeElsewhere)
+    with found:
+        yield found
 
 
 def to(daemon: Daemon) -> relays.Open:
@@ -60,56 +90,57 @@ def url(relay: Relay) -> str:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, relay: Relay, authority: Authority) -> CommandLine:
+def elsewhere(tmp_path: Path, relay: Relay, authority: Authority, token: str) -> CommandLine:
     """A command line on a machine without a home."""
-    environ = {"TOFT_URL": url(relay), "TOFT_CA_FILE": str(authority.file)}
+    (tmp_path / "token").write_text(f"{token}\n")
+    environ = {
+        "TOFT_URL": url(relay),
+        "TOFT_CA_FILE": str(authority.file),
+        "TOFT_TOKEN_FILE": str(tmp_path / "token"),
+    }
     found = CommandLine(tmp_path / "nothing", tmp_path, environ)
     del found.environ["TOFT_HOME"]
     found.environ["HOME"] = str(tmp_path / "nobody")
     return found
 
 
-def test_a_program_uses_a_node_elsewhere_with_the_words_of_one_that_is_here(
-    relay: Relay, authority: Authority
-) -> None:
-    with toft.connect(url=url(relay), ca_file=authority.file) as node:
-        assert [each.name for each in node.plugins()] == ["misbehaving", "writer"]
-        assert node.installed.get("misbehaving").code.class_name == "MisbehavingPlugin"
-        assert [each.name for each in node.installed.find("echo")] == ["misbehaving", "writer"]
-        with node.load("misbehaving", {"label": "mine"}) as mine:
-            assert mine.call("where")["label"] == "mine"
-            assert mine.call("echo", value=(1, b"2", {3})) == (1, b"2", {3})
-            assert list(mine.stream("chunks", count=3)) == [0, 1, 2]
-        job = node.jobs.submit("misbehaving", {"value": (4, b"5")}, action="echo")
-        assert job.wait(30).state == "completed"
-        assert job.result() == (4, b"5")
-        assert [event.type for event in job.events()][0] == "submitted"
-        assert node.status()["state"] == "ready"
-        assert not node.is_embedded
+def test_a_program_uses_a_node_elsewhere_with_the_words_of_one_that_is_here(node: NodeElsewhere) -> None:
+    assert [each.name for each in node.plugins()] == ["misbehaving", "writer"]
+    assert node.installed.get("misbehaving").code.class_name == "MisbehavingPlugin"
+    assert [each.name for each in node.installed.find("echo")] == ["misbehaving", "writer"]
+    with node.load("misbehaving", {"label": "mine"}) as mine:
+        assert mine.call("where")["label"] == "mine"
+        assert mine.call("echo", value=(1, b"2", {3})) == (1, b"2", {3})
+        assert list(mine.stream("chunks", count=3)) == [0, 1, 2]
+    job = node.jobs.submit("misbehaving", {"value": (4, b"5")}, action="echo")
+    assert job.wait(30).state == "completed"
+    assert job.result() == (4, b"5")
+    assert [event.type for event in job.events()][0] == "submitted"
+    assert node.status()["state"] == "ready"
+    assert not node.is_embedded
 
 
-def test_events_go_on_where_a_connection_broke(daemon: Daemon, relay: Relay, authority: Authority) -> None:
-    with toft.connect(url=url(relay), ca_file=authority.file) as node:
-        first = node.jobs.submit("misbehaving", {"value": 0}, action="echo")
-        watch = node.jobs.watch(after=node.jobs.status()["cursor"])
-        seen: list[Any] = []
-        reader = threading.Thread(target=lambda: seen.extend(watch))
-        reader.start()
-        relay.close_port()
-        submit(daemon)
-        relay.open_port()
-        job = submit(daemon)
-        eventually(lambda: (job, "completed") in [(each.job, each.data.get("to")) for each in seen], 30)
-        relay.cut()
-        last = submit(daemon)
-        eventually(lambda: (last, "completed") in [(each.job, each.data.get("to")) for each in seen], 30)
-        watch.close()
-        reader.join()
-        cursors = [each.cursor for each in seen]
-        assert cursors == sorted(set(cursors))
-        stored = node.jobs.events(after=cursors[0] - 1)
-        assert [each.cursor for each in stored][: len(cursors)] == cursors
-        assert len({each.job for each in seen} - {first.id}) == 3
+def test_events_go_on_where_a_connection_broke(daemon: Daemon, relay: Relay, node: NodeElsewhere) -> None:
+    first = node.jobs.submit("misbehaving", {"value": 0}, action="echo")
+    watch = node.jobs.watch(after=node.jobs.status()["cursor"])
+    seen: list[Any] = []
+    reader = threading.Thread(target=lambda: seen.extend(watch))
+    reader.start()
+    relay.close_port()
+    submit(daemon)
+    relay.open_port()
+    job = submit(daemon)
+    eventually(lambda: (job, "completed") in [(each.job, each.data.get("to")) for each in seen], 30)
+    relay.cut()
+    last = submit(daemon)
+    eventually(lambda: (last, "completed") in [(each.job, each.data.get("to")) for each in seen], 30)
+    watch.close()
+    reader.join()
+    cursors = [each.cursor for each in seen]
+    assert cursors == sorted(set(cursors))
+    stored = node.jobs.events(after=cursors[0] - 1)
+    assert [each.cursor for each in stored][: len(cursors)] == cursors
+    assert len({each.job for each in seen} - {first.id}) == 3
 
 
 def submit(daemon: Daemon) -> str:
@@ -118,26 +149,25 @@ def submit(daemon: Daemon) -> str:
 
 
 def test_waiting_goes_on_and_only_what_changes_nothing_is_asked_again(
-    relay: Relay, authority: Authority
+    relay: Relay, node: NodeElsewhere
 ) -> None:
-    with toft.connect(url=url(relay), ca_file=authority.file) as node:
-        job = node.jobs.submit("misbehaving", {"seconds": 1.0}, action="work")
-        ended: list[Any] = []
-        waiter = threading.Thread(target=lambda: ended.append(job.wait(60).state))
-        waiter.start()
-        eventually(lambda: node.jobs.get(job.id).state == "running", 30)
-        relay.cut()
-        assert node.jobs.get(job.id).state in ("running", "completed")
-        waiter.join()
-        assert ended == ["completed"]
-        relay.close_port()
-        with pytest.raises(errors.UnavailableError) as refused:
-            node.jobs.submit("misbehaving", {"value": 1}, action="echo")
-        assert refused.value.code == "remote.no_answer"
-        closed = threading.Timer(0.3, relay.open_port)
-        closed.start()
-        assert node.jobs.get(job.id).state == "completed"
-        closed.join()
+    job = node.jobs.submit("misbehaving", {"seconds": 1.0}, action="work")
+    ended: list[Any] = []
+    waiter = threading.Thread(target=lambda: ended.append(job.wait(60).state))
+    waiter.start()
+    eventually(lambda: node.jobs.get(job.id).state == "running", 30)
+    relay.cut()
+    assert node.jobs.get(job.id).state in ("running", "completed")
+    waiter.join()
+    assert ended == ["completed"]
+    relay.close_port()
+    with pytest.raises(errors.UnavailableError) as refused:
+        node.jobs.submit("misbehaving", {"value": 1}, action="echo")
+    assert refused.value.code == "remote.no_answer"
+    closed = threading.Timer(0.3, relay.open_port)
+    closed.start()
+    assert node.jobs.get(job.id).state == "completed"
+    closed.join()
 
 
 def test_what_is_wrong_with_an_address_is_said_in_words(
@@ -187,8 +217,8 @@ async def test_a_server_that_is_no_node_is_called_that() -> None:
         assert refused.value.code == "remote.no_node"
 
 
-async def test_a_program_with_asyncio_has_the_same(relay: Relay, authority: Authority) -> None:
-    async with toft.open_remote(url(relay), ca_file=authority.file) as node:
+async def test_a_program_with_asyncio_has_the_same(relay: Relay, authority: Authority, token: str) -> None:
+    async with toft.open_remote(url(relay), token=token, ca_file=authority.file) as node:
         loaded = await node.load("misbehaving")
         assert await loaded.call_with("echo", {"value": 3}) == 3
         job = await node.jobs.submit("misbehaving", {"value": 4}, action="echo")
@@ -201,9 +231,9 @@ async def test_a_program_with_asyncio_has_the_same(relay: Relay, authority: Auth
 
 
 def test_paths_of_this_machine_are_refused_and_those_of_the_node_are_not(
-    relay: Relay, authority: Authority, tmp_path: Path
+    node: NodeElsewhere, tmp_path: Path
 ) -> None:
-    with toft.connect(url=url(relay), ca_file=authority.file) as node, node.load("writer") as writer:
+    with node.load("writer") as writer:
         for bad in ("notes.txt", tmp_path / "notes.txt", Path("notes.txt")):
             with pytest.raises(errors.UsageError) as refused:
                 writer.call("write_file", path=bad)
@@ -268,3 +298,57 @@ def test_what_is_about_this_machine_is_refused_for_another_one(
         == 0
     )
     assert json.loads(capsys.readouterr().out)["state"] == "stopped"
+
+
+def test_what_a_token_may_not_is_refused_with_the_node_s_own_words(
+    daemon: Daemon, relay: Relay, authority: Authority
+) -> None:
+    def connect(text: str | None) -> NodeElsewhere:
+        found = toft.connect(url=url(relay), token=text, ca_file=authority.file)
+        assert isinstance(found, NodeElsewhere)
+        return found
+
+    for wrong, reason in (
+        (None, None),
+        ("toft_" + "A" * 32, "unknown"),
+        (make_token(daemon, "old", "*", expires="1s"), "expired"),
+    ):
+        if reason == "expired":
+            eventually(lambda: daemon.toft("token", "list", "--json").value[-1]["state"] == "expired")
+        with pytest.raises(errors.NodeError) as refused:
+            connect(wrong)
+        assert refused.value.code == "access.unauthenticated"
+        if reason:
+            assert refused.value.details["reason"] == reason
+    # With fewer scopes than a session asks for, what they do allow works.
+    with connect(make_token(daemon, "reader", "job:read", "result:read")) as reader:
+        assert isinstance(reader.jobs.list(), list)
+        with pytest.raises(errors.RefusedError) as denied:
+            reader.jobs.submit("misbehaving", {"value": 1}, action="echo")
+        assert denied.value.code == "access.refused"
+
+
+def test_a_watch_ends_with_the_token_it_was_begun_with(
+    daemon: Daemon, relay: Relay, authority: Authority
+) -> None:
+    text = make_token(daemon, "brief", "read")
+    with toft.connect(url=url(relay), token=text, ca_file=authority.file) as node:
+        watch = node.jobs.watch()
+        job = submit(daemon)
+        assert next(watch).job == job
+        ended: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                for _ in watch:
+                    pass
+            except errors.NodeError as error:
+                ended.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert daemon.toft("token", "revoke", "brief", "--json").status == 0
+        reader.join(10)
+        assert [each.code for each in ended if isinstance(each, errors.NodeError)] == [
+            "access.unauthenticated"
+        ]

@@ -58,7 +58,10 @@ def unreachable(url: str, error: BaseException) -> errors.NodeError:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate(url, cause)
     for cause in causes:
-        if isinstance(cause, ssl.SSLError):
+        # An end in the middle of TLS is that of the connection, not a quarrel about protection.
+        if isinstance(cause, ssl.SSLError) and not isinstance(
+            cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+        ):
             return _tls(url, cause)
     host = urlsplit(url).netloc
     for cause in causes:
