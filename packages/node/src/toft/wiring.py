@@ -189,6 +189,12 @@ def _follower(endpoint: str | None) -> engine.Follower | None:
     """Return what sends traces; blocks for its imports."""
     if endpoint is None:
         return None
+    if not endpoint.startswith(("http://", "https://")):
+        raise errors.UsageError(
+            f"tracing_endpoint is no address of a collector: {endpoint[:200]!r}",
+            code="settings.tracing",
+            hint="such as http://127.0.0.1:4318/v1/traces",
+        )
     try:
         from toft.dispatch import telemetry  # noqa: PLC0415 - an extra, and a fifth of a second
     except ImportError as error:

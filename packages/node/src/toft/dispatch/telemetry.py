@@ -24,7 +24,7 @@ _log = log.get_logger("dispatch.telemetry")
 _LOADS = 1000
 _BEHIND = 10_000
 _PAGE = 1000
-_EXPORT_S = 5.0
+_EXPORT_S = 3.0
 _NANO = 1_000_000_000
 
 
