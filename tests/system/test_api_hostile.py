@@ -221,6 +221,29 @@ def test_each_route_takes_as_much_as_it_can_use(daemon: Daemon) -> None:
         assert told(daemon.ask(request(method, path, b" " * most)))[0] != 413, each.name
 
 
+def test_what_a_plugin_says_in_half_characters_ends_its_job_and_no_other(daemon: Daemon) -> None:
+    half = r"a file named \udcff"
+    jobs = [
+        (request("POST", "/v1/jobs", f'{{"plugin": "misbehaving", {more}}}'.encode()))
+        for more in (
+            f'"action": "raise_error", "arguments": {{"message": "{half}"}}',
+            f'"action": "echo", "arguments": {{"value": "{half}"}}',
+            '"action": "echo"',
+        )
+    ]
+    ids = [json.loads(daemon.ask(each).partition(b"\r\n\r\n")[2])["id"] for each in jobs]
+    states = []
+    for id in ids:
+        answer = daemon.ask(request("GET", f"/v1/jobs/{id}/wait?timeout_s=30"))
+        states.append(json.loads(answer.partition(b"\r\n\r\n")[2]).get("state"))
+    assert states == ["failed", "completed", "completed"]
+    assert told(daemon.ask(request("GET", f"/v1/jobs/{ids[0]}/result"))) == (502, "plugin.exception")
+    for path in ("", "/why", "/attempts", "/result"):
+        assert told(daemon.ask(request("GET", f"/v1/jobs/{ids[1]}{path}")))[0] == 200, path
+    assert told(daemon.ask(request("GET", "/v1/events")))[0] == 200
+    assert told(daemon.ask(request("GET", f"/jobs/{ids[0]}")))[0] == 200
+
+
 def test_an_upload_that_stops_half_way_is_no_job(daemon: Daemon) -> None:
     whole = job('"arguments": {"value": "' + "x" * 500_000 + '"}')
     for cut in (len(whole) - 1, len(whole) // 2, 200):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import logging
 import math
 import os
@@ -250,3 +251,12 @@ def test_every_setting_either_matters_to_calls_or_is_known_not_to() -> None:
         "tracing_endpoint",
     }
     assert {*choice.MATTERS} | others == {field for field in settings.Settings.__dataclass_fields__}
+
+
+def test_text_is_json_for_everybody_whatever_is_in_it() -> None:
+    said = {"nan": float("nan"), "half": "\udcff", "deep": [{"inf": float("inf")}], "other": {1: b"x"}}
+    told = frames.text(said)
+    assert told.isascii()
+    assert json.loads(told, parse_constant=pytest.fail) == {
+        **{"nan": None, "half": "\udcff", "deep": [{"inf": None}], "other": {"1": "b'x'"}}
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from toft.api import frames
 from toft.kernel import errors
 
 _AT_ONCE = 100
@@ -143,7 +143,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
     def _text(self, event: Event) -> bytes:
-        line = json.dumps(event.to_dict(), separators=(",", ":"))
+        line = frames.text(event.to_dict())
         if self._is_lines:
             return line.encode() + b"\n"
         return f"id: {event.cursor}\nevent: {event.type}\ndata: {line}\n\n".encode()

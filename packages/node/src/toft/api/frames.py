@@ -6,7 +6,9 @@ stream = frame frame ...; frame = length, 8 bytes, most significant first, then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from struct import Struct
 from typing import Any
 
@@ -62,6 +64,25 @@ class Frames:
 def pack(value: Any) -> bytes:
     """Return a value as a body."""
     return Packed.of(value).to_bytes()
+
+
+def text(value: Any) -> str:
+    """Return JSON text that everybody can read, also of what a plugin has put into an error or a report.
+
+    What is no number becomes null, half of a pair its escape; what JSON has no word for is described.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(_sayable(value), separators=(",", ":"), default=repr)
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _sayable(each) for name, each in value.items()}
+    return [_sayable(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def unpack(body: bytes | bytearray) -> Any:

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from toft.api import operations, service
+from toft.api import frames, operations, service
 from toft.kernel import errors, log
 from toft.plugins import errors as faults
 from toft.plugins.plugin_errors import PluginError
@@ -92,7 +92,7 @@ def described(error: Exception) -> dict[str, Any]:
     return describe(known(error))
 
 
-def response(error: errors.NodeError | PluginError) -> JSONResponse:
+def response(error: errors.NodeError | PluginError) -> Response:
     """Return the answer for an error."""
     headers = {}
     after = getattr(error, "retry_after_s", None)
@@ -100,7 +100,8 @@ def response(error: errors.NodeError | PluginError) -> JSONResponse:
         headers["Retry-After"] = str(max(1, round(after)))
     if error.code == "access.unauthenticated":
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body_of(error), status_code=status_of(error), media_type=MEDIA_TYPE, headers=headers)
+    body = frames.text(body_of(error))
+    return Response(body, status_code=status_of(error), media_type=MEDIA_TYPE, headers=headers)
 
 
 def install(app: FastAPI) -> None:
@@ -114,11 +115,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer)
 
 
-async def _answer(request: Request, error: Exception) -> JSONResponse:
+async def _answer(request: Request, error: Exception) -> Response:
     return response(known(error))
 
 
-async def _routing(request: Request, error: Exception) -> JSONResponse:
+async def _routing(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     where = f"{request.method} {request.url.path[:200]}"
     if status == 405:
@@ -130,7 +131,7 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     return response(errors.UsageError(f"{where}: {error}", code="request.invalid"))
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     fields = {".".join(map(str, each["loc"][1:])) or str(each["loc"][0]): str(each["msg"]) for each in found}
     listed = "; ".join(f"{name}: {problem}" for name, problem in fields.items())

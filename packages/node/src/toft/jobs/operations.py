@@ -66,9 +66,8 @@ class Note(Operation):
         if job.seq and not tx.is_running(job, self.attempt):
             return
         if self.kind == "progress":
-            tx.put(
-                "note_progress", self.data.get("progress"), self.data.get("message"), job.seq, self.attempt
-            )
+            message = rows.text(self.data.get("message"))
+            tx.put("note_progress", self.data.get("progress"), message, job.seq, self.attempt)
         elif not job.seq:
             row = tx.one("find_job", job.id)
             if row is None or row[6] != State.PENDING:
@@ -119,8 +118,9 @@ class Finish(Operation):
             outcome = dataclasses.replace(outcome, state=State.CANCELLED, because="asked")
         error, usage = rows.optional(outcome.error), rows.optional(outcome.usage)
         ended = State.FAILED if outcome.state is State.PENDING else outcome.state
+        because = rows.text(outcome.because) or None
         tx.put(
-            "add_attempt", job.seq, job.attempt, ended, job.started_at, tx.at, outcome.because or None, error,
+            "add_attempt", job.seq, job.attempt, ended, job.started_at, tx.at, because, error,
             usage, job.lane,
         )  # fmt: skip
         if outcome.state is State.PENDING:

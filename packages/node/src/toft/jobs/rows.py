@@ -7,8 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toft.jobs.records import ONCE, THRICE, Attempt, Event, Job, Request, ResultRef, RetryPolicy, State
+from toft.kernel import ids
 
-encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_short = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_escaped = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode(value: Any) -> str:
+    """Return JSON text that the database takes, whatever a plugin has put into an error or a note.
+
+    The name of a file that is no UTF-8 comes as halves of surrogate pairs; one of them in one row would keep
+    everything from being stored that is stored with it.
+    """
+    text = _short(value)
+    return text if ids.is_text(text) else _escaped(value)
+
+
+def text(said: str | None) -> str | None:
+    """Return what a plugin said as text that the database takes."""
+    if said is None or ids.is_text(said):
+        return said
+    return said.encode("utf-8", "backslashreplace").decode()
 
 
 def optional(value: Any) -> str | None:
