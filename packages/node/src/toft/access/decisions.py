@@ -125,4 +125,6 @@ def visible(principal: Principal, kind: Kind, action: Action) -> frozenset[str] 
 def _said(resource: Resource) -> str:
     if resource.id is not None:
         return f"{resource.kind} {resource.id}"
+    if resource.kind in (Kind.NODE, Kind.SYSTEM):
+        return f"the {resource.kind}"
     return f"{resource.kind}s" + (f" of {resource.plugin}" if resource.plugin else "")
