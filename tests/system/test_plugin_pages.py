@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,12 +20,16 @@ HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script><b class=pwned
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doorway]:
-    """Give a daemon with the plugins of this file, and the address of its pages."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a home with the plugins of this file."""
     browsers.binary()
-    directory = tmp_path_factory.mktemp("forms")
-    home = form_plugins.install(directory)
-    with daemons.running(home, directory) as daemon, browsers.doorway(daemon.place.socket) as doorway:
+    return form_plugins.install(tmp_path_factory.mktemp("forms"))
+
+
+@pytest.fixture
+def node(home: Path, tmp_path: Path) -> Iterator[Doorway]:
+    """Give a daemon with those plugins, and the address of its pages."""
+    with daemons.running(home, tmp_path) as daemon, browsers.doorway(daemon.place.socket) as doorway:
         yield doorway
 
 
@@ -144,6 +149,23 @@ def test_an_instance_is_switched_and_its_log_is_live(node: Doorway) -> None:
         visitor.see("painted snow with 4 threads")
         visitor.go("/plugins/painter")
         page.locator("#now").get_by_text("loaded").or_(page.locator(".figures")).first.wait_for()
+
+
+def test_an_action_is_run_as_a_job_with_its_arguments(node: Doorway) -> None:
+    with browsers.visiting(node.url) as visitor:
+        page = visitor.go("/plugins/painter")
+        run = page.get_by_role("button", name="Run execute")
+        field(visitor, "count").fill("many")
+        run.click()
+        page.locator(".run .wrong").nth(1).wait_for()
+        assert page.locator(".run .wrong label").all_inner_texts() == ["words", "count"]
+        field(visitor, "words").fill("fog")
+        field(visitor, "count").fill("2")
+        run.click()
+        page.wait_for_url("**/jobs/job_*")
+        visitor.see("completed")
+        job = page.url.rpartition("/")[2]
+        assert asked(node, "GET", f"/v1/jobs/{job}/result") == ["fog", "fog"]
 
 
 def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from toft.web import assets, jobs, overview, plugins, samples, sequences
+from toft.web import assets, jobs, overview, plugins, running, samples, sequences
 
 ROUTERS = (
     assets.router,
@@ -13,6 +13,7 @@ ROUTERS = (
     jobs.router,
     sequences.router,
     plugins.router,
+    running.router,
     samples.router,
 )
 ROUTES = tuple(route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))

@@ -16,6 +16,7 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT", "__bool__": la
 """Stands for a value that is not there, where None is one that is."""
 
 Path = tuple[str, ...]
+_LONG = 60
 
 
 class Kind(enum.StrEnum):
@@ -142,14 +143,10 @@ def with_errors(form: Form, errors: Mapping[str, str], submitted: Mapping[str, s
 
 def shown(value: Any) -> str:
     """Return a value as JSON for a person to edit; characters that mislead are spelled the JSON way."""
-    text = json.dumps(
-        value, ensure_ascii=False, indent=2 if isinstance(value, (dict, list)) and value else None
-    )
-    return (
-        text
-        if visible(text) == text
-        else json.dumps(value, indent=2 if isinstance(value, (dict, list)) else None)
-    )
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > _LONG and isinstance(value, (dict, list)):
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text if visible(text) == text else json.dumps(value, indent=2 if "\n" in text else None)
 
 
 def picked(value: Any) -> str:

@@ -146,8 +146,8 @@ class _Builder:
 def rules(schema: Mapping[str, Any]) -> str:
     """Say in words what a value must keep to."""
     found = [
-        _range(schema, "minimum", "maximum", ""),
         _range(schema, "exclusiveMinimum", "exclusiveMaximum", "", is_open=True),
+        _range(schema, "minimum", "maximum", ""),
         _range(schema, "minLength", "maxLength", " characters"),
         _range(schema, "minItems", "maxItems", " values"),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
@@ -13,13 +12,12 @@ from toft.api import permits, service
 from toft.api.service import Service
 from toft.kernel import errors
 from toft.plugins.plugin_errors import PluginError
-from toft.web import rendering, settings, submissions
+from toft.web import rendering, running, sending, settings
 
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
 READS = permits.needs(Action.READ, Kind.PLUGIN, id="name")
 WRITES = permits.needs(Action.WRITE, Kind.PLUGIN, id="name")
-_MOST_FIELDS = 5000
 
 
 @router.get("/plugins", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id=None)])
@@ -54,7 +52,7 @@ async def now(request: Request, serves: Serves, name: str, instance: str) -> Res
 async def configure(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Change settings as a form says; what does not fit is told beside its field."""
     subject = await settings.find(serves, name, instance)
-    found = await settings.change(serves, subject, await _sent(request))
+    found = await settings.change(serves, subject, await sending.sent(request))
     subject = await settings.find(serves, name, instance)
     return rendering.fragment(request, "plugin.form.html", subject=subject, settings=found)
 
@@ -66,7 +64,7 @@ async def configure(request: Request, serves: Serves, name: str, instance: str) 
 async def set_variable(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Give a declared variable or secret its value; it is never shown again."""
     subject = await settings.find(serves, name, instance)
-    sent = await _sent(request)
+    sent = await sending.sent(request)
     key, value = sent.get("key", ""), sent.get("value", "")
     declared = {each.name: each for each in await serves.node.installed.variables(subject.plugin)}
     said, wrong = f"{key} is set.", ""
@@ -106,6 +104,7 @@ async def _page(request: Request, serves: Service, name: str, instance: str) -> 
         variables=await serves.node.installed.variables(subject.plugin),
         said="",
         wrong="",
+        runs=running.runs(subject.manifest),
         **await _standing(serves, subject),
     )
 
@@ -118,19 +117,3 @@ async def _standing(serves: Service, subject: settings.Subject) -> dict[str, Any
         "stats": await loaded.stats() if loaded is not None else None,
         "log": await settings.lines(serves, subject),
     }
-
-
-async def _sent(request: Request) -> dict[str, str]:
-    """Return the fields of a form.
-
-    Raises:
-        UsageError: It is none.
-    """
-    body = await request.body()
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
-        )
-    except ValueError as error:
-        raise errors.UsageError("the form cannot be read", code="request.body") from error
-    return submissions.gathered(pairs)
