@@ -352,3 +352,46 @@ def test_a_watch_ends_with_the_token_it_was_begun_with(
         assert [each.code for each in ended if isinstance(each, errors.NodeError)] == [
             "access.unauthenticated"
         ]
+
+
+def test_every_room_of_a_node_is_asked_from_elsewhere(node: NodeElsewhere) -> None:
+    node.set_secret("misbehaving", "SOME_KEY", "a-value-that-never-comes-back")
+    stored = node.secrets.list("misbehaving")
+    assert [(each["key"], each["stored"]) for each in stored] == [("SOME_KEY", True)]
+    assert "a-value" not in json.dumps(node.secrets.list())
+    node.secrets.remove("misbehaving", "SOME_KEY")
+    assert node.secrets.list("misbehaving") == []
+    assert list(node.installed.variables("misbehaving")) == []
+    assert "label" in node.configuration.schema("misbehaving")["schema"]["properties"]
+    assert node.configuration.validate("misbehaving", {"label": "x"})["valid"]
+    assert not node.configuration.validate("misbehaving", {"label": 5})["valid"]
+    assert node.configuration.options("misbehaving")["plugin"] == "misbehaving"
+    node.configure("misbehaving", {"label": "changed"})
+    assert node.config("misbehaving")["label"] == "changed"
+    node.configure("misbehaving", {}, replace=True)
+    assert list(node.installed.environments()) == list(node.installed.collect_environments()) == []
+    assert set(node.samples()) >= {"at", "series"}
+    job = node.jobs.submit("misbehaving", {"value": 1}, action="echo").wait(30)
+    assert node.ask("GET", f"/v1/jobs/{job.id}/samples")["job"] == job.id
+    assert [each["name"] for each in node.ask("GET", "/v1/tokens")][:1] == ["all"]
+
+
+def test_the_command_line_manages_a_node_elsewhere(
+    elsewhere: CommandLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def toft_(*words: str) -> Any:
+        assert app.run([*words, "--json"], Session(environ=elsewhere.environ)) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    made = toft_("token", "create", "shown", "--scope", "job:read")
+    assert [each["state"] for each in toft_("token", "list") if each["name"] == "shown"] == ["valid"]
+    assert not toft_("why-denied", "write", "job", "--token", "shown")["allowed"]
+    assert made["token"] not in json.dumps(toft_("token", "revoke", "shown"))
+    assert toft_("open")["url"].startswith(elsewhere.environ["TOFT_URL"])
+    assert toft_("secret", "list") == []
+    assert toft_("env", "list") == []
+    assert toft_("plugin", "show", "misbehaving")["code"]["config_schema"]
+    assert toft_("plugin", "config", "misbehaving")["config"]["label"] == "plain"
+    assert toft_("plugin", "find", "echo")[0]["name"] == "misbehaving"
+    assert isinstance(toft_("plugin", "logs", "misbehaving"), list)
+    assert toft_("top")["lanes"] >= 1

@@ -104,6 +104,7 @@ class NodeElsewhere(DaemonNode):
 
     def __init__(self, thread: LoopThread, asked: Connection) -> None:
         super().__init__(thread, asked, self._nothing_here)
+        self._asked = asked
         self._url = asked.origin.base
         self.secrets = Secrets(thread, self._remote.secrets)
         self.configuration = Configuration(thread, self._remote.configuration)
@@ -127,6 +128,10 @@ class NodeElsewhere(DaemonNode):
     ) -> dict[str, Any]:
         """Return what the machine did over time."""
         return self._thread.run(self._remote.samples(since=since, until=until, step_s=step_s))
+
+    def ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Ask a route that has no method here; see docs/reference/http.md."""
+        return self._thread.run(self._asked.ask(method, route, body))
 
     def _nothing_here(self) -> Node:
         raise faults.local_only("what needs the node's own files", self._url)

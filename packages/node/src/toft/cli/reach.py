@@ -16,7 +16,8 @@ ASK = frozenset(
         *(f"plugin {each}" for each in ("list", "show", "find", "config", "options", "enable", "disable")),
         *("plugin logs", "plugin remove"),
         *("secret set", "secret list", "secret rm"),
-        *("env list", "env gc"),
+        *("env list", "env gc", "open", "why-denied"),
+        *("token create", "token list", "token revoke"),
     }
 )
 """Commands that ask a node, wherever it is."""

@@ -94,12 +94,16 @@ def open_pages(context: typer.Context, as_json: JsonOption = False) -> None:
     alone.
     """
     session = sessions.of(context)
-    socket = _socket(session)
-    if socket is None:
+    target = session.target()
+    if target is None and _socket(session) is None:
         raise UnavailableError(
             "no daemon runs, and pages come from one", code="daemon.not_running", hint="toft up --detach"
         )
     made = _ask(session, "POST", "/v1/links", {})
+    if target is not None:
+        # As it is reached from here: through a tunnel or a proxy it has another address than it knows.
+        _, _, path = made["url"].partition("://")[2].partition("/")
+        made["url"] = f"{target.url}/{path}"
     if as_json:
         session.terminal.json(made)
         return
@@ -139,7 +143,10 @@ def why_denied(
 
 
 def _ask(session: Session, method: str, route: str, body: dict[str, Any] | None = None) -> Any:
-    """Ask the daemon; without one, the tokens of the home themselves."""
+    """Ask the node elsewhere, or the daemon; without one, the tokens of the home themselves."""
+    if session.target() is not None:
+        with session.node() as node:
+            return node.ask(method, route, body)
     socket = _socket(session)
     if socket is not None:
         from toft.client import probe  # noqa: PLC0415 - as above
