@@ -38,6 +38,7 @@ test: check
 bench: setup
 	$(BIN)/toft bench runtime
 	$(BIN)/toft bench jobs
+	$(BIN)/toft bench api
 
 fix: setup
 	$(BIN)/ruff format --quiet .

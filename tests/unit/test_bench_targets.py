@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from toft.bench import report
-from toft.bench.targets import JOBS, Target
+from toft.bench.targets import API, JOBS, Target
 from toft.bench.targets import RUNTIME as TARGETS
 
 KEYS = [
@@ -35,11 +35,13 @@ JOB_KEYS = [
     "cancel_ms",
     "event_p99_ms",
 ]
+API_KEYS = ["submit_http_per_s", "list_p99_ms", "event_p99_ms", "page_first_paint_ms", "sse_2k_rss_mb"]
 
 
 def test_the_keys_are_the_ones_scripts_rely_on() -> None:
     assert sorted(TARGETS) == sorted(KEYS)
     assert list(JOBS) == JOB_KEYS
+    assert list(API) == API_KEYS
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,27 @@ from toft.kernel import clock
 from toft.store import database, scripts
 
 JOBS = 1_000_000
-PLUGINS = 10
 
 
-async def fill(home: Path, count: int = JOBS) -> None:
-    """Write the jobs into the database of a home that no daemon has."""
+def job(number: int) -> str:
+    """Return the identifier of a job, counted from 1."""
+    return f"job_01J{number:019d}0000"
+
+
+async def fill(home: Path, count: int = JOBS, *, begins_as_it_ended: bool = True) -> None:
+    """Write the jobs into the database of a home that no daemon has.
+
+    Args:
+        home: Where.
+        count: How many.
+        begins_as_it_ended: Suspend the rule that a job begins pending while they are written.
+    """
     store = database.Database(home / "node.db")
     await store.open({"plugins": "toft.plugins", "jobs": "toft.jobs"})
     said = scripts.read_queries("toft.bench", "crowd.sql")
 
     def write(connection: Any) -> None:
-        # A job begins pending, says a rule; these begin as they ended.
-        rules = connection.execute(said["rules"]).fetchall()
+        rules = connection.execute(said["rules"]).fetchall() if begins_as_it_ended else []
         for name, _ in rules:
             connection.execute(f"DROP TRIGGER {name}")
         connection.execute(said["fill"], {"count": count, "now": clock.SYSTEM.now()})

@@ -6,7 +6,7 @@ SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'jobs'
 -- name: fill
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count),
 drawn AS (
-    SELECT n, (n * 7919) % 10 AS plugin, (n * 104729) % 1000 AS luck, :now - (:count - n) * 0.25 AS at FROM numbers
+    SELECT n, (n / 7) % 10 AS plugin, (n * 104729) % 1000 AS luck, :now - (:count - n) * 0.25 AS at FROM numbers
 ),
 shaped AS (
     SELECT n, plugin, at, luck, CASE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _END = b"\r\n\r\n"
@@ -20,10 +20,12 @@ class Asker(asyncio.Protocol):
 
     Attributes:
         seconds: How long each answer took.
+        body: Of the last answer.
     """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.body = b""
         self._requests: Iterator[bytes] = iter(())
         self._transport: asyncio.Transport
         self._data = b""
@@ -57,6 +59,7 @@ class Asker(asyncio.Protocol):
         if answer[9:12] != self._status:
             self._fail(answer)
             return
+        self.body = answer[answer.index(_END) + len(_END) :]
         self._next()
 
     async def ask_all(self, requests: Iterable[bytes], *, status: int) -> None:
@@ -114,3 +117,11 @@ def _length(head: bytes) -> int:
         if line.startswith(_LENGTH):
             return int(line[len(_LENGTH) :])
     raise ConnectionError(f"an answer without a length: {head[:200]!r}")
+
+
+async def share(askers: Sequence[Asker], requests: Iterable[bytes], *, status: int) -> float:
+    """Let several connections send requests from one heap; returns the seconds until all are answered."""
+    heap = iter(requests)
+    start = time.perf_counter()
+    await asyncio.gather(*(each.ask_all(heap, status=status) for each in askers))
+    return time.perf_counter() - start

@@ -71,6 +71,13 @@ JOBS = Suite(
     driver="toft.bench.jobs_driver",
     peers=("huey", "ray", "reference"),
 )
+API = Suite(
+    measures=("submissions", "lists", "events", "page", "streams"),
+    targets=targets.API,
+    yardstick="toft.bench.api_yardstick",
+    driver="toft.bench.api_driver",
+    peers=(),
+)
 
 
 @dataclass

@@ -67,3 +67,11 @@ JOBS: Mapping[str, Target] = {
     "cancel_ms": Target("cancel to last event", "ms", 50),
     "event_p99_ms": Target("event to subscriber, 99 of 100", "ms", 50),
 }
+
+API: Mapping[str, Target] = {
+    "submit_http_per_s": Target("submissions over HTTP, 64 waiting", "/s", 2_500, 0.1, is_rate=True),
+    "list_p99_ms": Target("page out of a million jobs, 99 of 100", "ms", 20),
+    "event_p99_ms": Target("event to a browser, 99 of 100", "ms", 100),
+    "page_first_paint_ms": Target("page of a job, usable", "ms", 300),
+    "sse_2k_rss_mb": Target("2,000 event streams, more memory", "MB", 200),
+}

@@ -71,6 +71,16 @@ def jobs(
     _measure(context, "JOBS", peers=peers, rounds=rounds, as_json=as_json)
 
 
+@bench.command("api")
+def api(
+    context: typer.Context,
+    rounds: Annotated[int, option("--rounds", metavar="N", help="Turns; 3 when left out.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the daemon over HTTP: submissions, lists out of a million, events, pages in Chromium."""
+    _measure(context, "API", peers=False, rounds=rounds, as_json=as_json)
+
+
 def _measure(context: typer.Context, name: str, *, peers: bool, rounds: int, as_json: bool) -> None:
     import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
 
