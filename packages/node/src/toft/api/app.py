@@ -15,6 +15,7 @@ from toft.api import (
     calls,
     configuration,
     description,
+    direct,
     environments,
     events,
     guard,
@@ -54,18 +55,20 @@ class Built:
 
     Attributes:
         app: The routes.
+        direct: The same, by a shorter way.
         service: What they work with.
         public: Paths that anybody may ask for.
     """
 
     app: FastAPI
+    direct: direct.Direct
     service: Service
     public: Sequence[permits.Pattern]
 
     def behind(self, door: guard.Door | None = None) -> ASGIApp:
         """Return the ASGI application for those who come in by one door; the owner's by default."""
         settings = self.service.node.rooms.settings
-        limited = limits.Limits(self.app, most_bytes=settings.request_bytes)
+        limited = limits.Limits(self.direct, most_bytes=settings.request_bytes)
         entered: ASGIApp = guard.Guard(limited, door or guard.OwnersDoor(), self.service.gate, self.public)
         if settings.cors_origins and door is not None:
             # Never with cookies: a page of somebody else shows a token of its own, or nothing.
@@ -92,8 +95,9 @@ def build(service: Service, *, faces: Sequence[Callable[[FastAPI], None]] = ()) 
     for add in faces:
         add(app)
     public = permits.check(app)
+    short = direct.Direct(app)
     app.router.routes.insert(0, table.Table(app.router.routes))
-    return Built(app, service, public)
+    return Built(app, short, service, public)
 
 
 def routes(service: Service | None = None) -> FastAPI:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -74,6 +73,7 @@ class Api:
     def _crowd(self) -> Path:
         home = self._folder / "crowd"
         home.mkdir()
+        (home / "settings.toml").write_text("jobs_keep_count = 10_000_000\n")
         # A process of its own: its memory is not this one's.
         command = [sys.executable, "-m", "toft.bench.crowd", str(home), str(self._scale.crowd)]
         subprocess.run(command, check=True, capture_output=True)
@@ -103,7 +103,7 @@ class Api:
             await asker.ask_all(_lists(self._scale.crowd), status=200)
             return asker.seconds
 
-        with _daemon(self._crowd, {"TOFT_JOBS_KEEP_COUNT": "10000000"}) as (address, _):
+        with _daemon(self._crowd) as (address, _):
             return {"list_p99_ms": lines.percentile(asyncio.run(many(address)), 0.99) * 1e3}
 
     def streams(self) -> Mapping[str, float]:
@@ -171,11 +171,10 @@ def _lists(crowd_size: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _daemon(home: Path, environ: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+def _daemon(home: Path) -> Iterator[tuple[str, int]]:
     """Run a daemon for the length of a block; yields where it is asked and its process."""
     command = [sys.executable, "-m", "toft", "--home", str(home)]
-    env = {**os.environ, **(environ or {})}
-    subprocess.run([*command, "up", "--detach"], check=True, capture_output=True, env=env)
+    subprocess.run([*command, "up", "--detach"], check=True, capture_output=True)
     try:
         place = places.Place(home)
         found = place.find()
@@ -183,7 +182,7 @@ def _daemon(home: Path, environ: Mapping[str, str] | None = None) -> Iterator[tu
         with places.address(place.socket) as address:
             yield address, found.pid
     finally:
-        subprocess.run([*command, "down"], check=True, capture_output=True, env=env)
+        subprocess.run([*command, "down"], check=True, capture_output=True)
 
 
 def main() -> None:
