@@ -50,7 +50,14 @@ def _section(name: str, route: Mapping[str, Any]) -> Iterator[str]:
         yield "| | in | kind | |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     if body is not None:
         yield f"```json\n{json.dumps(body['example'])}\n```\n"
-    yield _answers(route["responses"])
+    yield _answers(route["responses"]) + _needs(route)
+
+
+def _needs(route: Mapping[str, Any]) -> str:
+    if route.get("security") == []:
+        return "Nobody is asked for a token.\n"
+    scope = route.get("x-toft-scope")
+    return f"A token needs the scope `{scope}`.\n" if scope else "Any token will do.\n"
 
 
 def _row(name: str, where: str, schema: Mapping[str, Any], *, is_required: bool) -> str:

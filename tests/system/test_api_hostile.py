@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests import daemons, nodes
@@ -39,10 +42,29 @@ ESCAPES = (
 @pytest.fixture
 def daemon(toft_home: Path, tmp_path: Path) -> Iterator[Daemon]:
     nodes.register(toft_home)
-    with daemons.running(toft_home, tmp_path, request_bytes=4_000_000) as running:
+    with daemons.running(toft_home, tmp_path, request_bytes=4_000_000, listen="127.0.0.1:0") as running:
         yield running
         assert "request_failed" not in running.log()
         assert "Traceback" not in running.log()
+
+
+class Port:
+    """The TCP port of a daemon, asked with a token that may do everything."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._token = str(daemon.toft("token", "create", "all", "--scope", "*", "--json").value["token"])
+        self._address = urlsplit(str(daemon.status()["listen"]))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((str(self._address.hostname), self._address.port or 0), timeout=25)
+
+    def ask(self, data: bytes) -> bytes:
+        """Send what is sent to a socket, with the token in each of its heads."""
+        named = b"Host: localhost\r\nAuthorization: Bearer " + self._token.encode() + b"\r\n"
+        with self.connect() as sock:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                sock.sendall(data.replace(b"Host: x\r\n", named))
+            return daemons.receive_all(sock)
 
 
 def request(
@@ -141,8 +163,9 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
 
 
 def test_what_cannot_be_is_refused_by_name(daemon: Daemon) -> None:
-    found = {name: told(daemon.ask(sent)) for name, (sent, _, _) in REFUSED.items()}
-    assert found == {name: (status, code) for name, (_, status, code) in REFUSED.items()}
+    for face in (daemon, Port(daemon)):
+        found = {name: told(face.ask(sent)) for name, (sent, _, _) in REFUSED.items()}
+        assert found == {name: (status, code) for name, (_, status, code) in REFUSED.items()}
     assert told(daemon.ask(request("GET", "/v1/jobs?limit=1")))[0] == 200
     assert b"\r\nallow: GET, POST\r\n" in daemon.ask(request("DELETE", "/v1/jobs"))
 
@@ -178,8 +201,8 @@ TWO_WAYS: dict[str, bytes] = {
 
 
 def test_a_request_in_two_readings_is_one_refusal_and_nothing_behind_it_runs(daemon: Daemon) -> None:
-    for name, sent in TWO_WAYS.items():
-        answer = daemon.ask(sent)
+    for (name, sent), face in itertools.product(TWO_WAYS.items(), (daemon, Port(daemon))):
+        answer = face.ask(sent)
         assert answer.count(b"HTTP/1.1 ") <= 1, (name, answer)
         assert not answer or told(answer)[0] in (400, 501), (name, answer[:200])
     assert json.loads(daemon.ask(request("GET", "/v1/jobs")).partition(b"\r\n\r\n")[2]) == []
@@ -245,6 +268,8 @@ def test_what_a_plugin_says_in_half_characters_ends_its_job_and_no_other(daemon:
 
 
 def test_an_upload_that_stops_half_way_is_no_job(daemon: Daemon) -> None:
+    slow = Port(daemon).connect()
+    slow.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
     whole = job('"arguments": {"value": "' + "x" * 500_000 + '"}')
     for cut in (len(whole) - 1, len(whole) // 2, 200):
         with daemon.connect() as sock:
@@ -257,3 +282,6 @@ def test_an_upload_that_stops_half_way_is_no_job(daemon: Daemon) -> None:
         assert daemon.status()["state"] == "ready"
     eventually(lambda: told(daemon.ask(request("GET", "/readyz")))[0] == 200)
     assert json.loads(daemon.ask(request("GET", "/v1/jobs")).partition(b"\r\n\r\n")[2]) == []
+    with slow:
+        # A head that never ends is not waited for.
+        assert daemons.receive_all(slow) == b""

@@ -11,13 +11,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from toft.api import operations, problems, schemas
+from toft.api import operations, permits, problems, schemas
 from toft.api.operations import Operation
+from toft.api.permits import Permit
 
 # How FastAPI would refuse; here a refusal is a problem document.
 _UNUSED = ("HTTPValidationError", "ValidationError")
 _METHODS = ("get", "put", "post", "delete", "head", "patch")
-_OPEN = ("/livez", "/readyz", "/healthz")
 _ALWAYS = (400, 401, 403, 429, 503)
 _WITH_BODY = (408, 413, 415)
 _WORDS = {
@@ -43,11 +43,12 @@ def document(app: FastAPI) -> dict[str, Any]:
     found: dict[str, Any] = get_openapi(
         title=app.title, version=app.version, routes=app.routes, description=_INTRODUCTION
     )
+    asked = {f"{method} {path}": permit for method, path, permit in permits.declared(app)}
     for path, methods in found["paths"].items():
         for method in _METHODS:
             described = operations.BY_ROUTE.get(f"{method.upper()} {path}")
             if method in methods and described is not None:
-                _complete(methods[method], path, described)
+                _complete(methods[method], path, described, asked[described.route])
     queried = found.get("components", {}).get("schemas", {})
     found["components"] = {
         "schemas": {
@@ -63,7 +64,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     return found
 
 
-def _complete(route: dict[str, Any], path: str, operation: Operation) -> None:
+def _complete(route: dict[str, Any], path: str, operation: Operation, permit: Permit) -> None:
     route["operationId"] = operation.name
     if operation.takes is not None:
         route["requestBody"] = {
@@ -85,17 +86,19 @@ def _complete(route: dict[str, Any], path: str, operation: Operation) -> None:
         },
         **{
             str(status): {"$ref": f"#/components/responses/Refused{status}"}
-            for status in failures(operation, path)
+            for status in failures(operation, path, is_public=permit.is_public)
         },
     }
-    if path in _OPEN:
+    if permit.is_public:
         route["security"] = []
+    elif permit.kind is not None:
+        route["x-toft-scope"] = f"{permit.kind}:{permit.action}"
 
 
-def failures(operation: Operation, path: str) -> list[int]:
+def failures(operation: Operation, path: str, *, is_public: bool = False) -> list[int]:
     """Return the status codes with which a route refuses."""
     found = {*operation.fails}
-    found.update((503,) if path in _OPEN else _ALWAYS)
+    found.update((503,) if is_public else _ALWAYS)
     if "{" in path:
         found.add(404)
     if operation.takes is not None:
