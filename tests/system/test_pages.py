@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests import browsers, daemons, nodes
 from tests.browsers import Doorway
 from tests.waiting import eventually
+
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 @pytest.fixture
@@ -57,8 +60,11 @@ def test_a_browser_is_let_in_by_a_link_and_may_then_do_what_its_pages_offer(
             visitor.see("toft open")
 
 
-def test_the_overview_shows_what_happens_as_it_happens(node: Doorway) -> None:
+def test_the_overview_shows_what_happens_as_it_happens_and_what_happened_while_it_was_cut_off(
+    node: Doorway,
+) -> None:
     with browsers.visiting(node.url) as visitor:
+        visitor.expected = ["net::ERR_"]
         page = visitor.go("/")
         visitor.see("No job was ever submitted here.")
         visitor.see("toft job submit PLUGIN key=value")
@@ -68,6 +74,12 @@ def test_the_overview_shows_what_happens_as_it_happens(node: Doorway) -> None:
         visitor.see(failed)
         visitor.see("no such <b>luck</b>")
         assert job != failed
+        page.wait_for_selector("#link[data-link=live]")
+        node.cut()
+        page.wait_for_selector("#link[data-link=lost]")
+        meanwhile = submit(node, "raise_error", message="meanwhile")
+        page.wait_for_selector("#link[data-link=live]", timeout=15_000)
+        visitor.see(meanwhile)
 
 
 def test_jobs_are_found_by_what_is_asked_for_and_change_where_they_stand(node: Doorway) -> None:
@@ -122,18 +134,6 @@ def test_a_job_shows_its_log_as_it_is_printed_and_its_story(node: Doorway) -> No
         page.wait_for_selector(".head .state-cancelled")
 
 
-def test_a_page_resumes_where_it_was_when_its_connection_broke(node: Doorway) -> None:
-    with browsers.visiting(node.url) as visitor:
-        visitor.expected = ["net::ERR_"]
-        page = visitor.go("/")
-        page.wait_for_selector("#link[data-link=live]")
-        node.cut()
-        page.wait_for_selector("#link[data-link=lost]")
-        job = submit(node, "raise_error", message="meanwhile")
-        page.wait_for_selector("#link[data-link=live]", timeout=15_000)
-        visitor.see(job)
-
-
 def test_every_page_is_reached_by_keys_alone(node: Doorway) -> None:
     jobs = [submit(node, "echo", value=number) for number in range(3)]
     with browsers.visiting(node.url) as visitor:
@@ -171,15 +171,16 @@ def test_every_page_is_drawn_for_a_phone_and_a_desk_by_day_and_by_night(node: Do
     pictures = Path(__file__).parents[2] / "build" / "screenshots"
     pictures.mkdir(parents=True, exist_ok=True)
     paths = fill(node)
-    for scheme in ("light", "dark"):
-        for name, look in (("desk", browsers.DESKTOP), ("phone", browsers.PHONE)):
-            with browsers.visiting(node.url, color_scheme=scheme, **look) as visitor:
-                visitor.expected = ["status of 404"]
-                for title, path in paths.items():
-                    page = visitor.go(path)
+    for name, look in (("desk", browsers.DESKTOP), ("phone", browsers.PHONE)):
+        with browsers.visiting(node.url, **look) as visitor:
+            visitor.expected = ["status of 404"]
+            for title, path in paths.items():
+                page = visitor.go(path)
+                for scheme in SCHEMES:
+                    page.emulate_media(color_scheme=scheme)
                     page.screenshot(path=pictures / f"{title}-{name}-{scheme}.png", full_page=True)
-                    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-                    assert wide <= 0, f"{title} is wider than a {name}"
+                wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                assert wide <= 0, f"{title} is wider than a {name}"
 
 
 def fill(node: Doorway) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from toft.access.resources import Action, Kind
+from toft.access.resources import Action, Kind, Resource
 from toft.api import permits, service
 from toft.api.service import Service
 from toft.jobs.records import Job, State
@@ -18,6 +18,10 @@ from toft.web import rendering
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
 _LISTED = 8
+_DEPTH = (
+    {"name": "queue_pending", "label": "waiting", "unit": "count"},
+    {"name": "queue_running", "label": "running", "unit": "count"},
+)
 
 
 @router.get("/", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])
@@ -25,6 +29,8 @@ async def overview(request: Request, serves: Serves) -> Response:
     """Show lanes, memory, the queue and recent failures."""
     now = await serves.jobs.status()
     plugins = permits.visible_of(request, Kind.JOB)
+    system = Resource(Kind.SYSTEM)
+    measures = await permits.decided(request, permits.principal_of(request), Action.READ, system)
     running, waiting, failed, interrupted = await asyncio.gather(
         *(
             serves.jobs.list(state=state, limit=count)
@@ -50,6 +56,7 @@ async def overview(request: Request, serves: Serves) -> Response:
         holders=_holders(now),
         waiting=_seen(waiting, plugins),
         trouble=trouble[:_LISTED],
+        series=_DEPTH if measures.allowed else None,
     )
 
 

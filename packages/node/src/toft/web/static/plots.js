@@ -22,9 +22,16 @@
   }
   var WRITTEN = {
     bytes: size,
-    percent: function (value) { return Math.round(value) + " %"; },
+    percent: function (value) { return (value && value < 10 ? value.toFixed(1) : Math.round(value)) + " %"; },
     count: function (value) { return Number.isInteger(value) ? String(value) : value.toFixed(1); },
   };
+  // Moments as every page writes them: uPlot's own are those of one country.
+  var MOMENTS = [
+    [31536000, "{YYYY}", null, null, null, null, null, null, 1],
+    [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+    [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+    [1, ":{ss}", "\n{YYYY}-{MM}-{DD} {HH}:{mm}", null, "\n{MM}-{DD} {HH}:{mm}", null, "\n{HH}:{mm}", null, 1],
+  ];
   function writer(unit) {
     return function (value) { return value === null || value === undefined ? "–" : WRITTEN[unit || "count"](value); };
   }
@@ -46,14 +53,14 @@
       cursor: { y: false },
       scales: { y: { range: function (plot, least, most) { return [0, (most || 1) * 1.05]; } } },
       axes: [
-        { stroke: soft, grid: grid, ticks: grid, font: font },
+        { stroke: soft, grid: grid, ticks: grid, font: font, values: MOMENTS },
         {
           stroke: soft, grid: grid, ticks: grid, font: font, size: 64,
           incrs: unit === "count" ? [1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000, 1000000] : undefined,
           values: function (plot, values) { return values.map(writer(unit)); },
         },
       ],
-      series: [{ label: "at" }].concat(this.series.map(function (each, index) {
+      series: [{ label: "at", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }].concat(this.series.map(function (each, index) {
         return {
           label: each.label, stroke: colour(COLOURS[index % COLOURS.length]), width: 1.6, spanGaps: false,
           points: { show: false }, value: function (plot, value) { return writer(each.unit)(value); },
