@@ -17,7 +17,7 @@ from toft.access.hosts import Hosts
 from toft.access.resources import OF_PLUGINS, Action, Kind
 from toft.access.tokens import Tokens
 from toft.api import app as applications
-from toft.api import guard, permits
+from toft.api import guard, permits, visible
 from toft.api.permits import Permit
 from toft.api.service import Service, State
 from toft.kernel.clock import ManualClock
@@ -30,6 +30,8 @@ CALLERS = ("none", "expired", "revoked", "guess", "other kind", "less", "other p
 
 class World:
     """A node with a door to the network, and a token for whatever is wanted."""
+
+    service: Service
 
     def __init__(
         self, door: Any, gate: Gate, clock: ManualClock, routes: list[tuple[str, str, Permit]]
@@ -103,7 +105,9 @@ async def world(toft_home: Path) -> AsyncIterator[World]:
             if isinstance(each.original_route, APIRoute) and (permit := permits.permit_of(each)) is not None
             for method in sorted(each.methods or ())
         ]
-        yield World(built.behind(door), gate, clock, list(dict.fromkeys(routes)))
+        found = World(built.behind(door), gate, clock, list(dict.fromkeys(routes)))
+        found.service = service
+        yield found
         await gate.tokens.close()
 
 
@@ -264,3 +268,29 @@ async def test_a_token_that_ends_itself_is_still_told_so(world: World) -> None:
     status, told = await world.ask("DELETE", "/v1/tokens/t0", own)
     assert (status, told["state"]) == (200, "revoked")
     assert (await world.ask("GET", "/v1/tokens", own))[0] == 401
+
+
+async def test_nobody_in_particular_hears_nothing_of_which_routes_there_are(world: World) -> None:
+    for method, path in (("GET", "/v1/no-such-route"), ("PATCH", "/v1/jobs"), ("GET", "/livez/more")):
+        assert (await world.ask(method, path, None))[0] == 401, path
+    # Whoever is limited to a plugin does not hear which jobs there are, either.
+    mine = await world.token("job:read:misbehaving")
+    assert (await world.ask("GET", "/v1/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV", mine))[0] == 403
+
+
+async def test_a_stream_shows_what_happens_to_ones_own_plugins_only(world: World) -> None:
+    jobs = world.service.jobs
+    ours, theirs = (
+        visible.Eyes(world.service, frozenset({plugin})).filter(jobs.watch(after=0))
+        for plugin in ("misbehaving", "stranger")
+    )
+    hidden = asyncio.ensure_future(anext(theirs))
+    job = await jobs.submit("misbehaving", {"value": 1}, action="echo")
+    await jobs.wait(job.id, 20)
+    seen = [await asyncio.wait_for(anext(ours), 5) for _ in range(3)]
+    assert {each.job for each in seen} == {job.id}
+    assert not hidden.done()
+    hidden.cancel()
+    await asyncio.gather(hidden, return_exceptions=True)
+    await ours.aclose()
+    await theirs.aclose()

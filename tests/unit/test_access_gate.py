@@ -183,6 +183,8 @@ async def test_a_link_lets_one_browser_in_once_within_a_minute(gate: Gate, clock
     caller = await gate.enter(Shown(method="GET", cookie=f"a=b; toft_session={session.id}; c=d"))
     assert caller is not None
     assert (caller.principal, caller.csrf) == (OWNER, session.csrf)
+    with pytest.raises(errors.RefusedError, match="used before"):
+        gate.open(code, "127.0.0.1")
     late = gate.browsers.link(OWNER)
     clock.advance(LINK_S)
     for each in (code, late, "guess"):
