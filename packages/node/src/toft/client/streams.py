@@ -65,9 +65,8 @@ async def events(
         try:
             async for told in asked.lines("/v1/events/stream", {**query, "after": after}):
                 patience.is_well()
-                if (
-                    told["type"] != "lost"
-                ):  # that one stands for events which may still follow by their cursor
+                # That one stands for events which may still be read, by their cursor.
+                if told["type"] != "lost":
                     after = told["cursor"]
                 yield told
             if asked.origin.is_here:
