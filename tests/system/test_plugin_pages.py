@@ -166,6 +166,9 @@ def test_an_action_is_run_as_a_job_with_its_arguments(node: Doorway) -> None:
         visitor.see("completed")
         job = page.url.rpartition("/")[2]
         assert asked(node, "GET", f"/v1/jobs/{job}/result") == ["fog", "fog"]
+        visitor.go("/samples?span_s=900")
+        page.wait_for_selector("html[data-plotted]")
+        page.locator(".plot canvas").nth(3).wait_for()
 
 
 def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -59,7 +60,9 @@ def ask(
     connection = _Connection(socket_path, timeout_s)
     headers = {"Connection": "close", "Content-Type": "application/json"}
     try:
-        connection.request(method, route, None if body is None else json.dumps(body), headers)
+        # An answer that was given before the whole question was read is an answer all the same.
+        with contextlib.suppress(BrokenPipeError):
+            connection.request(method, route, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         found = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:

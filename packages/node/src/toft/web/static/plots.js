@@ -42,7 +42,14 @@
     this.drawn = null;
     this.data = null;
   }
+  // What was asked for is shown whole, so that a few samples stand where they belong and gaps are seen.
+  Plot.prototype.within = function (first, last) {
+    var span = Number(this.element.dataset.span);
+    if (span) { return [Date.now() / 1000 - span, Date.now() / 1000]; }
+    return last - first < 10 ? [first - 5, last + 5] : [first, last];
+  };
   Plot.prototype.options = function () {
+    var self = this;
     var unit = this.series[0].unit;
     var soft = colour("--soft");
     var grid = { stroke: colour("--edge"), width: 1 };
@@ -51,7 +58,10 @@
       width: Math.max(this.element.clientWidth, 200),
       height: 200,
       cursor: { y: false },
-      scales: { y: { range: function (plot, least, most) { return [0, (most || 1) * 1.05]; } } },
+      scales: {
+        x: { range: function (plot, first, last) { return self.within(first, last); } },
+        y: { range: function (plot, least, most) { return [0, (most || 1) * 1.05]; } },
+      },
       axes: [
         { stroke: soft, grid: grid, ticks: grid, font: font, values: MOMENTS },
         {
@@ -63,7 +73,7 @@
       series: [{ label: "at", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }].concat(this.series.map(function (each, index) {
         return {
           label: each.label, stroke: colour(COLOURS[index % COLOURS.length]), width: 1.6, spanGaps: false,
-          points: { show: false }, value: function (plot, value) { return writer(each.unit)(value); },
+          points: { show: self.data[0].length < 20, size: 5, fill: colour(COLOURS[index % COLOURS.length]) }, value: function (plot, value) { return writer(each.unit)(value); },
         };
       })),
     };
@@ -86,7 +96,8 @@
     this.data = [at].concat(this.series.map(function (each) {
       return told.series[each.name] || at.map(function () { return null; });
     }));
-    if (this.drawn && at.length) { this.drawn.setData(this.data); } else { this.draw(); }
+    // Few samples are drawn as points, many as a line.
+    if (this.drawn && at.length > 20) { this.drawn.setData(this.data); } else { this.draw(); }
   };
 
   var plots = [];
