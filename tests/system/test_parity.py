@@ -48,7 +48,7 @@ def _of_a_sequence(verb: str, call: Callable[[Any], Any]) -> Case:
     )
 
 
-def _of_a_plugin(operation: str, *words: str, call: Callable[[Any], Any], **more: Any) -> Case:
+def _of_a_plugin(operation: str, *words: str, call: Callable[[Any], Any] | None, **more: Any) -> Case:
     return Case(operation, "plugin.not_found", words, call, part="nothing", **more)
 
 
@@ -111,6 +111,18 @@ CASES = (
         "plugin.set_options", "instance.options", ("plugin", "options", "misbehaving", "colour=red"),
         lambda node: node.set_options("misbehaving", {"colour": "red"}), part="misbehaving",
         body={"changes": {"colour": "red"}},
+    ),
+    _of_a_job("job.samples", "why", call=lambda jobs: jobs.samples(job=NONE)),
+    # The client has these of a node elsewhere alone.
+    _of_a_plugin("plugin.config_schema", "plugin", "config", "nothing", "--schema", call=None),
+    _of_a_plugin("plugin.config_options", "plugin", "config", "nothing", "--options", call=None),
+    _of_a_plugin(
+        "plugin.check_config", "plugin", "config", "nothing", "label=x", call=None,
+        body={"changes": {"label": "x"}},
+    ),
+    Case(
+        "secret.remove", "secret.not_found", ("secret", "rm", "misbehaving", "NONE"), None,
+        part="misbehaving/NONE",
     ),
     Case(
         "secret.set",
@@ -181,6 +193,7 @@ ELSEWHERE = {
     "instance.logs": "plugin logs are tried",
     "instance.config_options": "plugin config is tried",
     "instance.reconfigure": "plugin config is tried",
+    "secret.list": "the command lists what is stored, also of plugins that are gone",
     "call.begin": "toft run loads first; instance.load is tried",
 }
 

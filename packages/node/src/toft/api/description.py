@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
 
 from toft.api import operations, permits, problems, schemas
 from toft.api.operations import Operation
@@ -43,7 +44,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     found: dict[str, Any] = get_openapi(
         title=app.title, version=app.version, routes=app.routes, description=_INTRODUCTION
     )
-    asked = {f"{method} {path}": permit for method, path, permit in permits.declared(app)}
+    asked = _permits(app)
     for path, methods in found["paths"].items():
         for method in _METHODS:
             described = operations.BY_ROUTE.get(f"{method.upper()} {path}")
@@ -61,6 +62,16 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
     # The socket lets in its owner without one.
     found["security"] = [{"token": []}, {}]
+    return found
+
+
+def _permits(app: FastAPI) -> dict[str, Permit]:
+    """Return what each route asks for; what stands for other routes in the application asks for nothing."""
+    found: dict[str, Permit] = {}
+    for route in iter_route_contexts(app.routes):
+        permit = permits.permit_of(route)
+        if permit is not None:
+            found.update((f"{method} {route.path}", permit) for method in route.methods or ())
     return found
 
 
