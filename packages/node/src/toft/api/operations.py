@@ -60,6 +60,7 @@ _CHANGES = (409, 422, 507)
 
 NODE = (
     _op("node.live", "GET /livez", "toft status", _NO_PAGE, _NO_PAGE, gives="Alive"),
+    _op("node.healthy", "GET /healthz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
     _op("node.ready", "GET /readyz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
     _op("node.status", "GET /v1/status", "toft status", "system", "/", gives="Status"),
     _op("node.queue", "GET /v1/queue", "toft top", "jobs.status", "/", gives="Queue"),

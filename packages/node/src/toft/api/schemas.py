@@ -456,7 +456,13 @@ NAMED: Mapping[str, Schema] = {
     ),
     "System": {"type": ["object", "array"], "items": {"type": "object"}},
     "Alive": _object({"ok": YES}),
-    "Ready": _object({"ok": YES, "state": TEXT}),
+    "Ready": _object(
+        {
+            "ok": YES,
+            "state": {"type": "string", "enum": ["starting", "ready", "draining"]},
+            "checks": listed(_object({"check": TEXT, "ok": YES, "evidence": TEXT, "hint": TEXT})),
+        }
+    ),
     "Status": _object(
         {
             "state": {"type": "string", "enum": ["starting", "ready", "draining"]},

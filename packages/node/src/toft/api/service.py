@@ -17,6 +17,7 @@ from toft.access.gate import Gate
 from toft.api import frames
 from toft.api.following import Turnstile
 from toft.api.sessions import Session, Sessions
+from toft.dispatch.health import Health
 from toft.dispatch.jobs import Jobs
 from toft.dispatch.node import Node
 from toft.kernel import clock as clocks
@@ -63,6 +64,7 @@ class Service:
     pid: int = field(default_factory=os.getpid)
     began: float = 0.0
     sessions: Sessions = field(init=False)
+    health: Health = field(init=False)
     turnstile: Turnstile = field(default_factory=Turnstile)
     _running: set[Call] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,6 +73,7 @@ class Service:
         self.began = self.clock.monotonic()
         self._idle.set()
         self.sessions = Sessions(self.node)
+        self.health = Health(self.node.rooms.settings.home, self.node.jobs.open)
 
     @property
     def access(self) -> Access:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from toft.access.resources import Action, Kind
 from toft.api import permits, service
 from toft.api.service import Service, State
+from toft.dispatch.health import Check
 from toft.host import process_tree
 
 router = APIRouter(tags=["node"])
@@ -41,13 +43,33 @@ async def openapi(request: Request) -> JSONResponse:
 
 
 @router.get(
+    "/healthz",
+    dependencies=[permits.public("a watchdog asks without a token; it says only what fails")],
+)
+async def healthz(serves: Serves) -> JSONResponse:
+    """Say whether the node can keep its promises: it has room on the disk, and its threads work.
+
+    200, or 503 with the checks that fail.
+    """
+    return _told(serves, await serves.health.checks())
+
+
+@router.get(
     "/readyz",
-    dependencies=[permits.public("a load balancer asks without a token; it says only whether work is taken")],
+    dependencies=[permits.public("a load balancer asks without a token; it says only what fails")],
 )
 async def readyz(serves: Serves) -> JSONResponse:
-    """Say whether new work is taken: 200, or 503 while the daemon starts or stops."""
+    """Say whether new work is taken: 200, or 503 while the daemon starts, stops or is not healthy."""
     is_ready = serves.state is State.READY
-    return JSONResponse({"ok": is_ready, "state": serves.state}, status_code=200 if is_ready else 503)
+    hint = "" if is_ready else "wait until it is ready; toft up starts one that is down"
+    state = Check("state", is_ready, f"the daemon is {serves.state}", hint)
+    return _told(serves, (*await serves.health.checks(), state))
+
+
+def _told(serves: Service, checks: Sequence[Check]) -> JSONResponse:
+    is_ok = all(each.ok for each in checks)
+    told = {"ok": is_ok, "state": serves.state, "checks": [each.to_dict() for each in checks]}
+    return JSONResponse(told, status_code=200 if is_ok else 503, headers={"Cache-Control": "no-store"})
 
 
 @router.get("/v1/status", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])

@@ -123,7 +123,8 @@ class Dispatcher:
             }
             for run in self._attempts.runs.values()
         ]
-        return {**self.lanes.status(), "running": running}
+        given = {"is_open": self._is_open, "paused_s": self._paused_s}
+        return {**self.lanes.status(), **given, "running": running}
 
     # Waking
 

@@ -7,6 +7,7 @@ tables as numbered scripts; this module knows none by name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from toft.kernel import errors
+from toft.kernel import errors, log
 from toft.store import durable
 from toft.store.checkpoints import Checkpoints
 from toft.store.scripts import migrate, read_migrations, read_queries, run_many
@@ -23,11 +24,13 @@ from toft.store.sqlite_errors import LOCKED_AFTER_S, translate
 __all__ = ["Connection", "Database", "Row", "Store", "read_migrations", "read_queries", "run_many"]
 
 T = TypeVar("T")
+_log = log.get_logger("store")
 Connection = sqlite3.Connection
 Row = sqlite3.Row
 Work = Callable[[sqlite3.Connection], Any]
 
 _BATCH = 256
+_PROBE = "UPDATE schema_numbers SET number = number"
 _CACHE_KIB = 16_384
 # Up to this size the whole file is checked before anything is promised; for a bigger one that takes too long.
 _CHECKED_BYTES = 8_000_000
@@ -88,6 +91,20 @@ class Database:
         """
         result: T = await asyncio.shield(self._opened(self._writer).run(work))
         return result
+
+    @property
+    def threads(self) -> Mapping[str, bool]:
+        """Return which of its threads work: the one that writes and the one that reads."""
+        lanes = {"writer": self._writer, "reader": self._reader}
+        return {name: lane is not None and lane.is_alive for name, lane in lanes.items()}
+
+    async def probe(self) -> None:
+        """Commit something that changes nothing.
+
+        Raises:
+            UnavailableError: The disk is full, another process holds the file, or the thread has ended.
+        """
+        await self.write(lambda connection: connection.execute(_PROBE).close())
 
     async def backup(self, path: Path) -> None:
         """Write a copy as of now under a name, whole or not at all, while others go on writing.
@@ -161,15 +178,23 @@ class _Lane:
         self._path = path
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._after_commit = after_commit
+        self._has_ended = False
         self._run = self._look if after_commit is None else self._commit
         name = f"toft-store-{'reader' if after_commit is None else 'writer'}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Say whether its thread still works."""
+        return not self._has_ended
+
     def run(self, work: Work) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.put(_Item(work, loop, future))
+        if self._has_ended:
+            self._give_up([])
         return future
 
     async def close(self) -> None:
@@ -178,9 +203,39 @@ class _Lane:
         await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
+        items: list[_Item] = []
+        try:
+            self._serve(items)
+        except sqlite3.Error as error:
+            # Its connection is of no use any more. Whoever waits is told so, and whoever comes.
+            _log.error("thread_ended", thread=self._thread.name, error=repr(error))
+        finally:
+            # Before it looks for who waits: whoever comes later looks at this.
+            self._has_ended = True
+            self._give_up(items)
+
+    def _give_up(self, items: list[_Item]) -> None:
+        """Tell whoever still waits that nobody will do it."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._waiting.get_nowait()
+                if item is not None:
+                    items.append(item)
+        for item in items:
+            item.fail(
+                errors.UnavailableError(
+                    f"the thread that works on {self._path} has ended",
+                    code="store.thread_ended",
+                    blame="node",
+                    hint="toft down, then toft up; nothing that was acknowledged is lost",
+                )
+            )
+        _deliver(items)
+
+    def _serve(self, items: list[_Item]) -> None:
         is_open = True
         while is_open:
-            items = []
+            items.clear()
             item = self._waiting.get()
             while item is not None:
                 items.append(item)
@@ -193,7 +248,8 @@ class _Lane:
             is_open = item is not None
             if items:
                 self._run(items)
-                _deliver(items)
+                _deliver(items.copy())
+                items.clear()
                 if self._after_commit is not None:
                     self._after_commit(self._connection)
         self._connection.close()
