@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests import daemons, nodes
 from tests.daemons import Daemon
 from tests.waiting import eventually
@@ -163,3 +167,116 @@ def test_samples_show_what_ran_and_what_a_job_took(daemon: Daemon) -> None:
 def test_a_time_that_cannot_be_is_refused(daemon: Daemon, query: str) -> None:
     assert daemon.request("GET", f"/v1/samples?{query}").status == 400
     assert daemon.request("GET", "/v1/jobs/absent/samples").status == 404
+
+
+# Results
+
+
+@pytest.fixture(scope="module")
+def large(daemon: Daemon) -> tuple[str, bytes]:
+    """The route of a result of some megabytes, and all of it."""
+    body = {"plugin": "misbehaving", "arguments": {"do": "huge", "size_bytes": 3_000_000}}
+    job = daemon.request("POST", "/v1/jobs", body).value["id"]
+    assert daemon.request("GET", f"/v1/jobs/{job}/wait").value["state"] == "completed"
+    route = f"/v1/jobs/{job}/result"
+    answer = daemon.request("GET", route)
+    assert answer.headers["etag"] == f'"{hashlib.sha256(answer.body).hexdigest()}"'
+    assert len(answer.body) > 3_000_000
+    return route, answer.body
+
+
+def test_a_download_that_broke_off_goes_on_where_it_was(daemon: Daemon, large: tuple[str, bytes]) -> None:
+    route, whole = large
+    with daemon.connect() as sock:
+        sock.sendall(f"GET {route} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        came = b""
+        while len(came) < 1_000_000:
+            came += sock.recv(65536)
+    head, _, body = came.partition(b"\r\n\r\n")
+    tag = re.search(rb'etag: ("\w+")', head)
+    assert tag
+    rest = daemon.request("GET", route, headers={"Range": f"bytes={len(body)}-", "If-Range": tag[1].decode()})
+    assert rest.status == 206
+    assert rest.headers["content-range"] == f"bytes {len(body)}-{len(whole) - 1}/{len(whole)}"
+    assert body + rest.body == whole
+    changed = daemon.request("GET", route, headers={"Range": "bytes=5-", "If-Range": '"another"'})
+    assert (changed.status, changed.body) == (200, whole)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=0-0", 206, slice(0, 1)),
+        ("bytes=-7", 206, slice(-7, None)),
+        ("bytes=2-9999999999", 206, slice(2, None)),
+        ("bytes=-9999999999", 206, slice(None)),
+        ("bytes=9999999-", 416, None),
+        ("bytes=-0", 416, None),
+        ("bytes=5-2", 200, slice(None)),
+        ("bytes=" + ",".join(f"{each}-{each}" for each in range(500)), 200, slice(None)),
+        ("bytes=" + "9" * 5000 + "-", 200, slice(None)),
+        ("lines=1-2", 200, slice(None)),
+        ("bytes=a-b", 200, slice(None)),
+    ],
+)
+def test_pieces_are_what_was_asked_for(
+    daemon: Daemon, large: tuple[str, bytes], asked: str, status: int, part: slice | None
+) -> None:
+    route, whole = large
+    answer = daemon.request("GET", route, headers={"Range": asked})
+    assert answer.status == status
+    if part is None:
+        assert answer.headers["content-range"] == f"bytes */{len(whole)}"
+        assert answer.value["code"] == "request.range"
+    else:
+        assert answer.body == whole[part]
+
+
+def test_a_small_result_has_a_tag_and_a_head_too(daemon: Daemon, large: tuple[str, bytes]) -> None:
+    job = daemon.request("POST", "/v1/jobs", {"plugin": "misbehaving", "arguments": {"value": [1, 2]}}).value[
+        "id"
+    ]
+    daemon.request("GET", f"/v1/jobs/{job}/wait")
+    for route, size in ((f"/v1/jobs/{job}/result", None), (large[0], len(large[1]))):
+        full = daemon.request("GET", route)
+        head = daemon.request("HEAD", route)
+        assert (head.status, head.body, head.headers["etag"]) == (200, b"", full.headers["etag"])
+        assert int(head.headers["content-length"]) == len(full.body) == (size or len(full.body))
+        again = daemon.request("GET", route, headers={"If-None-Match": f'"x", {full.headers["etag"]}'})
+        assert (again.status, again.body) == (304, b"")
+    assert daemon.request("GET", f"/v1/jobs/{job}/result", headers={"Range": "bytes=0-1"}).body == b"[1"
+    assert daemon.request("HEAD", "/v1/jobs/absent/result").status == 404
+
+
+# Metrics
+
+
+def test_metrics_are_what_prometheus_reads_and_count_what_happened(daemon: Daemon) -> None:
+    job = daemon.request(
+        "POST", "/v1/jobs", {"plugin": "misbehaving", "arguments": {"do": "raise_error"}}
+    ).value
+    daemon.request("GET", f"/v1/jobs/{job['id']}/wait")
+    answer = daemon.request("GET", "/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+    assert found["toft_jobs_ended_total", "misbehaving", "failed"] >= 1
+    assert found["toft_attempt_duration_seconds_count", "misbehaving"] >= 1
+    assert found["toft_attempt_duration_seconds_bucket", "+Inf", "misbehaving"] >= 1
+    assert found["toft_jobs", "failed"] >= 1
+    assert found["toft_ready",] == found["toft_health_check", "disk"] == 1
+    assert found["toft_memory_total_bytes",] > found["toft_memory_available_bytes",] > 0
+    assert found["process_resident_memory_bytes",] > 10_000_000
+    assert found["toft_lanes",] >= 1
+
+
+def test_the_alerts_and_the_dashboard_ask_for_what_there_is(daemon: Daemon) -> None:
+    told = daemon.request("GET", "/metrics").body.decode()
+    for page in ("alerts.yaml", "dashboard.json"):
+        text = (Path(__file__).parents[2] / "docs" / "monitoring" / page).read_text()
+        names = set(re.findall(r"\btoft_[a-z_]+\b", text))
+        assert names
+        assert [name for name in sorted(names) if name not in told] == []

@@ -30,6 +30,7 @@ _WORDS = {
     409: "It is in a state that does not allow this.",
     413: "The body is too large.",
     415: "The body is neither JSON nor a packed value.",
+    416: "There are no such bytes.",
     422: "The plugin does not accept its input.",
     429: "Too much at once; `Retry-After` says when to come again.",
     502: "The plugin failed; `blame` says who is at fault.",

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from toft.access.resources import Action, Kind
-from toft.api import bodies, following, frames, moments, permits, schemas, service
+from toft.api import bodies, downloads, following, frames, moments, permits, schemas, service
 from toft.api.service import Service
 from toft.jobs.records import State
 from toft.kernel import traces
@@ -106,16 +106,26 @@ async def wait(request: Request, serves: Serves, id: str, timeout_s: Seconds = N
     return await following.while_here(request, _told(serves.jobs.wait(id, timeout_s)))
 
 
+@router.head(
+    "/v1/jobs/{id}/result",
+    include_in_schema=False,
+    dependencies=[permits.needs(Action.READ, Kind.RESULT)],
+)
 @router.get("/v1/jobs/{id}/result", dependencies=[permits.needs(Action.READ, Kind.RESULT)])
 async def result(serves: Serves, id: str) -> Response:
-    """Return what a job returned, exactly; or the error it failed with."""
+    """Return what a job returned, exactly; or the error it failed with.
+
+    The tag is the sha256 of the body. `Range` with `If-Range` goes on where a download broke off.
+    """
     job = await serves.jobs.get(id)
     kept = job.result
     if job.state is State.COMPLETED and kept is not None and kept.blob is not None:
-        # As it is kept, so it travels: it never enters this process.
+        # As it is kept, so it travels: it never is in this process as a whole.
         path = (await serves.jobs.open()).means.blobs.path(kept.blob)
-        return FileResponse(path, media_type=frames.VALUE_TYPE)
-    return bodies.answer(await serves.jobs.result(id))
+        return await downloads.Download.of_file(path, digest=kept.blob, media_type=frames.VALUE_TYPE)
+    body = frames.pack(await serves.jobs.result(id))
+    media_type = frames.VALUE_TYPE if body[:1] == b"\0" else "application/json"
+    return downloads.Download(body, media_type=media_type)
 
 
 @router.get("/v1/jobs/{id}/attempts", dependencies=[permits.needs(Action.READ, Kind.JOB)])

@@ -66,6 +66,14 @@ NODE = (
     _op("node.queue", "GET /v1/queue", "toft top", "jobs.status", "/", gives="Queue"),
     _op("node.system", "GET /v1/system", "toft top", "system", "/", gives="System"),
     _op(
+        "node.metrics",
+        "GET /metrics",
+        "- toft top shows what is now",
+        "- for Prometheus",
+        _NO_PAGE,
+        media=("text/plain",),
+    ),
+    _op(
         "node.samples",
         "GET /v1/samples",
         "- plots are for pages; toft top shows what is now",
@@ -110,7 +118,7 @@ JOBS = (
         "/jobs/{id}",
         gives="Value",
         media=(JSON, "application/vnd.toft.value"),
-        fails=(409, 422, 502, 504, 507),
+        fails=(409, 416, 422, 502, 504, 507),
     ),
     _op(
         "job.attempts",

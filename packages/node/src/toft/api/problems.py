@@ -30,6 +30,7 @@ _STATUS: tuple[tuple[type[errors.NodeError], int], ...] = (
 )
 _BY_CODE = {
     "request.too_large": 413,
+    "request.range": 416,
     "request.too_slow": 408,
     "request.media_type": 415,
     "request.no_route": 404,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from toft.access.resources import Action, Kind
-from toft.api import permits, service
+from toft.api import metrics, permits, service
 from toft.api.service import Service, State
 from toft.dispatch.health import Check
 from toft.host import process_tree
@@ -70,6 +70,12 @@ def _told(serves: Service, checks: Sequence[Check]) -> JSONResponse:
     is_ok = all(each.ok for each in checks)
     told = {"ok": is_ok, "state": serves.state, "checks": [each.to_dict() for each in checks]}
     return JSONResponse(told, status_code=200 if is_ok else 503, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/metrics", dependencies=[permits.needs(Action.READ, Kind.SYSTEM, id=None)])
+async def show_metrics(serves: Serves) -> Response:
+    """Tell what the node does in the words of Prometheus."""
+    return Response(await metrics.read(serves), media_type=metrics.MEDIA_TYPE)
 
 
 @router.get("/v1/status", dependencies=[permits.needs(Action.READ, Kind.NODE, id=None)])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from toft.dispatch import dispatcher, graphs, local, logs, promises, readings, samples
+from toft.dispatch import dispatcher, graphs, local, logs, promises, readings, samples, tally
 from toft.host import monitor
 from toft.jobs import admission, ledger, peaks, policies, queue, records, sequences
 from toft.kernel import clock as clocks
@@ -89,10 +89,17 @@ class Engine:
         self.graphs = linked
         self.recovered = records.Recovered()
         self.samples = samples.Samples(means.store)
+        self.tally = tally.Tally(self._plugin_of, clocks.SYSTEM.monotonic)
+        jobs.listeners.append(self.tally.learn)
         self.sampler: samples.Sampler | None = None
         self.is_ours = True
         self._held = held
         self._owning = asyncio.Lock()
+
+    def _plugin_of(self, instance: str) -> str:
+        found = self.backend.plugin_of(instance)
+        # One that is not loaded has its plugin's name, as nearly all have.
+        return instance if found is None else found
 
     async def own(self) -> None:
         """See to it that this process may change the queue, when so far it only looked at it.

@@ -69,6 +69,11 @@ class LocalBackend:
         """Name who is told when an instance's condition changed."""
         self._on_change = on_change
 
+    def plugin_of(self, instance: str) -> str | None:
+        """Return whose an instance is; None when it is not loaded."""
+        found = self._node.find(instance)
+        return None if found is None else found.plugin
+
     def changed(self, instance: str) -> None:
         """Take note that something about an instance is different now."""
         self._on_change(instance)

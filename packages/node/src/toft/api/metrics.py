@@ -1,0 +1,152 @@
+"""What a node does in the words of Prometheus; its labels are bounded, whatever is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toft.api.service import Service, State
+from toft.dispatch import tally
+from toft.dispatch.engine import Engine
+from toft.dispatch.health import Check
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What is told, of one moment.
+
+    Attributes:
+        serves: The daemon.
+        queue: What `Jobs.status` says.
+        checks: Its health.
+        ended: Jobs that ended, by plugin and state.
+        durations: How long attempts took, by plugin.
+        submitted: Jobs that were stored.
+        ready: Jobs that could start now.
+        oldest_wait_s: How long the first of them has waited.
+    """
+
+    serves: Service
+    queue: Mapping[str, Any]
+    checks: Iterable[Check]
+    ended: Mapping[tuple[str, str], int]
+    durations: Mapping[str, tally.Durations]
+    submitted: int
+    ready: int
+    oldest_wait_s: float
+
+
+async def read(serves: Service) -> bytes:
+    """Return all figures as Prometheus reads them."""
+    engine: Engine = await serves.jobs.open()
+    heads = engine.queue.heads().values()
+    now = serves.clock.monotonic()
+    figures = Figures(
+        serves=serves,
+        queue=await serves.jobs.status(),
+        checks=await serves.health.checks(),
+        ended={(plugin, str(state)): count for (plugin, state), count in engine.tally.ended.items()},
+        durations=dict(engine.tally.durations),
+        submitted=engine.tally.submitted,
+        ready=sum(each.ready for each in heads),
+        oldest_wait_s=max((now - each.since for each in heads), default=0.0),
+    )
+    return await asyncio.to_thread(_text, figures)
+
+
+def _text(figures: Figures) -> bytes:
+    # A tenth of a second to import, which a daemon that nobody watches does not pay.
+    import prometheus_client  # noqa: PLC0415 - see above
+
+    registry = prometheus_client.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(figures))
+    prometheus_client.ProcessCollector(registry=registry)
+    return prometheus_client.generate_latest(registry)
+
+
+class _Collector:
+    """Gives the figures one by one, as the client library takes them."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures
+        yield from _of_node(figures)
+        yield from _of_queue(figures)
+        yield from _of_machine(figures.queue)
+
+
+def _of_node(figures: Figures) -> Iterator[Metric]:
+    serves = figures.serves
+    checks = [((each.check,), float(each.ok)) for each in figures.checks]
+    is_ready = serves.state is State.READY and all(ok for _, ok in checks)
+    states: dict[str, int] = {}
+    for each in serves.node.instances():
+        states[str(each.state)] = states.get(str(each.state), 0) + 1
+    yield _gauge("toft_build_info", "Which toft this is.", [((serves.version,), 1.0)], ("version",))
+    yield _gauge("toft_uptime_seconds", "Seconds since the daemon was started.", [((), serves.uptime_s)])
+    yield _gauge("toft_ready", "1 while the node takes work and is healthy.", [((), float(is_ready))])
+    yield _gauge("toft_health_check", "1 for each check that does not fail.", checks, ("check",))
+    yield _gauge("toft_calls_running", "Calls that are no jobs.", [((), serves.running)])
+    loaded = [((state,), float(count)) for state, count in states.items()]
+    yield _gauge("toft_instances", "Loaded instances by state.", loaded, ("state",))
+
+
+def _of_queue(figures: Figures) -> Iterator[Metric]:
+    from prometheus_client import core  # noqa: PLC0415 - as in _text
+
+    queue = figures.queue
+    jobs = [((state,), float(count)) for state, count in queue["queue"].items()]
+    yield _gauge("toft_jobs", "Jobs that are remembered, by state.", jobs, ("state",))
+    yield _gauge("toft_queue_ready_jobs", "Jobs that wait for nothing but a lane.", [((), figures.ready)])
+    waited = "Seconds that the first job of an instance has waited, of all instances the longest."
+    yield _gauge("toft_queue_oldest_wait_seconds", waited, [((), figures.oldest_wait_s)])
+    yield _gauge("toft_lanes", "Places for jobs to run in.", [((), queue.get("lanes") or 0)])
+    yield _gauge("toft_lanes_busy", "Lanes that are given out.", [((), queue.get("busy") or 0)])
+    submitted = core.CounterMetricFamily("toft_jobs_submitted", "Jobs stored since the start.")
+    submitted.add_metric((), figures.submitted)
+    yield submitted
+    ended = core.CounterMetricFamily(
+        "toft_jobs_ended", "Jobs that ended since the start.", labels=("plugin", "state")
+    )
+    for names, count in sorted(figures.ended.items()):
+        ended.add_metric(names, count)
+    yield ended
+    took = core.HistogramMetricFamily(
+        "toft_attempt_duration_seconds", "Seconds that attempts took.", labels=("plugin",)
+    )
+    bounds = (*map(str, tally.BOUNDS_S), "+Inf")
+    for plugin, durations in sorted(figures.durations.items()):
+        counts = zip(bounds, durations.cumulative(), strict=True)
+        took.add_metric((plugin,), list(counts), durations.total_s)
+    yield took
+
+
+def _of_machine(queue: Mapping[str, Any]) -> Iterator[Metric]:
+    memory = queue["memory"]
+    for name, words in (("total", "Main memory."), ("available", "Main memory that can be had.")):
+        size = memory.get(f"{name}_bytes")
+        if size is not None:
+            yield _gauge(f"toft_memory_{name}_bytes", words, [((), size)])
+    for name, words in (("total", "Memory of a GPU."), ("free", "Memory of a GPU that can be had.")):
+        found = [((each["gpu"],), each[f"{name}_bytes"] or 0) for each in queue["gpu"]]
+        yield _gauge(f"toft_gpu_memory_{name}_bytes", words, found, ("gpu",))
+
+
+def _gauge(
+    name: str, words: str, found: Iterable[tuple[tuple[str, ...], float]], labels: tuple[str, ...] = ()
+) -> Metric:
+    from prometheus_client import core  # noqa: PLC0415 - as in _text
+
+    gauge = core.GaugeMetricFamily(name, words, labels=labels)
+    for names, value in found:
+        gauge.add_metric(names, value)
+    return gauge
