@@ -30,6 +30,7 @@ def driver() -> Iterator[contenders.Contender]:
         ("lists", "list_p99_ms"),
         ("streams", "sse_2k_rss_mb"),
         ("events", "event_p99_ms"),
+        ("page", "page_first_paint_ms"),
     ],
 )
 def test_a_measure_gives_its_figure(measure: str, key: str, driver: contenders.Contender) -> None:
