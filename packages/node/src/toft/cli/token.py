@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 import typer
@@ -158,6 +157,8 @@ def _ask(session: Session, method: str, route: str, body: dict[str, Any] | None 
             code="daemon.not_running",
             hint="toft up --detach",
         )
+    import asyncio  # noqa: PLC0415 - 20 ms that `toft --help` does not pay
+
     return asyncio.run(_without_daemon(session, method, route, body or {}))
 
 
