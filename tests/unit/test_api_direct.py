@@ -10,6 +10,8 @@ from starlette.types import Message
 from toft.api import app as applications
 from toft.api import bodies, direct, problems
 from toft.kernel import errors
+from toft.web import app as pages
+from toft.web import rendering
 
 
 async def known(request: Request) -> str:
@@ -112,3 +114,9 @@ def test_a_submission_takes_the_short_way() -> None:
     routes = [each for each in applications.routes().routes if isinstance(each, APIRoute)]
     plain = {(method, each.path) for each in routes if direct.is_plain(each) for method in each.methods or ()}
     assert {("POST", "/v1/jobs"), ("POST", "/v1/jobs/batch")} <= plain
+
+
+def test_a_page_goes_its_own_way_which_makes_a_page_of_what_goes_wrong() -> None:
+    own = [each for each in pages.ROUTES if isinstance(each, rendering.PageRoute)]
+    assert own
+    assert [each.path for each in own if direct.is_plain(each)] == []

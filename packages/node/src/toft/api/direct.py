@@ -83,7 +83,9 @@ def is_plain(route: APIRoute) -> bool:
     """Say whether a route takes nothing but the request, and gives an answer as it is."""
     returns = typing.get_type_hints(route.endpoint).get("return")
     return (
-        "{" not in route.path
+        # One of a kind of its own, such as a page, has something of its own around it.
+        type(route) is APIRoute
+        and "{" not in route.path
         and isinstance(returns, type)
         and issubclass(returns, Response)
         and _takes_nothing(route.dependant)

@@ -98,7 +98,7 @@ def open_pages(context: typer.Context, as_json: JsonOption = False) -> None:
         raise UnavailableError(
             "no daemon runs, and pages come from one", code="daemon.not_running", hint="toft up --detach"
         )
-    made = _ask(session, "POST", "/v1/links", {})
+    made = _ask(session, "POST", "/v1/links")
     if target is not None:
         # As it is reached from here: through a tunnel or a proxy it has another address than it knows.
         _, _, path = made["url"].partition("://")[2].partition("/")
