@@ -36,6 +36,20 @@
     return function (value) { return value === null || value === undefined ? "–" : WRITTEN[unit || "count"](value); };
   }
 
+  // Where nothing was measured nothing is drawn: a line across a gap would be made up.
+  function broken(columns, step) {
+    if (!step) { return columns; }
+    var found = columns.map(function () { return []; });
+    columns[0].forEach(function (at, index) {
+      var before = columns[0][index - 1];
+      if (index && at - before > 4 * Math.max(step, 5)) {
+        found.forEach(function (each, column) { each.push(column ? null : (at + before) / 2); });
+      }
+      found.forEach(function (each, column) { each.push(columns[column][index]); });
+    });
+    return found;
+  }
+
   function Plot(element) {
     this.element = element;
     this.series = JSON.parse(element.dataset.series);
@@ -73,7 +87,8 @@
       series: [{ label: "at", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }].concat(this.series.map(function (each, index) {
         return {
           label: each.label, stroke: colour(COLOURS[index % COLOURS.length]), width: 1.6, spanGaps: false,
-          points: { show: self.data[0].length < 20, size: 5, fill: colour(COLOURS[index % COLOURS.length]) }, value: function (plot, value) { return writer(each.unit)(value); },
+          points: { show: self.data[0].length < 20, size: 5, fill: colour(COLOURS[index % COLOURS.length]) },
+          value: function (plot, value) { return writer(each.unit)(value); },
         };
       })),
     };
@@ -93,9 +108,9 @@
   };
   Plot.prototype.take = function (told) {
     var at = told.at;
-    this.data = [at].concat(this.series.map(function (each) {
+    this.data = broken([at].concat(this.series.map(function (each) {
       return told.series[each.name] || at.map(function () { return null; });
-    }));
+    })), told.step_s);
     // Few samples are drawn as points, many as a line.
     if (this.drawn && at.length > 20) { this.drawn.setData(this.data); } else { this.draw(); }
   };
