@@ -95,6 +95,17 @@ def test_a_plugin_that_is_not_there_is_not_found(daemon: Daemon, what: str) -> N
         assert answer.status in (400, 404), answer.body
 
 
+@pytest.mark.parametrize("what", ["config", "logs", "config/schema", "config/options"])
+def test_the_route_of_one_plugin_shows_nothing_of_another(daemon: Daemon, what: str) -> None:
+    for plugin, other in (("painter", "misbehaving"), ("misbehaving", "painter")):
+        answer = daemon.request("GET", f"/v1/plugins/{plugin}/{what}?instance={other}")
+        assert (answer.status, answer.value["code"]) == (404, "instance.not_found")
+    changed = daemon.request(
+        "POST", "/v1/plugins/misbehaving/config", {"changes": {"mode": "fast"}, "instance": "painter"}
+    )
+    assert changed.status == 404
+
+
 # Secrets
 
 

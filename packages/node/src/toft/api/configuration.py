@@ -24,12 +24,14 @@ async def schema(serves: Serves, name: str, instance: Instance = None) -> Respon
 
     `problems` tells what does not fit in what is remembered; then there is no `config`.
     """
+    await configuring.check_owner(serves.node, name, instance)
     return bodies.answer(await configuring.describe(serves.node, name, instance=instance))
 
 
 @router.get("/v1/plugins/{name}/config/options", dependencies=[_READS])
 async def options(serves: Serves, name: str, instance: Instance = None) -> Response:
     """Show what each setting can be right now; an instance that is not loaded cannot say."""
+    await configuring.check_owner(serves.node, name, instance)
     return bodies.answer(await configuring.options(serves.node, name, instance=instance))
 
 
@@ -37,6 +39,7 @@ async def options(serves: Serves, name: str, instance: Instance = None) -> Respo
 async def validate(request: Request, serves: Serves, name: str) -> Response:
     """Say whether a change would fit; nothing is changed and nothing is started."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.CONFIGURE.kinds)
+    await configuring.check_owner(serves.node, name, wanted["instance"])
     found = await configuring.check(
         serves.node, name, wanted["changes"], instance=wanted["instance"], replace=bool(wanted["replace"])
     )

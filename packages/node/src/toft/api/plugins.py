@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import bodies, permits, schemas, service
 from toft.api.service import Service
+from toft.plugins import configuring
 
 router = APIRouter(tags=["plugins"])
 Serves = Annotated[Service, Depends(service.of)]
@@ -41,6 +42,7 @@ async def remove(serves: Serves, name: str, keep_environment: bool = False) -> R
 @router.get("/v1/plugins/{name}/config", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id="name")])
 async def show_config(serves: Serves, name: str, instance: Instance = None) -> Response:
     """Show the configuration an instance has or would be loaded with."""
+    await configuring.check_owner(serves.node, name, instance)
     return bodies.answer(await serves.node.config(name, instance=instance))
 
 
@@ -48,6 +50,7 @@ async def show_config(serves: Serves, name: str, instance: Instance = None) -> R
 async def configure(request: Request, serves: Serves, name: str) -> Response:
     """Change a configuration and remember it."""
     wanted = await _changes(request)
+    await configuring.check_owner(serves.node, name, wanted["instance"])
     return bodies.answer(
         await serves.node.configure(
             name, wanted["changes"], instance=wanted["instance"], replace=bool(wanted["replace"])
@@ -59,6 +62,7 @@ async def configure(request: Request, serves: Serves, name: str) -> Response:
 async def set_options(request: Request, serves: Serves, name: str) -> Response:
     """Change how an instance is run from its next load on."""
     wanted = await _changes(request)
+    await configuring.check_owner(serves.node, name, wanted["instance"])
     found = await serves.node.set_options(
         name, wanted["changes"], instance=wanted["instance"], replace=bool(wanted["replace"])
     )
@@ -73,6 +77,7 @@ async def _changes(request: Request) -> dict[str, Any]:
 async def set_enabled(request: Request, serves: Serves, name: str) -> Response:
     """Switch an instance on or off and remember it."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SET_ENABLED.kinds)
+    await configuring.check_owner(serves.node, name, wanted["instance"])
     await serves.node.set_enabled(name, wanted["enabled"], instance=wanted["instance"])
     return bodies.answer({})
 
@@ -80,6 +85,7 @@ async def set_enabled(request: Request, serves: Serves, name: str) -> Response:
 @router.get("/v1/plugins/{name}/logs", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id="name")])
 async def logs(serves: Serves, name: str, count: Count = 50, instance: Instance = None) -> Response:
     """Return the last lines an instance printed, loaded or not."""
+    await configuring.check_owner(serves.node, name, instance)
     return bodies.answer(await serves.node.logs(name, count, instance=instance))
 
 

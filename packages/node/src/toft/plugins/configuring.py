@@ -99,12 +99,36 @@ def loaded_of(node: nodes.Node, plugin: str, instance: str | None) -> handles.In
     """
     loaded = node.find(instance or plugin)
     if loaded is not None and loaded.plugin != plugin:
-        raise errors.NotFoundError(
-            f"{plugin} has no instance {loaded.id}",
-            code="instance.not_found",
-            hint="toft plugin list shows the instances of each plugin",
-        )
+        raise _another(plugin, loaded.id)
     return loaded
+
+
+async def check_owner(node: nodes.Node, plugin: str, instance: str | None) -> None:
+    """Refuse an instance that is another plugin's: who may see one plugin must not see others by its route.
+
+    Raises:
+        NotFoundError: It is another plugin's.
+    """
+    if loaded_of(node, plugin, instance) is not None or instance in (None, plugin):
+        return
+    name = str(instance)
+    record = await node.rooms.records.find(name)
+    if record is not None and record.plugin == plugin:
+        return
+    if record is None:
+        try:
+            await node.installed.get(name)
+        except errors.NodeError:
+            return  # nobody's yet
+    raise _another(plugin, name)
+
+
+def _another(plugin: str, name: str) -> errors.NotFoundError:
+    return errors.NotFoundError(
+        f"{plugin} has no instance {name}",
+        code="instance.not_found",
+        hint="toft plugin list shows the instances of each plugin",
+    )
 
 
 def _checked(validate: Callable[[Mapping[str, Any]], dict[str, Any]], given: Mapping[str, Any]) -> Check:
