@@ -1,4 +1,4 @@
--- A million jobs of the past and a few that wait, as fast as they can be written: many plugins, every state, errors.
+-- A million jobs of the past and a few that wait for what never comes, as fast as they can be written: many plugins, every state, errors.
 
 -- name: rules
 SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'jobs';
@@ -15,13 +15,12 @@ shaped AS (
     END AS state FROM drawn
 )
 INSERT INTO jobs (
-    seq, id, plugin, instance, action, kind, state, attempt, priority, rank, held, due_q, queued_q, submitted_at,
+    seq, id, plugin, instance, action, kind, state, attempt, priority, rank, waiting, queued_q, submitted_at,
     started_at, finished_at, finished_q, error, result_bytes, result, arguments
 )
 SELECT
     n, printf('job_01J%019d', n) || '0000', 'crowd-' || plugin, 'crowd-' || plugin || '-' || (luck % 3), 'execute',
-    'call', state, state <> 'pending', 0, n, CASE WHEN state = 'pending' THEN 1 ELSE 0 END,
-    CASE WHEN state = 'pending' THEN 1e9 + n END, 0.0, at,
+    'call', state, state <> 'pending', 0, n, state = 'pending', 0.0, at,
     CASE WHEN state <> 'pending' THEN at + 0.1 END, CASE WHEN state <> 'pending' THEN at + 0.2 END,
     CASE WHEN state <> 'pending' THEN 0.0 END,
     CASE WHEN state = 'failed' THEN json_object(
