@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toft.web import fields, forms, submissions
@@ -215,7 +215,7 @@ def test_live_options_are_what_can_be_picked_and_what_is_set_stays_among_them() 
     ]
     assert named(form, "/count").kind is Kind.WHOLE
     read = submissions.read(form, filled(form, __title='"b"', __words='\n"three"\n"one"'))
-    assert read == submissions.Reading({"title": "b", "words": ["three", "one"]}, {})
+    assert read == submissions.Reading({"title": "b", "words": ["one", "three"]}, {})
 
 
 def test_a_secret_setting_is_never_shown_and_stays_unless_another_is_typed() -> None:
@@ -340,6 +340,13 @@ SCHEMAS = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
+@example({"": {"type": "array", "items": {"type": "string", "enum": []}}}, {"": None})
+@example({"": {"type": "object", "properties": {"": {"type": "boolean"}}}}, {"": {}})
+@example(
+    {"": {"type": "object", "properties": {"": {"type": "array", "items": {"type": "string"}}}}}, {"": {}}
+)
+@example({"": {"type": "object", "properties": {"": {"type": "array", "items": {"enum": ["a"]}}}}}, {"": {}})
+@example({"": {"type": "array", "items": {"enum": ["a", "b"]}}}, {"": ["b", "a"]})
 @given(
     st.dictionaries(st.text(max_size=4), SCHEMAS, max_size=4),
     st.dictionaries(st.text(max_size=4), JSON, max_size=4),

@@ -126,12 +126,15 @@ class _Builder:
         if options or isinstance(schema.get("enum"), list) or "const" in schema:
             return Kind.CHOICE
         if types == {"boolean"}:
-            plain = not field.is_nullable and (value is ABSENT or isinstance(value, bool))
-            return Kind.SWITCH if plain else Kind.CHOICE
+            # A switch that is off says no; of one that must be set, nobody has said so yet.
+            may_be_off = isinstance(value, bool) or (value is ABSENT and not field.is_required)
+            return Kind.SWITCH if may_be_off and not field.is_nullable else Kind.CHOICE
+        if field.is_nullable and field.is_required and value is ABSENT:
+            return Kind.JSON  # an empty box could mean nothing, or that nobody has said it yet
         return _kind_of_scalar(types, value)
 
     def _kind_of_array(self, field: Field, options: list[Mapping[str, Any]]) -> Kind:
-        value = [] if field.value in (ABSENT, None) else field.value
+        value = [] if field.value is ABSENT and not field.is_required else field.value
         if field.is_nullable or not isinstance(value, list) or "prefixItems" in field.schema:
             return Kind.JSON
         items = field.schema.get("items", {})
@@ -218,9 +221,10 @@ def _live(found: Any) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
 def _choices(field: Field, kind: Kind, options: Iterable[Mapping[str, Any]]) -> tuple[Choice, ...]:
     """Return what can be picked; what is set stays among it, also when it could not be picked any more."""
     offered: dict[str, Choice] = {}
-    if kind is Kind.CHOICE and (field.is_nullable or field.value is ABSENT):
-        text = picked(None) if field.is_nullable else ""
-        offered[text] = Choice(text, "nothing" if field.is_nullable else "choose")
+    if kind is Kind.CHOICE and field.value is ABSENT:
+        offered[""] = Choice("", "choose")
+    if kind is Kind.CHOICE and field.is_nullable:
+        offered[picked(None)] = Choice(picked(None), "nothing")
     for value, label, detail in _offers(field, options):
         offered.setdefault(picked(value), Choice(picked(value), label, detail))
     held = field.value if kind is Kind.SEVERAL else [field.value]

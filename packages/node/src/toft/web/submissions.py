@@ -89,9 +89,9 @@ def _value(field: Field, sent: Mapping[str, str], problems: dict[str, str]) -> A
 
 def _read(field: Field, text: str) -> Any:
     if field.kind is Kind.SWITCH:
-        return "on" in text.split("\n")
+        return "on" in text.split("\n") or (False if field.value is not ABSENT else ABSENT)
     if field.kind is Kind.SEVERAL:
-        return [_json(each) for each in text.split("\n") if each]
+        return _several(field, [each for each in text.split("\n") if each])
     if field.kind is Kind.SECRET:
         return text or field.value
     if (
@@ -101,7 +101,7 @@ def _read(field: Field, text: str) -> Any:
     ):
         return field.value
     if field.kind is Kind.LINES:
-        return [each.strip() for each in text.split("\n") if each.strip()]
+        return [each.strip() for each in text.split("\n") if each.strip()] or _none_of(field)
     if not text.strip() and not (field.kind in (Kind.TEXT, Kind.LONG_TEXT) and text):
         return _empty(field)
     if field.kind in (Kind.TEXT, Kind.LONG_TEXT):
@@ -111,17 +111,31 @@ def _read(field: Field, text: str) -> Any:
     return _number(text.strip()) if field.kind is Kind.NUMBER else _json(text)
 
 
+def _several(field: Field, chosen: list[str]) -> Any:
+    """Return what was picked: what was set before stays in its order, what is new comes after it."""
+    before = [] if field.value is ABSENT else [picked(each) for each in field.value]
+    kept = [each for each in before if each in chosen]
+    return [_json(each) for each in [*kept, *(new for new in chosen if new not in before)]] or _none_of(field)
+
+
+def _none_of(field: Field) -> Any:
+    """Return what an empty list means: that, unless there was nothing before."""
+    return ABSENT if field.value is ABSENT else []
+
+
 def _empty(field: Field) -> Any:
     """Return what an empty box means: nothing where that is allowed, else the default."""
+    if field.value is ABSENT:
+        if field.is_required:
+            raise ValueError("missing")
+        return ABSENT
     if field.is_nullable:
         return None
-    if field.kind in (Kind.TEXT, Kind.LONG_TEXT) and field.value is not ABSENT:
+    if field.kind in (Kind.TEXT, Kind.LONG_TEXT):
         return ""
     if field.preset is not ABSENT:
         return field.preset
-    if field.is_required or field.value is not ABSENT:
-        raise ValueError("missing")
-    return ABSENT
+    raise ValueError("missing")
 
 
 def _whole(text: str) -> int:
