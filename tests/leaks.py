@@ -33,9 +33,14 @@ class Traces(NamedTuple):
         return {name: sorted(now - then) for name, now, then in fields if now - then}
 
 
-def traces() -> Traces:
-    """Look at this machine now."""
-    return Traces(_processes(), _descriptors(), _temporary_files(), _groups())
+def traces(shared: frozenset[int] = frozenset()) -> Traces:
+    """Look at this machine now.
+
+    Args:
+        shared: Processes that outlive the test, the daemon of its module say; what is below one is its own.
+    """
+    own = _own(shared)
+    return Traces(_processes(own), _descriptors(), _temporary_files(), _groups(own))
 
 
 @pytest.fixture
@@ -48,12 +53,13 @@ def leaks_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr(tempfile, "tempdir", None)
     namespaces.adopt_orphans()  # a process that outlives its parent is then found below this one
     before = traces()
+    shared = frozenset(stat.pid for stat in process_tree.descendants(os.getpid()))
     yield
     _reap()
     try:
-        eventually(lambda: not traces().beyond(before), 5)
+        eventually(lambda: not traces(shared).beyond(before), 5)
     except AssertionError:
-        pytest.fail(f"left behind: {traces().beyond(before)}")
+        pytest.fail(f"left behind: {traces(shared).beyond(before)}")
 
 
 def _reap() -> None:
@@ -63,11 +69,17 @@ def _reap() -> None:
                 os.waitpid(stat.pid, os.WNOHANG)
 
 
-def _processes() -> frozenset[str]:
+def _own(shared: frozenset[int]) -> list[int]:
+    """Return the processes below this one that are not below a shared one."""
+    theirs = {stat.pid for pid in shared for stat in process_tree.descendants(pid)}
+    return [stat.pid for stat in process_tree.descendants(os.getpid()) if stat.pid not in theirs]
+
+
+def _processes(pids: list[int]) -> frozenset[str]:
     found = set()
-    for stat in process_tree.descendants(os.getpid()):
-        name = _read(f"/proc/{stat.pid}/comm").strip()
-        found.add(f"{stat.pid} {name} " + _read(f"/proc/{stat.pid}/cmdline").replace("\0", " ")[:120])
+    for pid in pids:
+        name = _read(f"/proc/{pid}/comm").strip()
+        found.add(f"{pid} {name} " + _read(f"/proc/{pid}/cmdline").replace("\0", " ")[:120])
     return frozenset(found)
 
 
@@ -85,9 +97,9 @@ def _temporary_files() -> frozenset[str]:
     return frozenset(str(path) for path in Path(tempfile.gettempdir()).glob("toft*"))
 
 
-def _groups() -> frozenset[str]:
+def _groups(pids: list[int]) -> frozenset[str]:
     """Groups of keepers below this process; other tests may run on this machine at the same time."""
-    mine = {f"toft-{stat.pid}" for stat in process_tree.descendants(os.getpid())}
+    mine = {f"toft-{pid}" for pid in pids}
     return frozenset(str(path) for path in _CONTROL_GROUPS.rglob("toft-*") if path.name in mine)
 
 
