@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from toft.cli import app, reach
-from toft.client import paths, streams, target
+from toft.client import faults, paths, streams, target
 from toft.kernel import errors
 
 TOKEN = "toft_ABCDEFGHIJKLMNOP"
@@ -142,3 +143,17 @@ def _paths(tree: Any, before: str = "") -> list[str]:
     for group in tree.registered_groups:
         found += _paths(group.typer_instance, f"{before}{group.name} ")
     return found
+
+
+@pytest.mark.parametrize(
+    "end", [ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLWantReadError, ssl.SSLSyscallError]
+)
+def test_the_end_of_a_protected_connection_is_no_quarrel_about_protection(end: type[ssl.SSLError]) -> None:
+    cut = ConnectionError("")
+    cut.__cause__ = end("The operation did not complete (read)")
+    told = faults.unreachable("https://node.example:8765", cut)
+    assert isinstance(told, errors.UnavailableError)
+    assert told.code == "remote.gone"
+    quarrel = ssl.SSLError("wrong version number")
+    quarrel.reason = "WRONG_VERSION_NUMBER"
+    assert faults.unreachable("https://node.example:8765", quarrel).code == "remote.tls"

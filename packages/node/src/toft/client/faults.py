@@ -46,6 +46,16 @@ def local_only(what: str, url: str) -> errors.RefusedError:
     )
 
 
+# What TLS says of a connection that waits for data, or gets none any more.
+_ENDED = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+    ssl.SSLSyscallError,
+)
+
+
 def unreachable(url: str, error: BaseException) -> errors.NodeError:
     """Return the error for a node that cannot be reached, or not any more.
 
@@ -59,9 +69,7 @@ def unreachable(url: str, error: BaseException) -> errors.NodeError:
             return _certificate(url, cause)
     for cause in causes:
         # An end in the middle of TLS is that of the connection, not a quarrel about protection.
-        if isinstance(cause, ssl.SSLError) and not isinstance(
-            cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-        ):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _ENDED):
             return _tls(url, cause)
     host = urlsplit(url).netloc
     for cause in causes:

@@ -43,7 +43,7 @@ def runs(manifest: Manifest) -> list[Run]:
 
 @router.post(
     "/plugins/{name}/{instance}/jobs/{action}",
-    dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id="name")],
+    dependencies=[permits.needs(Action.WRITE, Kind.JOB, id=None)],
 )
 async def submit(request: Request, serves: Serves, name: str, instance: str, action: str) -> Response:
     """Store a job and lead to its page; what does not fit is told beside its field."""
