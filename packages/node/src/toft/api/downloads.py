@@ -87,16 +87,7 @@ class Download(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        telling = asyncio.create_task(self._send(send, first, last + 1))
-        gone = asyncio.create_task(following.until_gone(receive))
-        try:
-            await asyncio.wait((telling, gone), return_when=asyncio.FIRST_COMPLETED)
-            if telling.done():
-                telling.result()
-        finally:
-            for each in (telling, gone):
-                each.cancel()
-            await asyncio.gather(telling, gone, return_exceptions=True)
+        await following.while_there(receive, self._send(send, first, last + 1))
 
     def _wanted(self, asked: Headers) -> tuple[int, int] | None:
         """Return the first and the last byte that are asked for; None for all of them."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -16,6 +16,7 @@ from toft.api import frames
 from toft.kernel import errors
 
 _AT_ONCE = 100
+T = TypeVar("T")
 
 
 class Event(Protocol):
@@ -42,19 +43,25 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-async def while_here(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """Return what work gives, and cancel it when nobody is there to hear it."""
-    await request.body()
-    working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(request.receive))
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what work gives; None, and the work is cancelled, when the client went first."""
+    working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(receive))
     try:
         await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise errors.UnavailableError("the client went away", code="request.given_up")
+        return working.result() if working.done() else None
     finally:
         for each in (working, gone):
             each.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def while_here(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Return what work gives, and cancel it when nobody is there to hear it."""
+    await request.body()
+    answer = await while_there(request.receive, work)
+    if answer is None:
+        raise errors.UnavailableError("the client went away", code="request.given_up")
+    return answer
 
 
 class Turnstile:
@@ -109,15 +116,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell until the source ends or the reader is gone."""
         del self.headers["content-length"]
-        telling, gone = asyncio.create_task(self._tell(send)), asyncio.create_task(until_gone(receive))
-        try:
-            await asyncio.wait((telling, gone), return_when=asyncio.FIRST_COMPLETED)
-            if telling.done():
-                telling.result()
-        finally:
-            for each in (telling, gone):
-                each.cancel()
-            await asyncio.gather(telling, gone, return_exceptions=True)
+        await while_there(receive, self._tell(send))
 
     async def _tell(self, send: Send) -> None:
         source = self._source
