@@ -122,6 +122,7 @@ async def test_a_sample_that_cannot_be_stored_is_a_gap_and_no_end() -> None:
     sampler.stir()
     await eventually_async(lambda: looked == 3)
     await sampler.close()
+    assert looked == 3
 
 
 def test_what_was_measured_of_a_job_is_columns_too() -> None:

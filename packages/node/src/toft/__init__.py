@@ -18,15 +18,15 @@ __all__ = ["__version__", "connect", "open_node", "open_remote"]
 def __getattr__(name: str) -> object:
     # `toft --version` must not pay for the node, a third of a second.
     if name == "connect":
-        from toft.blocking import connect  # noqa: PLC0415
+        from toft.blocking import connect  # noqa: PLC0415 - as said above
 
         return connect
     if name == "open_node":
-        from toft.wiring import open_node  # noqa: PLC0415
+        from toft.wiring import open_node  # noqa: PLC0415 - as said above
 
         return open_node
     if name == "open_remote":
-        from toft.client.opening import open_remote  # noqa: PLC0415
+        from toft.client.opening import open_remote  # noqa: PLC0415 - as said above
 
         return open_remote
     raise AttributeError(f"module 'toft' has no attribute {name!r}")

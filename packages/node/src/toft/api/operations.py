@@ -21,7 +21,7 @@ _NO_PAGE = "- for programs"
 _ASKED = "- for pages; a program asks the route"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One thing that can be asked.
 
@@ -50,22 +50,18 @@ class Operation:
     fails: tuple[int, ...] = ()
 
 
-def _op(name: str, route: str, cli: str, client: str, page: str, **more: object) -> Operation:
-    return Operation(name=name, route=route, cli=cli, client=client, page=page, **more)  # type: ignore[arg-type]
-
-
 # What a plugin does wrong, and what its environment, its worker or the machine cannot do.
 _RUNS = (409, 422, 502, 504, 507)
 _CHANGES = (409, 422, 507)
 
 NODE = (
-    _op("node.live", "GET /livez", "toft status", _NO_PAGE, _NO_PAGE, gives="Alive"),
-    _op("node.healthy", "GET /healthz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
-    _op("node.ready", "GET /readyz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
-    _op("node.status", "GET /v1/status", "toft status", "system", "/", gives="Status"),
-    _op("node.queue", "GET /v1/queue", "toft top", "jobs.status", "/", gives="Queue"),
-    _op("node.system", "GET /v1/system", "toft top", "system", "/", gives="System"),
-    _op(
+    Operation("node.live", "GET /livez", "toft status", _NO_PAGE, _NO_PAGE, gives="Alive"),
+    Operation("node.healthy", "GET /healthz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
+    Operation("node.ready", "GET /readyz", "toft status", _NO_PAGE, _NO_PAGE, gives="Ready"),
+    Operation("node.status", "GET /v1/status", "toft status", "system", "/", gives="Status"),
+    Operation("node.queue", "GET /v1/queue", "toft top", "jobs.status", "/", gives="Queue"),
+    Operation("node.system", "GET /v1/system", "toft top", "system", "/", gives="System"),
+    Operation(
         "node.metrics",
         "GET /metrics",
         "- toft top shows what is now",
@@ -73,7 +69,7 @@ NODE = (
         _NO_PAGE,
         media=("text/plain",),
     ),
-    _op(
+    Operation(
         "node.samples",
         "GET /v1/samples",
         "- plots are for pages; toft top shows what is now",
@@ -81,11 +77,11 @@ NODE = (
         "/samples",
         gives="Samples",
     ),
-    _op("node.describe", "GET /v1/openapi.json", _NO_PAGE, _NO_PAGE, _NO_PAGE),
-    _op("session.open", "POST /v1/sessions", _NO_PAGE, "connect", _NO_PAGE, media=(FRAMES,)),
+    Operation("node.describe", "GET /v1/openapi.json", _NO_PAGE, _NO_PAGE, _NO_PAGE),
+    Operation("session.open", "POST /v1/sessions", _NO_PAGE, "connect", _NO_PAGE, media=(FRAMES,)),
 )
 JOBS = (
-    _op(
+    Operation(
         "job.submit",
         "POST /v1/jobs",
         "toft job submit",
@@ -96,7 +92,7 @@ JOBS = (
         status=201,
         fails=(404, *_CHANGES),
     ),
-    _op(
+    Operation(
         "job.submit_many",
         "POST /v1/jobs/batch",
         "- toft job submit takes one; a loop is as fast",
@@ -107,10 +103,10 @@ JOBS = (
         status=201,
         fails=(404, *_CHANGES),
     ),
-    _op("job.list", "GET /v1/jobs", "toft job list", "jobs.list", "/jobs", gives="Jobs", fails=(404,)),
-    _op("job.show", "GET /v1/jobs/{id}", "toft job show", "jobs.get", "/jobs/{id}", gives="Job"),
-    _op("job.wait", "GET /v1/jobs/{id}/wait", "toft job wait", "jobs.wait", "/jobs/{id}", gives="Job"),
-    _op(
+    Operation("job.list", "GET /v1/jobs", "toft job list", "jobs.list", "/jobs", gives="Jobs", fails=(404,)),
+    Operation("job.show", "GET /v1/jobs/{id}", "toft job show", "jobs.get", "/jobs/{id}", gives="Job"),
+    Operation("job.wait", "GET /v1/jobs/{id}/wait", "toft job wait", "jobs.wait", "/jobs/{id}", gives="Job"),
+    Operation(
         "job.result",
         "GET /v1/jobs/{id}/result",
         "toft job result",
@@ -120,7 +116,7 @@ JOBS = (
         media=(JSON, "application/vnd.toft.value"),
         fails=(409, 416, 422, 502, 504, 507),
     ),
-    _op(
+    Operation(
         "job.attempts",
         "GET /v1/jobs/{id}/attempts",
         "toft job show",
@@ -128,9 +124,11 @@ JOBS = (
         "/jobs/{id}",
         gives="Attempts",
     ),
-    _op("job.logs", "GET /v1/jobs/{id}/logs", "toft job logs", "jobs.logs", "/jobs/{id}", gives="Lines"),
-    _op("job.why", "GET /v1/jobs/{id}/why", "toft why", "jobs.why", "/jobs/{id}", gives="Story"),
-    _op(
+    Operation(
+        "job.logs", "GET /v1/jobs/{id}/logs", "toft job logs", "jobs.logs", "/jobs/{id}", gives="Lines"
+    ),
+    Operation("job.why", "GET /v1/jobs/{id}/why", "toft why", "jobs.why", "/jobs/{id}", gives="Story"),
+    Operation(
         "job.samples",
         "GET /v1/jobs/{id}/samples",
         "toft why",
@@ -138,7 +136,7 @@ JOBS = (
         "/jobs/{id}",
         gives="JobSamples",
     ),
-    _op(
+    Operation(
         "job.cancel",
         "POST /v1/jobs/{id}/cancel",
         "toft job cancel",
@@ -148,7 +146,7 @@ JOBS = (
         gives="Job",
         fails=(409,),
     ),
-    _op(
+    Operation(
         "job.retry",
         "POST /v1/jobs/{id}/retry",
         "toft job retry",
@@ -157,7 +155,7 @@ JOBS = (
         gives="Job",
         fails=(409,),
     ),
-    _op(
+    Operation(
         "job.reorder",
         "POST /v1/jobs/{id}/reorder",
         "toft job reorder",
@@ -167,8 +165,8 @@ JOBS = (
         gives="Job",
         fails=(409,),
     ),
-    _op("event.list", "GET /v1/events", "toft job events", "jobs.events", "/jobs/{id}", gives="Events"),
-    _op(
+    Operation("event.list", "GET /v1/events", "toft job events", "jobs.events", "/jobs/{id}", gives="Events"),
+    Operation(
         "event.watch",
         "GET /v1/events/stream",
         "toft events",
@@ -179,7 +177,7 @@ JOBS = (
     ),
 )
 SEQUENCES = (
-    _op(
+    Operation(
         "sequence.submit",
         "POST /v1/sequences",
         "toft sequence submit",
@@ -190,7 +188,7 @@ SEQUENCES = (
         status=201,
         fails=(404, *_CHANGES),
     ),
-    _op(
+    Operation(
         "sequence.list",
         "GET /v1/sequences",
         "toft sequence list",
@@ -199,7 +197,7 @@ SEQUENCES = (
         gives="Sequences",
         fails=(404,),
     ),
-    _op(
+    Operation(
         "sequence.show",
         "GET /v1/sequences/{id}",
         "toft sequence show",
@@ -207,7 +205,7 @@ SEQUENCES = (
         "/sequences/{id}",
         gives="Sequence",
     ),
-    _op(
+    Operation(
         "sequence.wait",
         "GET /v1/sequences/{id}/wait",
         "toft sequence wait",
@@ -215,7 +213,7 @@ SEQUENCES = (
         "/sequences/{id}",
         gives="Sequence",
     ),
-    _op(
+    Operation(
         "sequence.cancel",
         "POST /v1/sequences/{id}/cancel",
         "toft sequence cancel",
@@ -224,7 +222,7 @@ SEQUENCES = (
         gives="Sequence",
         fails=(409,),
     ),
-    _op(
+    Operation(
         "sequence.retry",
         "POST /v1/sequences/{id}/retry",
         "toft sequence retry",
@@ -235,8 +233,8 @@ SEQUENCES = (
     ),
 )
 PLUGINS = (
-    _op("plugin.list", "GET /v1/plugins", "toft plugin list", "plugins", "/plugins", gives="Plugins"),
-    _op(
+    Operation("plugin.list", "GET /v1/plugins", "toft plugin list", "plugins", "/plugins", gives="Plugins"),
+    Operation(
         "plugin.show",
         "GET /v1/plugins/{name}",
         "toft plugin show",
@@ -244,7 +242,7 @@ PLUGINS = (
         "/plugins/{name}",
         gives="Manifest",
     ),
-    _op(
+    Operation(
         "plugin.remove",
         "DELETE /v1/plugins/{name}",
         "toft plugin remove",
@@ -253,7 +251,7 @@ PLUGINS = (
         gives="Removed",
         fails=_CHANGES,
     ),
-    _op(
+    Operation(
         "plugin.config",
         "GET /v1/plugins/{name}/config",
         "toft plugin config",
@@ -262,7 +260,7 @@ PLUGINS = (
         gives="Config",
         fails=(422,),
     ),
-    _op(
+    Operation(
         "plugin.configure",
         "POST /v1/plugins/{name}/config",
         "toft plugin config",
@@ -272,7 +270,7 @@ PLUGINS = (
         gives="Config",
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "plugin.set_options",
         "POST /v1/plugins/{name}/options",
         "toft plugin options",
@@ -282,7 +280,7 @@ PLUGINS = (
         gives="Options",
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "plugin.set_enabled",
         "POST /v1/plugins/{name}/enabled",
         "toft plugin enable",
@@ -291,7 +289,7 @@ PLUGINS = (
         takes=schemas.SET_ENABLED,
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "plugin.logs",
         "GET /v1/plugins/{name}/logs",
         "toft plugin logs",
@@ -299,7 +297,7 @@ PLUGINS = (
         "/plugins/{name}",
         gives="Lines",
     ),
-    _op(
+    Operation(
         "plugin.config_schema",
         "GET /v1/plugins/{name}/config/schema",
         "toft plugin config",
@@ -308,7 +306,7 @@ PLUGINS = (
         gives="ConfigSchema",
         fails=(409, 422),
     ),
-    _op(
+    Operation(
         "plugin.config_options",
         "GET /v1/plugins/{name}/config/options",
         "toft plugin config",
@@ -316,7 +314,7 @@ PLUGINS = (
         "/plugins/{name}",
         gives="ConfigOptions",
     ),
-    _op(
+    Operation(
         "plugin.check_config",
         "POST /v1/plugins/{name}/config/validate",
         "toft plugin config",
@@ -326,7 +324,7 @@ PLUGINS = (
         gives="ConfigCheck",
         fails=(409, 422),
     ),
-    _op(
+    Operation(
         "secret.list_all",
         "GET /v1/secrets",
         "toft secret list",
@@ -334,7 +332,7 @@ PLUGINS = (
         "- beside each plugin",
         gives="Secrets",
     ),
-    _op(
+    Operation(
         "secret.list",
         "GET /v1/plugins/{name}/secrets",
         "toft secret list",
@@ -342,7 +340,7 @@ PLUGINS = (
         "/plugins/{name}",
         gives="Secrets",
     ),
-    _op(
+    Operation(
         "secret.set",
         "PUT /v1/plugins/{name}/secrets/{key}",
         "toft secret set",
@@ -351,7 +349,7 @@ PLUGINS = (
         takes=schemas.SET_SECRET,
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "secret.remove",
         "DELETE /v1/plugins/{name}/secrets/{key}",
         "toft secret rm",
@@ -361,7 +359,7 @@ PLUGINS = (
     ),
 )
 ENVIRONMENTS = (
-    _op(
+    Operation(
         "environment.list",
         "GET /v1/environments",
         "toft env list",
@@ -369,7 +367,7 @@ ENVIRONMENTS = (
         _NO_PAGE,
         gives="Environments",
     ),
-    _op(
+    Operation(
         "environment.show",
         "GET /v1/environments/{hash}",
         "toft env list",
@@ -377,7 +375,7 @@ ENVIRONMENTS = (
         _NO_PAGE,
         gives="Environment",
     ),
-    _op(
+    Operation(
         "environment.remove",
         "DELETE /v1/environments/{hash}",
         "toft env gc",
@@ -386,7 +384,7 @@ ENVIRONMENTS = (
         gives="Freed",
         fails=(409,),
     ),
-    _op(
+    Operation(
         "environment.collect",
         "POST /v1/environments/collect",
         "toft env gc",
@@ -397,8 +395,10 @@ ENVIRONMENTS = (
     ),
 )
 INSTANCES = (
-    _op("instance.list", "GET /v1/instances", "toft status", "instances", "/plugins", gives="Instances"),
-    _op(
+    Operation(
+        "instance.list", "GET /v1/instances", "toft status", "instances", "/plugins", gives="Instances"
+    ),
+    Operation(
         "instance.load",
         "POST /v1/instances",
         "toft run",
@@ -408,7 +408,7 @@ INSTANCES = (
         gives="Instance",
         fails=(404, *_RUNS),
     ),
-    _op(
+    Operation(
         "instance.show",
         "GET /v1/instances/{name}",
         "toft status",
@@ -416,7 +416,7 @@ INSTANCES = (
         "/plugins/{name}",
         gives="Instance",
     ),
-    _op(
+    Operation(
         "instance.unload",
         "DELETE /v1/instances/{name}",
         _NO_PAGE,
@@ -424,7 +424,7 @@ INSTANCES = (
         "- it ends unused by itself",
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "instance.reconfigure",
         "POST /v1/instances/{name}/reconfigure",
         "toft plugin config",
@@ -434,7 +434,7 @@ INSTANCES = (
         gives="Instance",
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "instance.act",
         "POST /v1/instances/{name}/{step}",
         "toft plugin enable",
@@ -443,7 +443,7 @@ INSTANCES = (
         gives="Instance",
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "instance.stats",
         "GET /v1/instances/{name}/stats",
         "toft top",
@@ -451,7 +451,7 @@ INSTANCES = (
         "/plugins/{name}",
         gives="Stats",
     ),
-    _op(
+    Operation(
         "instance.logs",
         "GET /v1/instances/{name}/logs",
         "toft plugin logs",
@@ -459,7 +459,7 @@ INSTANCES = (
         "/plugins/{name}",
         gives="Lines",
     ),
-    _op(
+    Operation(
         "instance.config_options",
         "GET /v1/instances/{name}/config_options",
         "toft plugin config",
@@ -468,7 +468,7 @@ INSTANCES = (
         gives="Options",
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "call.begin",
         "POST /v1/instances/{name}/calls",
         "toft run",
@@ -478,7 +478,7 @@ INSTANCES = (
         media=(FRAMES,),
         fails=_RUNS,
     ),
-    _op(
+    Operation(
         "call.cancel",
         "POST /v1/instances/{name}/calls/{number}/cancel",
         "- Ctrl-C",
@@ -490,8 +490,8 @@ INSTANCES = (
 )
 _KEYS = "- whoever makes tokens does so with toft token, or over HTTP"
 ACCESS = (
-    _op("token.list", "GET /v1/tokens", "toft token list", _KEYS, _NO_PAGE, gives="Tokens"),
-    _op(
+    Operation("token.list", "GET /v1/tokens", "toft token list", _KEYS, _NO_PAGE, gives="Tokens"),
+    Operation(
         "token.create",
         "POST /v1/tokens",
         "toft token create",
@@ -502,7 +502,7 @@ ACCESS = (
         status=201,
         fails=(409,),
     ),
-    _op(
+    Operation(
         "token.revoke",
         "DELETE /v1/tokens/{name}",
         "toft token revoke",
@@ -510,7 +510,7 @@ ACCESS = (
         "- a page of a stolen session must make none",
         gives="Token",
     ),
-    _op(
+    Operation(
         "access.why",
         "GET /v1/access/why",
         "toft why-denied",
@@ -519,8 +519,12 @@ ACCESS = (
         gives="Decision",
         fails=(404,),
     ),
-    _op("link.make", "POST /v1/links", "toft open", "- for browsers", "- a page is in already", gives="Link"),
-    _op("session.sign_out", "POST /v1/sign-out", "- for browsers", "- for browsers", "/", gives="SignedOut"),
+    Operation(
+        "link.make", "POST /v1/links", "toft open", "- for browsers", "- a page is in already", gives="Link"
+    ),
+    Operation(
+        "session.sign_out", "POST /v1/sign-out", "- for browsers", "- for browsers", "/", gives="SignedOut"
+    ),
 )
 
 OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES, *ACCESS)
