@@ -49,6 +49,8 @@ class Reader:
         link = CommandLine(self._home, self._home.parent)("open", "--json").value["url"]
         self._visitor = self._open.enter_context(browsers.visiting(link.partition("/sign-in")[0]))
         self._visitor.page.goto(link)
+        # What the link opens goes on to the overview by itself, which would undo a step taken before.
+        self._visitor.page.wait_for_selector("html[data-ready]")
         return self._visitor
 
 

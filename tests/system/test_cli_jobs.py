@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,10 +160,18 @@ def test_without_a_daemon_a_submit_only_stores_and_says_who_runs_it(toft: Comman
         toft("down", "--now")
 
 
+def has_asked_a_node(pid: int) -> bool:
+    """Say whether a process has a connection; before it has, Ctrl-C ends a command that did nothing yet."""
+    with contextlib.suppress(OSError):
+        return any(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
 def test_ctrl_c_ends_the_waiting_and_not_the_job(up: CommandLine) -> None:
     id = up("job", "submit", "misbehaving.work", "seconds=600", "--json").value["id"]
-    waiting = up.start("job", "wait", id)
     eventually(lambda: up("job", "show", id, "--json").value["state"] == "running", within_s=30)
+    waiting = up.start("job", "wait", id)
+    eventually(lambda: has_asked_a_node(waiting.pid), within_s=30)
     waiting.send_signal(signal.SIGINT)
     _, err = waiting.communicate(timeout=30)
     assert waiting.returncode == 130

@@ -45,26 +45,41 @@ def until_end(session: Session, node: Any, kind: str, id: str, wait: Callable[[]
     Raises:
         StillOpenError: Ctrl-C; the job was left alone.
     """
-    with _progress(session, node, kind, id):
+    with leaving_alone(kind, id, is_run_here=node.is_embedded), _progress(session, node, kind, id):
         try:
             told: dict[str, Any] = wait().to_dict()
         except (TimeoutError, UnavailableError) as error:
             if getattr(error, "code", _TIMEOUT) != _TIMEOUT:
                 raise
             told = (node.jobs.get if kind == "job" else node.jobs.sequence)(id).to_dict()
-        except KeyboardInterrupt:
-            raise _left_alone(kind, id, is_embedded=node.is_embedded) from None
     return told
 
 
-def _left_alone(kind: str, id: str, *, is_embedded: bool) -> StillOpenError:
-    if is_embedded:
-        return StillOpenError(
+@contextlib.contextmanager
+def leaving_alone(kind: str, id: str, *, is_run_here: bool = False) -> Iterator[None]:
+    """Tell whoever presses Ctrl-C in a `with` block how what they waited for stands, and how to go on.
+
+    Args:
+        kind: `job` or `sequence`.
+        id: Its name.
+        is_run_here: The end of this command is the end of the node that runs it.
+
+    Raises:
+        StillOpenError: Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    else:
+        return
+    if is_run_here:
+        raise StillOpenError(
             f"Stopped waiting, and this command ran {id}: what was running is interrupted, what waits stays",
             details={kind: id},
             hint=f"toft why {id} tells how it stands; toft up --detach runs what waits",
         )
-    return StillOpenError(
+    raise StillOpenError(
         f"Stopped waiting; {id} was left alone and goes on",
         details={kind: id},
         hint=f"toft {kind} wait {id} waits again; toft {kind} cancel {id} ends it",

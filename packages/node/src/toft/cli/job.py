@@ -99,7 +99,7 @@ def wait(
     Ctrl-C ends the waiting, not the job.
     """
     session = sessions.of(context)
-    with session.node() as node:
+    with awaiting.leaving_alone("job", id), session.node() as node:
         told = awaiting.until_end(session, node, "job", id, lambda: node.jobs.wait(id, timeout))
         submitting.show_end(session, node, told, as_json=as_json)
 

@@ -99,7 +99,7 @@ def wait(
     Ctrl-C ends the waiting, not the sequence.
     """
     session = sessions.of(context)
-    with session.node() as node:
+    with awaiting.leaving_alone("sequence", id), session.node() as node:
         _wait(session, node, id, timeout, as_json=as_json)
 
 
