@@ -220,13 +220,8 @@ def _at_home_in(directory: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def visiting(url: str, **look: Any) -> Iterator[Visitor]:
-    """Open a browser for the length of a `with` block; what went wrong in it fails the test.
-
-    Args:
-        url: Where the node is.
-        look: What the window is like: `DESKTOP` or `PHONE`, `color_scheme`.
-    """
+def started() -> Iterator[sync_api.Browser]:
+    """Start Chromium for the length of a `with` block; a file of tests needs one, and a window for each."""
     chromium = binary()
     with (
         # Its lock is a socket, whose path may have 107 characters; the directories of a test are longer.
@@ -234,8 +229,22 @@ def visiting(url: str, **look: Any) -> Iterator[Visitor]:
         _at_home_in(scratch),
         sync_api.sync_playwright() as playwright,
         contextlib.closing(playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))) as browser,
-        contextlib.closing(browser.new_context(**{**DESKTOP, **look})) as context,
     ):
+        yield browser
+
+
+@contextlib.contextmanager
+def visiting(url: str, browser: sync_api.Browser | None = None, **look: Any) -> Iterator[Visitor]:
+    """Open a window, as of somebody new, for the length of a `with` block; what goes wrong in it fails.
+
+    Args:
+        url: Where the node is.
+        browser: What is running; one is started for this window alone when it is None.
+        look: What the window is like: `DESKTOP` or `PHONE`, `color_scheme`.
+    """
+    with contextlib.ExitStack() as stack:
+        running = browser or stack.enter_context(started())
+        context = stack.enter_context(contextlib.closing(running.new_context(**{**DESKTOP, **look})))
         context.set_default_timeout(10_000)
         visitor = Visitor(context.new_page(), url)
         yield visitor

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.routing import APIRoute
+from playwright.sync_api import Browser
 from tests import browsers, daemons, form_plugins
 from tests.browsers import Doorway, Visitor
 from tests.waiting import eventually
@@ -20,17 +21,35 @@ HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script><b class=pwned
 
 
 @pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Give one browser for all tests; each opens a window of its own."""
+    with browsers.started() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a home with the plugins of this file."""
     browsers.binary()
     return form_plugins.install(tmp_path_factory.mktemp("forms"))
 
 
-@pytest.fixture
-def node(home: Path, tmp_path: Path) -> Iterator[Doorway]:
+@pytest.fixture(scope="module")
+def shared(home: Path) -> Iterator[Doorway]:
     """Give a daemon with those plugins, and the address of its pages."""
-    with daemons.running(home, tmp_path) as daemon, browsers.doorway(daemon.place.socket) as doorway:
+    with (
+        daemons.running(home, home.parent, listen="127.0.0.1:0") as daemon,
+        browsers.doorway(daemon.place.socket) as doorway,
+    ):
         yield doorway
+
+
+@pytest.fixture
+def node(shared: Doorway) -> Doorway:
+    """Give that daemon, with what the test before has set put back."""
+    for what in ("config", "options"):
+        asked(shared, "POST", f"/v1/plugins/painter/{what}", {"changes": {}, "replace": True})
+    return shared
 
 
 def asked(node: Doorway, method: str, path: str, body: Any = None) -> Any:
@@ -52,10 +71,12 @@ def save(visitor: Visitor, says: str) -> None:
     visitor.page.locator(".outcome", has_text=says).wait_for()
 
 
-def test_settings_are_changed_with_their_types_and_only_those_that_were_touched(node: Doorway) -> None:
+def test_settings_are_changed_with_their_types_and_only_those_that_were_touched(
+    node: Doorway, browser: Browser
+) -> None:
     asked(node, "POST", "/v1/instances", {"plugin": "painter"})
     before = config_of(node, "painter")
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         visitor.go("/plugins")
         visitor.see("Paints pictures from words")
         visitor.page.get_by_role("link", name="painter", exact=True).click()
@@ -86,9 +107,9 @@ def test_settings_are_changed_with_their_types_and_only_those_that_were_touched(
         eventually(lambda: config_of(node, "painter") == before)
 
 
-def test_a_mistake_is_told_beside_its_field_and_nothing_changes(node: Doorway) -> None:
+def test_a_mistake_is_told_beside_its_field_and_nothing_changes(node: Doorway, browser: Browser) -> None:
     before = config_of(node, "painter")
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         visitor.go("/plugins/painter")
         field(visitor, "Prefix").fill("far too long a prefix")
         field(visitor, "Threads").fill("many")
@@ -105,19 +126,41 @@ def test_a_mistake_is_told_beside_its_field_and_nothing_changes(node: Doorway) -
         assert config_of(node, "painter") == before
 
 
-def test_a_form_that_somebody_else_overtook_is_not_taken_unseen(node: Doorway) -> None:
-    with browsers.visiting(node.url) as visitor:
+def test_how_an_instance_is_run_is_changed_as_its_configuration_is(node: Doorway, browser: Browser) -> None:
+    asked(node, "POST", "/v1/instances", {"plugin": "painter"})
+    with browsers.visiting(node.url, browser) as visitor:
+        page = visitor.go("/plugins/painter")
+        form = page.locator("#options")
+        form.get_by_label("Calls at once").fill("-1")
+        form.get_by_label("May write to").fill("/var/tmp\nscratch")
+        form.get_by_label("Stay loaded").check()
+        form.get_by_role("button", name="Save options").click()
+        form.locator(".outcome", has_text="2 settings do not fit.").wait_for()
+        assert set(form.locator(".wrong label").all_inner_texts()) == {"Calls at once", "May write to"}
+        form.get_by_label("Calls at once").fill("3")
+        form.get_by_label("May write to").fill("/var/tmp")
+        form.get_by_role("button", name="Save options").click()
+        form.locator(".outcome", has_text="it counts from the next load on").wait_for()
+        page.get_by_role("button", name="Unload").click()
+        page.get_by_role("button", name="Load", exact=True).click()
+        page.get_by_role("button", name="Unload").wait_for()
+        assert form.get_by_label("Stay loaded").is_checked()
+        told = {"concurrency": 3, "writable": ["/var/tmp"], "pinned": True}
+        assert asked(node, "GET", "/v1/instances/painter")["options"] == told
+
+
+def test_a_form_that_somebody_else_overtook_is_not_taken_unseen(node: Doorway, browser: Browser) -> None:
+    with browsers.visiting(node.url, browser) as visitor:
         visitor.go("/plugins/painter")
         asked(node, "POST", "/v1/plugins/painter/config", {"changes": {"prefix": "theirs"}})
         field(visitor, "Seed").fill("7")
-        save(visitor, "Somebody else changed this configuration")
+        save(visitor, "Somebody else changed this meanwhile")
         assert config_of(node, "painter")["seed"] is None
         save(visitor, "Saved.")
-    asked(node, "POST", "/v1/plugins/painter/config", {"changes": {}, "replace": True})
 
 
-def test_a_secret_is_stored_and_never_shown(node: Doorway) -> None:
-    with browsers.visiting(node.url) as visitor:
+def test_a_secret_is_stored_and_never_shown(node: Doorway, browser: Browser) -> None:
+    with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go("/plugins/painter")
         form = page.locator(".variable", has_text="PAINTER_KEY")
         form.get_by_label("Key").fill("hunter2-hunter2")
@@ -131,9 +174,9 @@ def test_a_secret_is_stored_and_never_shown(node: Doorway) -> None:
         assert "hunter2" not in page.content()
 
 
-def test_an_instance_is_switched_and_its_log_is_live(node: Doorway) -> None:
+def test_an_instance_is_switched_and_its_log_is_live(node: Doorway, browser: Browser) -> None:
     asked(node, "POST", "/v1/instances", {"plugin": "painter", "instance": "second"})
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go("/plugins/painter/second")
         page.get_by_role("button", name="Disable").click()
         page.locator(".head .state-disabled").wait_for()
@@ -151,8 +194,8 @@ def test_an_instance_is_switched_and_its_log_is_live(node: Doorway) -> None:
         page.locator("#now").get_by_text("loaded").or_(page.locator(".figures")).first.wait_for()
 
 
-def test_an_action_is_run_as_a_job_with_its_arguments(node: Doorway) -> None:
-    with browsers.visiting(node.url) as visitor:
+def test_an_action_is_run_as_a_job_with_its_arguments(node: Doorway, browser: Browser) -> None:
+    with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go("/plugins/painter")
         run = page.get_by_role("button", name="Run execute")
         field(visitor, "count").fill("many")
@@ -196,7 +239,7 @@ def templates() -> set[str]:
     return {each for each in found if not PARTS.search(each)}
 
 
-def test_no_text_of_a_plugin_or_a_client_becomes_anything_but_text(node: Doorway) -> None:
+def test_no_text_of_a_plugin_or_a_client_becomes_anything_but_text(node: Doorway, browser: Browser) -> None:
     jobs = [
         asked(node, "POST", "/v1/jobs", {"plugin": "mean", "arguments": arguments})["id"]
         for arguments in ({"what": "raise"}, {"what": HOSTILE, "text": HOSTILE})
@@ -210,7 +253,7 @@ def test_no_text_of_a_plugin_or_a_client_becomes_anything_but_text(node: Doorway
     paths = [path for each in sorted(templates()) for path in concrete(each, jobs, sequence)]
     paths += [f"/{where}/{quote(HOSTILE, safe='')}" for where in ("jobs", "plugins", "sequences", "nowhere")]
     seen = 0
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         visitor.expected += ["status of 40"]
         for path in paths:
             answer = visitor.page.goto(node.url + path)

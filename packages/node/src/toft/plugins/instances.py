@@ -91,32 +91,72 @@ class InstanceOptions:
         return values
 
 
+def _option(title: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"title": title, "description": description, **schema}
+
+
 _COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 1_000_000}
 _SECONDS = {"type": ["number", "null"], "minimum": 0, "maximum": 1_000_000_000}
+_YES = {"type": "boolean"}
 # What goes to a new process ends at a zero byte, and one in the middle cuts it off.
 _UNCUT = "^[^\\u0000]*$"
 OPTIONS_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "concurrency": _COUNT,
-        "queue_limit": _COUNT,
-        "memory_bytes": {"type": ["integer", "null"], "minimum": 1_000_000, "maximum": 1 << 53},
-        "processes": {"type": ["integer", "null"], "minimum": 1, "maximum": 1_000_000},
-        "spare": {"type": "boolean"},
-        "zygote": {"type": "boolean"},
-        "network": {"type": "boolean"},
-        "writable": {"type": "array", "items": {"type": "string", "pattern": "^/[^\\u0000]*$"}},
-        "env": {
-            "type": "object",
-            "propertyNames": {"pattern": "^[^=\\u0000]+$"},
-            "additionalProperties": {"type": "string", "pattern": _UNCUT},
-        },
-        "cancel_grace_s": _SECONDS,
-        "load_stall_s": _SECONDS,
-        "call_stall_s": _SECONDS,
-        "is_monitor": {"type": "boolean"},
-        "pinned": {"type": "boolean"},
+        "concurrency": _option(
+            "Calls at once", "0 is no limit; empty is what the plugin declares.", **_COUNT
+        ),
+        "queue_limit": _option("Calls that may wait", "Empty is the setting of the node.", **_COUNT),
+        "memory_bytes": _option(
+            "Most memory, in bytes",
+            "Of all its processes together: 2000000000 is 2 GB; empty is no limit of its own.",
+            type=["integer", "null"],
+            minimum=1_000_000,
+            maximum=1 << 53,
+        ),
+        "processes": _option(
+            "Most processes and threads",
+            "Empty is no limit of its own.",
+            type=["integer", "null"],
+            minimum=1,
+            maximum=1_000_000,
+        ),
+        "spare": _option(
+            "Keep a spare worker", "A second one with the plugin imported, ready to take over.", **_YES
+        ),
+        "zygote": _option(
+            "Fork workers", "From one that has the plugin imported; it must bear being forked.", **_YES
+        ),
+        "network": _option("Use the network", "Off: it has a network of its own with nothing on it.", **_YES),
+        "writable": _option(
+            "May write to",
+            "Directories beside its own, one a line, from the root on.",
+            type="array",
+            items={"type": "string", "pattern": "^/[^\\u0000]*$"},
+        ),
+        "env": _option(
+            "Variables",
+            "Values of the variables that the plugin declares.",
+            type="object",
+            propertyNames={"pattern": "^[^=\\u0000]+$"},
+            additionalProperties={"type": "string", "pattern": _UNCUT},
+        ),
+        "cancel_grace_s": _option(
+            "Time to end when cancelled, in seconds", "Empty is the setting of the node.", **_SECONDS
+        ),
+        "load_stall_s": _option(
+            "Silence that ends its loading, in seconds", "Empty is the setting of the node.", **_SECONDS
+        ),
+        "call_stall_s": _option(
+            "Silence that ends a call, in seconds",
+            "0 is never; empty is the setting of the node.",
+            **_SECONDS,
+        ),
+        "is_monitor": _option(
+            "Measures the machine", "This instance is asked what the machine is doing, not the node.", **_YES
+        ),
+        "pinned": _option("Stay loaded", "Never unloaded to make room for another one.", **_YES),
     },
 }
 """What `InstanceOptions` accepts, for whoever takes options from a person."""

@@ -7,17 +7,25 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from toft.access.resources import Action, Kind
+from toft.access.resources import Action, Kind, Resource
 from toft.api import permits, service
 from toft.api.service import Service
 from toft.kernel import errors
 from toft.plugins.plugin_errors import PluginError
-from toft.web import rendering, running, sending, settings
+from toft.web import options, rendering, running, sending, settings
 
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
 READS = permits.needs(Action.READ, Kind.PLUGIN, id="name")
 WRITES = permits.needs(Action.WRITE, Kind.PLUGIN, id="name")
+ADMINISTERS = permits.needs(Action.ADMIN, Kind.PLUGIN, id="name")
+_DEEDS = {
+    "configure": (Action.WRITE, Kind.PLUGIN),
+    "administer": (Action.ADMIN, Kind.PLUGIN),
+    "load": (Action.WRITE, Kind.INSTANCE),
+    "submit": (Action.WRITE, Kind.JOB),
+}
+_ALL = dict.fromkeys(_DEEDS, True)
 
 
 @router.get("/plugins", dependencies=[permits.needs(Action.READ, Kind.PLUGIN, id=None)])
@@ -45,7 +53,7 @@ async def show_instance(request: Request, serves: Serves, name: str, instance: s
 async def now(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Show what changes by itself: how the instance stands and what it prints."""
     subject = await settings.find(serves, name, instance)
-    return rendering.fragment(request, "plugin.now.html", **await _standing(serves, subject))
+    return rendering.fragment(request, "plugin.now.html", **await _standing(request, serves, subject))
 
 
 @router.post("/plugins/{name}/{instance}/settings", dependencies=[WRITES])
@@ -54,13 +62,18 @@ async def configure(request: Request, serves: Serves, name: str, instance: str) 
     subject = await settings.find(serves, name, instance)
     found = await settings.change(serves, subject, await sending.sent(request))
     subject = await settings.find(serves, name, instance)
-    return rendering.fragment(request, "plugin.form.html", subject=subject, settings=found)
+    return rendering.fragment(request, "plugin.form.html", subject=subject, settings=found, may=_ALL)
 
 
-@router.post(
-    "/plugins/{name}/{instance}/variables",
-    dependencies=[permits.needs(Action.ADMIN, Kind.PLUGIN, id="name")],
-)
+@router.post("/plugins/{name}/{instance}/options", dependencies=[ADMINISTERS])
+async def set_options(request: Request, serves: Serves, name: str, instance: str) -> Response:
+    """Change how an instance is run as a form says; what does not fit is told beside its field."""
+    subject = await settings.find(serves, name, instance)
+    found = await options.change(serves, subject, await sending.sent(request))
+    return rendering.fragment(request, "plugin.options.html", subject=subject, options=found, may=_ALL)
+
+
+@router.post("/plugins/{name}/{instance}/variables", dependencies=[ADMINISTERS])
 async def set_variable(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Give a declared variable or secret its value; it is never shown again."""
     subject = await settings.find(serves, name, instance)
@@ -92,6 +105,7 @@ async def set_variable(request: Request, serves: Serves, name: str, instance: st
         variables=await serves.node.installed.variables(subject.plugin),
         said=said,
         wrong=wrong,
+        may=_ALL,
     )
 
 
@@ -101,18 +115,29 @@ async def _page(request: Request, serves: Service, name: str, instance: str) -> 
         request,
         "plugin",
         settings=await settings.settings(serves, subject),
+        options=options.options(subject.record.options),
         variables=await serves.node.installed.variables(subject.plugin),
         said="",
         wrong="",
         runs=running.runs(subject.manifest),
-        **await _standing(serves, subject),
+        **await _standing(request, serves, subject),
     )
 
 
-async def _standing(serves: Service, subject: settings.Subject) -> dict[str, Any]:
+async def _allowed(request: Request, plugin: str) -> dict[str, bool]:
+    """Return what who asks may do with a plugin: a form that would be refused is not offered."""
+    principal = permits.principal_of(request)
+    return {
+        name: (await permits.decided(request, principal, action, Resource(kind), [plugin])).allowed
+        for name, (action, kind) in _DEEDS.items()
+    }
+
+
+async def _standing(request: Request, serves: Service, subject: settings.Subject) -> dict[str, Any]:
     loaded = subject.loaded
     return {
         "subject": subject,
+        "may": await _allowed(request, subject.plugin),
         "entry": await settings.entry(serves, subject.plugin),
         "stats": await loaded.stats() if loaded is not None else None,
         "log": await settings.lines(serves, subject),

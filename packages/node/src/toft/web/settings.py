@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toft.api.service import Service
@@ -113,30 +113,46 @@ async def settings(serves: Service, subject: Subject) -> Settings:
 
 async def change(serves: Service, subject: Subject, sent: Mapping[str, str]) -> Settings:
     """Do what a form says, and return the form as it is then."""
-    before = await settings(serves, subject)
+
+    async def put(changes: Mapping[str, Any]) -> Settings:
+        await serves.node.configure(subject.plugin, changes, instance=subject.instance)
+        return await settings(serves, await find(serves, subject.plugin, subject.instance))
+
+    return await taken(await settings(serves, subject), sent, put)
+
+
+async def taken(
+    before: Settings,
+    sent: Mapping[str, str],
+    put: Callable[[Mapping[str, Any]], Awaitable[Settings]],
+    done: str = "Saved.",
+) -> Settings:
+    """Do what a form says, if it was made for what is there and all of it fits.
+
+    Args:
+        before: The form of what is there.
+        sent: What came.
+        put: Remembers changes, and returns the form as it is then.
+        done: What is said of a change.
+    """
     clean = fields.Form(before.form.fields)
     reading = submissions.read(clean, sent)
     said, problems = "", dict(reading.problems)
     if sent.get("etag", before.etag) != before.etag:
-        said = "Somebody else changed this configuration meanwhile. Look at it again, then save."
+        said = "Somebody else changed this meanwhile. Look at it again, then save."
     elif problems:
         said = _counted(problems)
     elif not reading.changes:
-        return _again(before, "Nothing was changed.")
+        return replace(before, said="Nothing was changed.")
     else:
         try:
-            await serves.node.configure(subject.plugin, reading.changes, instance=subject.instance)
+            return replace(await put(reading.changes), said=done)
         except PluginError as error:
             problems = dict(getattr(error, "fields", {}))
             said = _counted(problems) if problems else error.message
         except errors.NodeError as error:
             said = error.message
-        else:
-            now = await find(serves, subject.plugin, subject.instance)
-            return _again(await settings(serves, now), "Saved.")
-    return Settings(
-        form=fields.with_errors(clean, problems, sent), etag=before.etag, said=said, live=before.live
-    )
+    return replace(before, form=fields.with_errors(clean, problems, sent), said=said)
 
 
 async def lines(serves: Service, subject: Subject) -> list[tuple[str, str, str]]:
@@ -152,10 +168,6 @@ def _line(text: str) -> tuple[str, str, str]:
     if not _WHEN.fullmatch(at):
         return "", "", text
     return at, stream if call == "-" else f"{stream} {call}", said
-
-
-def _again(settings: Settings, said: str) -> Settings:
-    return Settings(form=settings.form, etag=settings.etag, said=said, live=settings.live)
 
 
 def _counted(problems: Mapping[str, str]) -> str:
