@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import document_reference
 import face_reference
 import http_reference
 import typer
@@ -22,6 +23,7 @@ import typer
 from toft.cli import app as toft_app
 from toft.cli import hints
 from toft.kernel import settings
+from toft.managed import document
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
@@ -200,6 +202,8 @@ def _default(value: Any) -> str:
 GENERATED = {
     "cli.md": cli_page,
     "client.md": lambda: NOTE + face_reference.client_page(),
+    "document.md": lambda: NOTE + document_reference.page(),
+    "document.schema.json": document.schema_text,
     "errors.md": errors_page,
     "http.md": lambda: NOTE + http_reference.page(),
     "openapi.json": http_reference.document,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toft.plugins.manifests import schemas, unseen
+from toft.kernel import schemas
+from toft.plugins.manifests import unseen
 from toft.plugins.manifests.arguments import Binder, parse_cli
 from toft.plugins.packed import Packed
 from toft_sdk import errors, schema

@@ -1,6 +1,7 @@
 import pytest
 
-from toft.plugins.manifests import config, schemas
+from toft.kernel import schemas
+from toft.plugins.manifests import config
 from toft_sdk import errors
 
 SCHEMA = {

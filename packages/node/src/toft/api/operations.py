@@ -533,7 +533,7 @@ COMMANDS_APART = {
     **dict.fromkeys(("toft service install", "toft service remove", "toft env setup-runtime"), _LOCAL),
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
     **dict.fromkeys(("toft plugin add", "toft plugin refresh", "toft plugin regenerate"), _AUTHORING),
-    **dict.fromkeys(("toft plugin size", "toft plugin check"), _AUTHORING),
+    **dict.fromkeys(("toft plugin size", "toft plugin check", "toft config validate"), _AUTHORING),
     "toft plugin find": "- looks through what GET /v1/plugins gives",
     "toft plugin disable": "- the other half of toft plugin enable",
     **dict.fromkeys(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from toft.kernel.errors import UsageError
+from toft.kernel import authored
 
 LONGEST = 64 << 20
 
@@ -22,23 +20,15 @@ def read(name: str) -> Any:
     Raises:
         UsageError: It is not there, too long, or not in its language; says where.
     """
-    data = _bytes(name)
-    if len(data) > LONGEST:
-        raise _unreadable(name, f"is longer than {LONGEST} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _unreadable(name, f"is not UTF-8 text: byte {error.start}") from None
-    if name.endswith(".toml"):
-        return _parsed(name, "TOML", tomllib.loads, text, (tomllib.TOMLDecodeError, RecursionError))
-    if name.endswith(".json") or text.lstrip()[:1] in ("{", "["):
-        return _parsed(name, "JSON", json.loads, text, (ValueError, RecursionError))
-    import yaml  # noqa: PLC0415 - 25 ms that only YAML pays
-
-    return _parsed(name, "YAML", yaml.safe_load, text, (yaml.YAMLError, RecursionError, ValueError))
+    return authored.parse(read_bytes(name), name, longest=LONGEST)
 
 
-def _bytes(name: str) -> bytes:
+def read_bytes(name: str) -> bytes:
+    """Return the bytes of a file, or of standard input for `-`; at most one more than `LONGEST`.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     if name == "-":
         stream = getattr(sys.stdin, "buffer", None)
         return stream.read(LONGEST + 1) if stream is not None else sys.stdin.read().encode()
@@ -46,24 +36,4 @@ def _bytes(name: str) -> bytes:
         with Path(name).open("rb") as file:
             return file.read(LONGEST + 1)
     except OSError as error:
-        raise _unreadable(name, f"cannot be read: {error.strerror}") from None
-
-
-def _parsed(name: str, language: str, parse: Any, text: str, errors: tuple[type[Exception], ...]) -> Any:
-    try:
-        return parse(text)
-    except errors as error:
-        raise _unreadable(name, f"is not {language}: {error}", hint="Mend it there.") from None
-
-
-_KINDS = "Give a file that ends with .json, .yaml or .toml, or - for standard input."
-
-
-def _unreadable(name: str, problem: str, *, hint: str = _KINDS) -> UsageError:
-    shown = "standard input" if name == "-" else name
-    return UsageError(
-        f"{shown} {problem}",
-        code="request.document",
-        details={"path": name},
-        hint=hint,
-    )
+        raise authored.unreadable(name, f"cannot be read: {error.strerror}") from None

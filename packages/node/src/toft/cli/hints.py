@@ -21,6 +21,7 @@ BY_CODE: Mapping[str, str] = {
     "config": "toft plugin config NAME shows the settings and what they may be.",
     "conflict": "toft plugin list shows what is there.",
     "daemon": "toft status and toft logs show what the daemon is doing.",
+    "document": "docs/reference/document.md says what may stand where; toft config validate FILE.",
     "environment": "toft doctor looks at the machine; toft --verbose shows each step.",
     "environment.build_failed": "Read the build's last lines; another --python may have a ready wheel.",
     "environment.busy": "Try again in a moment.",

@@ -22,7 +22,7 @@ ASK = frozenset(
 )
 """Commands that ask a node, wherever it is."""
 
-NEED_NO_NODE = frozenset({"plugin new", "plugin validate"})
+NEED_NO_NODE = frozenset({"plugin new", "plugin validate", "config validate"})
 """Commands that work on files of their own."""
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from toft.kernel import schemas
 from toft.kernel.visible import visible
-from toft.plugins.manifests import schemas
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT", "__bool__": lambda _: False})()
 """Stands for a value that is not there, where None is one that is."""

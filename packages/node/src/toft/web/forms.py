@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from toft.plugins.manifests import schemas
+from toft.kernel import schemas
 from toft.web.fields import ABSENT, Choice, Field, Form, Kind, Path, in_words, picked, text_of
 
 _DEEPEST = 4

@@ -11,8 +11,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toft.kernel import suggestions
-from toft.plugins.manifests import checks, scalars, schemas
+from toft.kernel import schemas, suggestions
+from toft.plugins.manifests import checks, scalars
 from toft_sdk import errors
 
 

@@ -13,8 +13,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toft.kernel import suggestions
-from toft.plugins.manifests import scalars, schemas, unseen
+from toft.kernel import schemas, suggestions
+from toft.plugins.manifests import scalars, unseen
 from toft.plugins.manifests.scalars import Check, Path
 
 _MARK = "x-toft-type"

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from toft.plugins.manifests import schemas
+from toft.kernel import schemas
 from toft_sdk import errors
 
 # Where these stand, closing an object would refuse what a neighbour allows.
@@ -55,7 +55,7 @@ def validate(
 
     Raises:
         toft_sdk.errors.InputError: With every problem in `fields`, path to message.
-        toft.plugins.manifests.schemas.SchemaError: The schema itself is unusable.
+        toft.kernel.schemas.SchemaError: The schema itself is unusable.
     """
     given = {name: plain(value) for name, value in dict(config or {}).items()}
     schemas.refuse_hostile(schema or {})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toft.plugins.manifests import scalars, schemas
+from toft.kernel import schemas
+from toft.plugins.manifests import scalars
 
 _MARK = "x-toft-type"
 _MARKED_KINDS = {"tuple": "array", "set": "array", "frozenset": "array", "dataclass": "object"}

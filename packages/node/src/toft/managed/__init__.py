@@ -1,0 +1,1 @@
+"""The node's side of its configuration: documents, generations in slots, probation, and the way back."""

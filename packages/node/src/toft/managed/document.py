@@ -1,0 +1,192 @@
+"""The document of a node: one JSON Schema says what may stand in it; its bytes are what is kept and signed.
+
+People write TOML, YAML or JSON (`author`); from there on it is the bytes of one JSON text that travel, are
+hashed and lie in a slot. Nothing that is written is left out silently: what nobody serves is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from toft.kernel import authored, schemas
+from toft.kernel import clock as clocks
+from toft.kernel.errors import UsageError
+
+MAX_BYTES = 1 << 20
+SCHEMA_VERSION = 1
+DEFAULT_POLL_S = 300
+
+NOT_SERVED: Mapping[str, str] = {
+    "apps": "container apps do not exist yet",
+    "actions": "actions do not exist yet",
+    "routes": "the gateway does not exist yet",
+    "schedules": "jobs by the clock do not exist yet",
+    "access": "tokens are made on the node: toft token create",
+}
+"""Sections that the schema has room for and that no node honours yet, and why; each is refused by name."""
+
+
+class DocumentError(UsageError):
+    """A document cannot be used; `details["problems"]` has everything wrong with it, with its place."""
+
+    code = "document.invalid"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A checked document.
+
+    Attributes:
+        data: The exact bytes.
+        value: What they say.
+    """
+
+    data: bytes
+    value: Mapping[str, Any]
+
+    @property
+    def etag(self) -> str:
+        """Return what names exactly these bytes."""
+        return etag_of(self.data)
+
+    @property
+    def revision(self) -> int | None:
+        """Return the number that central gave it."""
+        return self.value.get("revision")
+
+    @property
+    def control_urls(self) -> tuple[str, ...]:
+        """Return where the node asks for its next document, the first one first."""
+        return tuple(self.value.get("control", {}).get("urls", ()))
+
+    @property
+    def poll_interval_s(self) -> int:
+        """Return the seconds between two questions."""
+        return int(self.value.get("control", {}).get("poll_interval_s", DEFAULT_POLL_S))
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """Return one section, empty when it is left out."""
+        found: Mapping[str, Any] = self.value.get(name, {})
+        return found
+
+
+def etag_of(data: bytes) -> str:
+    """Return the name of some bytes: `sha256-` and their hash; it changes exactly when they do."""
+    return f"sha256-{hashlib.sha256(data).hexdigest()}"
+
+
+def author(text: bytes, name: str, *, language: str | None = None) -> Document:
+    """Make a document of what somebody wrote.
+
+    Args:
+        text: TOML, YAML or JSON.
+        name: Where it is from; the ending tells the language.
+        language: One of `authored.LANGUAGES`, where the name does not tell.
+
+    Raises:
+        UsageError: It is not in its language.
+        DocumentError: It is, and no document all the same; every problem is named.
+    """
+    value = authored.parse(text, name, language=language, longest=MAX_BYTES)
+    _refuse(problems(value), name)
+    return parse(encode(value), name)
+
+
+def encode(value: Any) -> bytes:
+    """Return the one JSON text of a value: equal documents have equal bytes, however they were written."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def parse(data: bytes, name: str = "the document") -> Document:
+    """Check bytes that were served or kept.
+
+    Raises:
+        DocumentError: They are no document; every problem is named.
+    """
+    if len(data) > MAX_BYTES:
+        raise DocumentError(
+            f"{name} has {len(data)} bytes; {MAX_BYTES} is the most",
+            code="document.too_large",
+            details={"bytes": len(data), "most": MAX_BYTES},
+        )
+    try:
+        value = authored.parse(data, name, language="json", longest=MAX_BYTES)
+    except UsageError as error:
+        raise DocumentError(error.message) from error
+    _refuse(problems(value), name)
+    return Document(data, value)
+
+
+def problems(value: Any) -> list[schemas.Problem]:
+    """Return everything wrong with what a document says, with its place."""
+    found = _validator().problems(value)
+    # With a wrong shape, what the rest means is anybody's guess.
+    return found or sorted(_beyond_the_schema(value), key=lambda each: list(map(str, each.path)))
+
+
+def schema() -> dict[str, Any]:
+    """Return the schema."""
+    loaded: dict[str, Any] = json.loads(schema_text())
+    return loaded
+
+
+def schema_text() -> str:
+    """Return the schema as it is published."""
+    return resources.files("toft.managed").joinpath("document.schema.json").read_text(encoding="utf-8")
+
+
+@functools.cache
+def _validator() -> schemas.Validator:
+    return schemas.Validator(schema())
+
+
+def _refuse(found: list[schemas.Problem], name: str) -> None:
+    if not found:
+        return
+    listed = [
+        {"path": schemas.path_text(each.path), "message": each.message, "keyword": each.keyword}
+        for each in found
+    ]
+    shown = "\n".join(f"  {each['path'] or 'the document'}: {each['message']}" for each in listed[:20])
+    more = f"\n  and {len(listed) - 20} more" if len(listed) > 20 else ""
+    raise DocumentError(
+        f"{name} is no document of a node:\n{shown}{more}",
+        details={"problems": listed},
+    )
+
+
+def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
+    for section, why in NOT_SERVED.items():
+        if value.get(section):
+            yield schemas.Problem((section,), f"is not served by this node: {why}", "not_served")
+    first, last = value.get("not_before"), value.get("expires_at")
+    for name, text in (("not_before", first), ("expires_at", last)):
+        if text is not None and _moment(text) is None:
+            yield schemas.Problem((name,), f"{text} is no moment", "format")
+    start, end = _moment(first), _moment(last)
+    if start is not None and end is not None and end <= start:
+        yield schemas.Problem(("expires_at",), "is not after not_before", "order")
+    plugins = value.get("plugins", {})
+    for name, each in value.get("instances", {}).items():
+        pin = plugins.get(each.get("plugin", name), {})
+        if each.get("enabled", True) and not pin.get("enabled", True):
+            yield schemas.Problem(
+                ("instances", name, "plugin"), "is a plugin that this document disables", "order"
+            )
+    for name, pin in plugins.items():
+        for index, package in enumerate(pin.get("packages", ())):
+            if package["sha256"] == pin["sha256"]:
+                yield schemas.Problem(("plugins", name, "packages", index), "is the plugin itself", "order")
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return None if text is None else clocks.from_rfc3339(text)
+    except ValueError:
+        return None
