@@ -308,10 +308,12 @@ class TestLogsAndFloods:
     async def test_each_job_has_its_own_lines_and_no_others(self, node: Node) -> None:
         await node.jobs.wait((await node.jobs.submit("misbehaving", do("echo"))).id, 20)
         one = await node.jobs.submit("misbehaving", do("flood", lines=50))
-        two = await node.jobs.submit("misbehaving", do("write_fds", text="from C\n", fds=[1]))
         silent = await node.jobs.submit("misbehaving", do("echo"))
-        for job in (one, two, silent):
+        for job in (one, silent):
             assert (await node.jobs.wait(job.id, 20)).state == "completed"
+        # Alone: what is written past Python while several calls run on one worker is nobody's.
+        two = await node.jobs.submit("misbehaving", do("write_fds", text="from C\n", fds=[1]))
+        assert (await node.jobs.wait(two.id, 20)).state == "completed"
         first, second = await node.jobs.logs(one.id, 1000), await node.jobs.logs(two.id)
         assert len(first) == 50
         assert all(" line " in each for each in first)

@@ -186,6 +186,17 @@ async def test_words_and_work_are_signs_of_life_and_silence_is_not() -> None:
     assert signs.silent_s() == 0
 
 
+async def test_a_first_look_that_comes_late_takes_nobody_for_silent() -> None:
+    now, used = clock.ManualClock(), Used()
+    signs = stall.Signs(now.monotonic, used)
+    now.advance(10)
+    await signs.look()
+    assert signs.silent_s() == 0
+    now.advance(10)
+    await signs.look()
+    assert signs.silent_s() == 10
+
+
 async def test_a_watched_wait_ends_with_what_was_waited_for_or_in_silence() -> None:
     loop = asyncio.get_running_loop()
     used = Used()

@@ -56,7 +56,8 @@ class Signs:
         now = self._now()
         if used is not None:
             before = self._last_cpu_s
-            if before is not None and used - before > _BUSY_SHARE * max(now - self._last_looked, 0.01):
+            # The first look has nothing to compare with; one that comes late must not find silence.
+            if before is None or used - before > _BUSY_SHARE * max(now - self._last_looked, 0.01):
                 self.busy_at = now
             self._last_cpu_s = used
         self._last_looked = now
