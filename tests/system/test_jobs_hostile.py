@@ -16,7 +16,7 @@ from tests.waiting import eventually_async
 from toft.dispatch.node import Node
 from toft.jobs import records
 from toft.kernel import errors
-from toft.store import database, durable
+from toft.store import backups, database, durable
 
 pytestmark = pytest.mark.usefixtures("leaks_checked")
 WORK = {"action": "work", "arguments": {"seconds": 0.5}}
@@ -159,10 +159,9 @@ def hold(home: Path) -> sqlite3.Connection:
 async def test_a_damaged_database_is_not_used_and_a_copy_of_it_is(toft_home: Path, tmp_path: Path) -> None:
     register(toft_home)
     async with running(toft_home) as node:
-        engine = await node.jobs.open()
         job = await node.jobs.submit("misbehaving", action="echo", arguments={"value": 5})
         await node.jobs.wait(job.id, 20)
-        await engine.means.store.backup(tmp_path / "copy.db")
+        await asyncio.to_thread(backups.write, toft_home, tmp_path / "copy")
     path = toft_home / "node.db"
     data = bytearray(path.read_bytes())
     data[4096 : len(data)] = bytes(len(data) - 4096)
@@ -174,7 +173,7 @@ async def test_a_damaged_database_is_not_used_and_a_copy_of_it_is(toft_home: Pat
     assert "node.db" in caught.value.message
     for leftover in ("node.db-wal", "node.db-shm"):
         (toft_home / leftover).unlink(missing_ok=True)
-    (tmp_path / "copy.db").rename(path)
+    (tmp_path / "copy" / "node.db").rename(path)
     async with running(toft_home) as node:
         assert await node.jobs.result(job.id) == 5
 

@@ -176,8 +176,9 @@ async def test_a_failing_migration_changes_nothing(tmp_path: Path, tables: Path)
         "CREATE TABLE extra (id INTEGER) STRICT;\nINSERT INTO nowhere VALUES (1);\n"
     )
     store = database.Database(tmp_path / "node.db")
-    with pytest.raises(errors.IntegrityError, match="nowhere"):
+    with pytest.raises(errors.NodeError, match="nowhere") as caught:
         await store.open({"sample": "sampleroom"})
+    assert caught.value.code == "store.failed"  # the file is whole: nobody should restore it
     await store.close()
     with sqlite3.connect(tmp_path / "node.db") as raw:
         names = {row[0] for row in raw.execute("SELECT name FROM sqlite_master")}
@@ -225,6 +226,10 @@ async def test_a_closed_database_says_so(tmp_path: Path) -> None:
         ("SQLITE_READONLY_DIRECTORY", "store.unusable"),
         ("SQLITE_CORRUPT", "store.damaged"),
         ("SQLITE_NOTADB", "store.damaged"),
+        ("", "store.damaged"),
+        ("SQLITE_ERROR", "store.failed"),
+        ("SQLITE_NOMEM", "store.failed"),
+        ("SQLITE_TOOBIG", "store.failed"),
     ],
 )
 def test_what_sqlite_says_becomes_what_somebody_can_do(name: str, code: str) -> None:

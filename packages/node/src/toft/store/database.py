@@ -71,7 +71,10 @@ class Database:
             IntegrityError: The file is no database, it is damaged, or a newer toft wrote it.
             UnavailableError: Another process held it too long.
         """
-        writer, reader, mover = await self._mapped(asyncio.to_thread(self._open, rooms))
+        try:
+            writer, reader, mover = await asyncio.to_thread(self._open, rooms)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
         self._checkpoints = Checkpoints(mover)
         self._writer = _Lane(writer, self._path, after_commit=self._checkpoints.count)
         self._reader = _Lane(reader, self._path)
@@ -106,16 +109,6 @@ class Database:
         """
         await self.write(lambda connection: connection.execute(_PROBE).close())
 
-    async def backup(self, path: Path) -> None:
-        """Write a copy as of now under a name, whole or not at all, while others go on writing.
-
-        Raises:
-            UnavailableError: The disk is full.
-            RefusedError: The directory cannot be written.
-        """
-        self._opened(self._reader)
-        await self._mapped(asyncio.to_thread(copy, self._path, path))
-
     async def close(self) -> None:
         """Close the file; a second close does nothing."""
         lanes = [lane for lane in (self._reader, self._writer) if lane is not None]
@@ -125,12 +118,6 @@ class Database:
         if self._checkpoints is not None:
             await self._checkpoints.close()
             self._checkpoints = None
-
-    async def _mapped(self, waited: Any) -> Any:
-        try:
-            return await waited
-        except sqlite3.Error as error:
-            raise translate(error, self._path) from error
 
     def _opened(self, lane: _Lane | None) -> _Lane:
         if lane is None:

@@ -38,6 +38,14 @@ def translate(error: sqlite3.Error, path: Path) -> errors.NodeError:
             details=details,
             hint="run toft as the user who owns it, or point TOFT_HOME at a directory of your own",
         )
+    # What a check of the file finds comes without a name.
+    if name and not name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return errors.NodeError(
+            f"{path}: a statement failed: {error}",
+            code="store.failed",
+            details=details,
+            hint="nothing of it was stored; toft logs shows what was asked, toft doctor looks at the file",
+        )
     return errors.IntegrityError(
         f"{path}: {error}",
         code="store.damaged",
