@@ -162,7 +162,7 @@ class Connection:
         future: asyncio.Future[Any] = self._loop.create_future()
         pending = Pending(number, partial(resolve, future), on_progress, on_usage)
         if self._channel.is_full:
-            await self._channel.drain()
+            await self._drained(timeout_s)
         self._begin(pending, op, 0, arguments)
         timer = (
             None if timeout_s is None else self._loop.call_later(timeout_s, self._expire, pending, timeout_s)
@@ -176,6 +176,16 @@ class Connection:
             self._pending.pop(number, None)
             if timer is not None:
                 timer.cancel()
+
+    async def _drained(self, timeout_s: float | None) -> None:
+        """Wait for a worker that does not read, but no longer than its answer is waited for."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._channel.drain()
+        except TimeoutError:
+            raise CallTimeoutError(
+                f"the worker has not taken what it was sent before within {timeout_s} s"
+            ) from None
 
     def begin(
         self,
