@@ -1,6 +1,7 @@
 """Queues for tests: real tables, no thread, a clock that stands still, seeded randomness."""
 
 import asyncio
+import hashlib
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -67,7 +68,7 @@ class MemoryBlobs:
     async def save(self, data: Any) -> str:
         parts = [data] if isinstance(data, bytes | bytearray | memoryview) else list(data)
         joined = b"".join(bytes(part) for part in parts)
-        digest = f"{hash(joined) & (1 << 64) - 1:064x}"
+        digest = hashlib.sha256(joined).hexdigest()
         self.kept[digest] = joined
         return digest
 

@@ -9,8 +9,10 @@ from toft.dispatch import backend as seam
 from toft.dispatch.stations import Run, Station
 from toft.jobs import ledger, peaks
 from toft.jobs.admission import Needs
+from toft.kernel import log
 
 _SHORTEST_SNAPSHOT_S = 1.0
+_log = log.get_logger("dispatch.measuring")
 
 
 class Measurer:
@@ -47,6 +49,15 @@ class Measurer:
             return self.reading
         finally:
             self._measuring = None
+
+    async def _measured(self) -> bool:
+        """Measure, and say whether that could be done: a process may have as many files open as it may."""
+        try:
+            await self.measure()
+        except OSError as error:
+            _log.warning("not_measured", error=str(error))
+            return False
+        return True
 
     async def close(self) -> None:
         """Wait for a measurement that is on its way."""
@@ -89,9 +100,9 @@ class Measurer:
         self._known.fold(station.instance, station.profile.config_hash, sample)
 
     async def look(self, station: Station) -> None:
-        """Measure an instance whose job has just ended."""
-        await self.measure()
-        self.fold(station)
+        """Measure an instance whose job has just ended; its lane waits for this, so it never fails."""
+        if await self._measured():
+            self.fold(station)
 
     def count(self, run: Run, seconds: float, ending: seam.Ending) -> None:
         """Take the end of a job."""
@@ -114,8 +125,9 @@ class Measurer:
             every_s: Seconds between two snapshots of one job.
         """
         before, earlier = self.reading, self._taken_at
-        reading = await self.measure()
-        seconds = self._taken_at - earlier
+        if not await self._measured():
+            return
+        reading, seconds = self.reading, self._taken_at - earlier
         shares: dict[str, float | None] = {}
         for station in stations:
             if station.lanes and not station.is_loading:
