@@ -397,3 +397,14 @@ async def test_what_somebody_loaded_for_himself_stays(node: Node, toft_home: Pat
     job = await node.jobs.submit("misbehaving", do("echo", value=1))
     await node.jobs.wait(job.id, 20)
     assert node.instance("misbehaving") is own
+
+
+async def test_what_somebody_loads_after_a_job_had_it_loaded_is_his_own(node: Node, toft_home: Path) -> None:
+    first = await node.jobs.submit("misbehaving", do("echo", value=1))
+    await node.jobs.wait(first.id, 20)
+    await node.unload("misbehaving")
+    own = await node.load("misbehaving")
+    register(toft_home, "misbehaving", description="another one")
+    job = await node.jobs.submit("misbehaving", do("echo", value=1))
+    await node.jobs.wait(job.id, 20)
+    assert node.instance("misbehaving") is own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,9 @@ class LocalBackend:
         self._resolve = resolve
         self._loop = asyncio.get_running_loop()
         self._on_change: seam.OnChange = lambda instance: None
-        self._mine: dict[str, float] = {}
-        self._watched: dict[str, handles.Instance] = {}
+        # Weak, and by the instance itself: a name may be somebody else's tomorrow.
+        self._mine: weakref.WeakKeyDictionary[handles.Instance, float] = weakref.WeakKeyDictionary()
+        self._watched: weakref.WeakSet[handles.Instance] = weakref.WeakSet()
         self._replacing: dict[str, asyncio.Task[None]] = {}
 
     def watch(self, on_change: seam.OnChange) -> None:
@@ -106,20 +108,20 @@ class LocalBackend:
         found = self._node.find(instance)
         if found is None:
             return None
-        if found.state is states.State.READY and found.is_enabled and self._watched.get(instance) is found:
+        if found.state is states.State.READY and found.is_enabled and found in self._watched:
             return _READY  # asked at every decision, and nothing else is asked of it then
         return self._seen(found)
 
     def _seen(self, instance: handles.Instance) -> seam.Loaded:
-        if self._watched.get(instance.id) is not instance:
-            self._watched[instance.id] = instance
+        if instance not in self._watched:
+            self._watched.add(instance)
             handles.watch(instance, self.changed)
         condition = _CONDITIONS.get(instance.state, seam.Condition.DOWN)
         if not instance.is_enabled:
             condition = seam.Condition.DISABLED
         elif instance.id in self._replacing:
             condition = seam.Condition.RESTARTING
-        cost_s = self._mine.get(instance.id)
+        cost_s = self._mine.get(instance)
         activity = handles.activity(instance)
         return seam.Loaded(
             condition=condition,
@@ -149,11 +151,11 @@ class LocalBackend:
                     await present.reload()
                 return None
             with traces.collect() as steps:
-                await self._node.load(profile.plugin, instance=profile.instance)
+                loaded = await self._node.load(profile.plugin, instance=profile.instance)
             self.on_load(profile.instance, steps)
         except (errors.NodeError, PluginError) as error:
             return _fault(error)
-        self._mine[profile.instance] = self._loop.time() - began
+        self._mine[loaded] = self._loop.time() - began
         return None
 
     def replace(self, instance: str) -> None:
@@ -162,7 +164,7 @@ class LocalBackend:
         What somebody loaded for himself stays as it is.
         """
         found = self._node.find(instance)
-        if found is None or instance in self._replacing or not (found.is_shared or instance in self._mine):
+        if found is None or instance in self._replacing or not (found.is_shared or found in self._mine):
             return
         self._replacing[instance] = asyncio.ensure_future(self._replace(found))
         self._on_change(instance)
@@ -191,8 +193,6 @@ class LocalBackend:
         if found is None or handles.activity(found).busy:
             return False
         await found.unload()
-        self._mine.pop(instance, None)
-        self._watched.pop(instance, None)
         return True
 
     async def respawn(self, instance: str, because: str) -> seam.Fault | None:
