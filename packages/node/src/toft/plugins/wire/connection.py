@@ -128,10 +128,6 @@ class Connection:
         stdout, stderr = self._output.writing
         return stdout, stderr
 
-    def drain_output(self) -> int:
-        """Take what the worker printed and has not sent on; return the bytes."""
-        return self._output.drain()
-
     async def request(
         self,
         op: str,
