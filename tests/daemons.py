@@ -106,9 +106,11 @@ def receive_all(sock: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def running(home: Path, directory: Path, **settings: Any) -> Iterator[Daemon]:
+def running(
+    home: Path, directory: Path, environ: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[Daemon]:
     """Start a daemon for the length of a `with` block."""
-    toft = CommandLine(home, directory)
+    toft = CommandLine(home, directory, environ)
     if settings:
         toft.settings(**settings)
     done = toft("up", "--detach", "--json")

@@ -11,6 +11,8 @@ from tests import browsers, daemons, nodes
 from tests.browsers import Doorway
 from tests.waiting import eventually
 
+from toft.kernel.clock import SYSTEM
+
 COUNT_VALUES = """async (which) => {
     const seen = new Set(), until = performance.now() + 3000;
     while (performance.now() < until && seen.size < 5) {
@@ -133,8 +135,13 @@ def test_a_job_shows_its_log_as_it_is_printed_and_its_story(node: Doorway) -> No
         page.wait_for_selector("text=attempt 2 began")
         # What a reader opened stays open, whatever happens.
         assert page.locator("#trace").get_attribute("open") is not None
+        # A reader whose clock is five hours ahead sees how long it has run, not five hours more.
+        page.clock.install(time=SYSTEM.now() + 5 * 3600)
         page = visitor.go(f"/jobs/{running}")
         page.wait_for_selector(".running progress[value]")
+        lasts = page.locator(".running [data-since]")
+        eventually(lambda: lasts.text_content())
+        assert (lasts.text_content() or "").endswith(" s")
         page.keyboard.press("c")
         page.wait_for_selector(".head .state-cancelled")
 

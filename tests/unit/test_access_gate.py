@@ -16,6 +16,7 @@ from toft.access.failures import Failures
 from toft.access.gate import Gate, Shown
 from toft.access.hosts import Hosts
 from toft.access.principals import OWNER, Principal
+from toft.access.terms import Term
 from toft.daemon import network
 from toft.kernel import errors, settings
 from toft.kernel.clock import ManualClock
@@ -169,11 +170,11 @@ async def test_what_is_open_ends_with_its_token(gate: Gate) -> None:
 
 async def test_what_is_open_ends_when_its_token_expires(gate: Gate, clock: ManualClock) -> None:
     ended = asyncio.Event()
-    with gate.leases.hold("t", clock.now() + 0.01, ended.set):
+    with gate.leases.hold("t", Term.lasting(clock, 0.01), ended.set):
         assert not ended.is_set()
         clock.advance(1)
         await asyncio.wait_for(ended.wait(), 5)
-    with gate.leases.hold("t", clock.now(), ended.set):
+    with gate.leases.hold("t", Term.lasting(clock, 0), ended.set):
         assert ended.is_set()
 
 

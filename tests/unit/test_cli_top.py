@@ -12,6 +12,7 @@ from tests.unit.cli_node import run
 from toft.cli import top
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal
+from toft.kernel.clock import rfc3339
 
 NOW = {
     "lanes": 4,
@@ -33,7 +34,8 @@ def test_a_frame_has_lanes_queue_memory_gpus_and_each_running_job_with_its_progr
     jobs = busy().jobs
     waits = jobs.make(block_reason={"code": "no_lane", "running": 4}).to_dict()
     running = [jobs.get("job_1").to_dict()]
-    lines = list(top.frame(NOW, running, [waits], now_s=START + 13.5))
+    now = {**NOW, "at": rfc3339(START + 13.5)}
+    lines = list(top.frame(now, running, [waits]))
     assert lines == [
         "1 of 4 lanes taken · 120 pending · 1 running · 3,400 completed",
         "memory  [#####               ] 4.0 GB of 16 GB taken, 1.0 GB promised to running jobs",
@@ -46,11 +48,11 @@ def test_a_frame_has_lanes_queue_memory_gpus_and_each_running_job_with_its_progr
         "job    runs  for",
         "job_2  ocr   13.5 s  all lanes were taken: 4 jobs were running",
     ]
-    assert list(top.frame(NOW, running, [waits], now_s=START, height=3)) == lines[:3]
+    assert list(top.frame(now, running, [waits], height=3)) == lines[:3]
 
 
 def test_nothing_known_is_still_a_frame() -> None:
-    assert list(top.frame({}, [], [], now_s=START)) == [
+    assert list(top.frame({}, [], [])) == [
         "no node is running: toft up starts one · no jobs",
         "",
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.job_queues import InlineStore, settle
+from tests.job_queues import InlineStore, SetClock, settle
 from tests.waiting import eventually_async
 
 from toft.dispatch import samples
@@ -75,6 +75,16 @@ async def test_an_answer_has_an_end() -> None:
         await kept.read(since=0.0, until=1e6, step_s=1)
     assert caught.value.code == "sample.too_many"
     assert len((await kept.read(since=0.0, until=1e9))["at"]) == 0
+
+
+async def test_a_clock_that_jumps_empties_no_plot() -> None:
+    clock, year = SetClock(), 365 * _DAY_S
+    kept = samples.Samples(store_of(), clock, samples.Keeping(tidy_every=1))
+    began = clock.now()
+    for jump_s in (0.0, year, 1 - year):
+        clock.jump(jump_s)
+        await kept.put(sample())
+    assert (await kept.read(began - 5, began + 5, 1.0))["at"] == [began, began + 1]
 
 
 async def test_samples_are_taken_while_something_runs_and_once_after() -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from toft.access.principals import Principal
+from toft.access.terms import Term
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 
@@ -29,13 +30,13 @@ class Session:
         id: What its cookie says.
         csrf: What its pages say; a page of somebody else cannot know it.
         principal: Whom it acts for.
-        until: When it ends, on the wall clock.
+        term: When it ends.
     """
 
     id: str
     csrf: str
     principal: Principal
-    until: float
+    term: Term
 
 
 class Browsers:
@@ -47,13 +48,13 @@ class Browsers:
 
     def __init__(self, clock: clocks.Clock = clocks.SYSTEM) -> None:
         self._clock = clock
-        self._links: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+        self._links: OrderedDict[str, tuple[Principal, Term]] = OrderedDict()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def link(self, principal: Principal) -> str:
         """Return a code that lets a browser in once, within a minute, for a principal."""
         code = randomness.token_urlsafe(20)
-        self._links[code] = (principal, self._clock.now() + LINK_S)
+        self._links[code] = (principal, Term.lasting(self._clock, LINK_S))
         while len(self._links) > _LINKS:
             self._links.popitem(last=False)
         return code
@@ -64,9 +65,8 @@ class Browsers:
         Raises:
             RefusedError: It was used before, or is too old.
         """
-        principal, until = self._links.pop(code, (None, 0.0))
-        now = self._clock.now()
-        if principal is None or until <= now:
+        principal, term = self._links.pop(code, (None, None))
+        if principal is None or term is None or term.is_over(self._clock):
             raise errors.RefusedError(
                 "this link was used before, or is older than a minute",
                 code="access.link",
@@ -76,7 +76,7 @@ class Browsers:
             id=randomness.token_urlsafe(32),
             csrf=randomness.token_urlsafe(24),
             principal=principal,
-            until=now + SESSION_S,
+            term=Term.lasting(self._clock, SESSION_S),
         )
         self._sessions[session.id] = session
         while len(self._sessions) > _SESSIONS:
@@ -86,7 +86,7 @@ class Browsers:
     def find(self, id: str) -> Session | None:
         """Return a session that has not ended."""
         found = self._sessions.get(id)
-        if found is not None and found.until <= self._clock.now():
+        if found is not None and found.term.is_over(self._clock):
             del self._sessions[id]
             return None
         return found

@@ -12,6 +12,7 @@ from toft.access.decisions import Access, Checker
 from toft.access.failures import Failures
 from toft.access.leases import Leases
 from toft.access.principals import OWNER, Principal
+from toft.access.terms import Term
 from toft.access.tokens import Token, Tokens
 from toft.kernel import clock as clocks
 from toft.kernel import errors
@@ -49,14 +50,14 @@ class Caller:
     Attributes:
         principal: Who it is.
         token: Id of the token by which it is here; empty for the owner.
-        until: When that ends by itself, on the wall clock.
+        until: When that ends by itself.
         session: Id of the browser's session; empty for others.
         csrf: What the pages of that session say.
     """
 
     principal: Principal
     token: str = ""
-    until: float | None = None
+    until: Term | None = None
     session: str = ""
     csrf: str = ""
 
@@ -77,6 +78,8 @@ class Gate:
         self.access = Access([tokens], checkers)
         self.browsers = Browsers(clock)
         self.failures = Failures(clock)
+        # A stream that ended with its session has shown that it is over, as a request would have.
+        self.leases.when_over.append(self.browsers.close)
 
     @property
     def leases(self) -> Leases:
@@ -100,7 +103,7 @@ class Gate:
         return Caller(
             principal=session.principal,
             token=token.id if token else "",
-            until=session.until if token is None else min(session.until, token.expires_at or session.until),
+            until=session.term.first(self.tokens.term(token) if token else None),
             session=session.id,
             csrf=session.csrf,
         )
@@ -137,7 +140,7 @@ class Gate:
         return Caller(
             principal=principal,
             token=token.id if token else "",
-            until=token.expires_at if token else None,
+            until=self.tokens.term(token) if token else None,
         )
 
     def _refused(self, shown: Shown, why: str, reason: str) -> errors.RefusedError:

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
+from toft.access.terms import Term
 from toft.kernel import clock as clocks
 
-_FAR_S = 86_400.0
+_LOOK_S = 30.0
 
 
 class Leases:
@@ -16,14 +17,18 @@ class Leases:
 
     Args:
         clock: The time, by which tokens expire.
+
+    Attributes:
+        when_over: Called with the id of what was open too long; each knows its own.
     """
 
     def __init__(self, clock: clocks.Clock) -> None:
         self._clock = clock
         self._open: dict[str, set[Callable[[], None]]] = {}
+        self.when_over: list[Callable[[str], None]] = []
 
     @contextlib.contextmanager
-    def hold(self, token: str, expires_at: float | None, end: Callable[[], None]) -> Iterator[None]:
+    def hold(self, token: str, term: Term | None, end: Callable[[], None]) -> Iterator[None]:
         """Have `end` called when the token is revoked or expires while the `with` block lasts."""
         mine = self._open.setdefault(token, set())
         mine.add(end)
@@ -31,14 +36,16 @@ class Leases:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            # The wall clock decides, and it may be set while the loop's own does not move.
-            left = (expires_at or 0.0) - self._clock.now()
-            if left <= 0:
-                end()
-            else:
-                timer[:] = [loop.call_later(min(left, _FAR_S), look)]
+            # The wall clock decides too, and it may be set while the loop's own does not move.
+            left = 0.0 if term is None else term.left_s(self._clock)
+            if left > 0:
+                timer[:] = [loop.call_later(min(left, _LOOK_S), look)]
+                return
+            for tell in self.when_over:
+                tell(token)
+            end()
 
-        if expires_at is not None:
+        if term is not None:
             look()
         try:
             yield

@@ -1,6 +1,6 @@
 -- name: list_tokens
-SELECT id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at
-FROM access_tokens ORDER BY id
+SELECT id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at, expired_at, seen_at
+FROM access_tokens ORDER BY rowid
 
 -- name: find_token
 SELECT id FROM access_tokens WHERE name = :name AND revoked_at IS NULL
@@ -13,7 +13,10 @@ VALUES (:id, :name, :hash, :scopes, :created_at, :expires_at)
 UPDATE access_tokens SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL
 
 -- name: use_token
-UPDATE access_tokens SET last_used_at = max(coalesce(last_used_at, 0), :now) WHERE id = :id
+UPDATE access_tokens SET last_used_at = :now, seen_at = max(coalesce(seen_at, 0), :seen) WHERE id = :id
+
+-- name: expire_token
+UPDATE access_tokens SET expired_at = :now WHERE id = :id AND expired_at IS NULL
 
 -- name: forget_tokens
-DELETE FROM access_tokens WHERE coalesce(revoked_at, expires_at) < :before
+DELETE FROM access_tokens WHERE coalesce(revoked_at, expired_at, expires_at) < :before

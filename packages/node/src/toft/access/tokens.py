@@ -10,13 +10,14 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toft.access import scopes as words
 from toft.access.leases import Leases
 from toft.access.principals import Principal
+from toft.access.terms import Term
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
 from toft.store import database
@@ -41,6 +42,7 @@ class Token:
         expires_at: None when it does not expire.
         revoked_at: None while it holds.
         last_used_at: To about a minute.
+        expired_at: When it was seen to have expired; it stays so, though the clock be set back.
     """
 
     id: str
@@ -50,25 +52,20 @@ class Token:
     expires_at: float | None = None
     revoked_at: float | None = None
     last_used_at: float | None = None
-
-    def state(self, now: float) -> str:
-        """Return `valid`, `expired` or `revoked`."""
-        if self.revoked_at is not None:
-            return "revoked"
-        return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
+    expired_at: float | None = None
 
     def principal(self) -> Principal:
         """Return who has it."""
         return Principal(f"token:{self.name}", "local", self.id, "token", self.scopes)
 
-    def to_dict(self, now: float) -> dict[str, Any]:
-        """Return it as JSON."""
+    def to_dict(self, state: str) -> dict[str, Any]:
+        """Return it as JSON, with the state that it is in."""
         times = ("created_at", "expires_at", "revoked_at", "last_used_at")
         told = {name: None if (at := getattr(self, name)) is None else clocks.rfc3339(at) for name in times}
         return {
             "id": self.id,
             "name": self.name,
-            "state": self.state(now),
+            "state": state,
             "scopes": list(self.scopes),
             **told,
         }
@@ -95,9 +92,11 @@ class Tokens:
         self._randomness = randomness
         self._queries = database.read_queries("toft.access")
         self._by_hash: dict[bytes, Token] = {}
+        self._terms: dict[str, Term] = {}
         self._noted: dict[str, float] = {}
         self._noting: set[asyncio.Task[None]] = set()
         self.leases = Leases(clock)
+        self.leases.when_over.append(self._over)
 
     async def open(self) -> Tokens:
         """Read what there is."""
@@ -105,6 +104,8 @@ class Tokens:
             lambda connection: connection.execute(self._queries["list_tokens"]).fetchall()
         )
         self._by_hash = {bytes(row["hash"]): _token(row) for row in rows}
+        for row in rows:
+            self._begin(row["id"], row["expires_at"], max(row["created_at"], row["seen_at"] or 0.0))
         return self
 
     async def close(self) -> None:
@@ -144,6 +145,7 @@ class Tokens:
                 hint="such as --expires 90d",
             )
         self._check_maker(by, parsed)
+        await self._end_all_over()
         now = self._clock.now()
         text = PREFIX + base64.b32encode(self._randomness(20)).decode().lower()
         token = Token(
@@ -156,13 +158,15 @@ class Tokens:
         digest = _digest(text)
         await self._store.write(lambda connection: self._insert(connection, token, digest, now))
         self._by_hash[digest] = token
+        self._begin(token.id, token.expires_at, now)
         _log.info("token_created", token=token.id, name=name, scopes=list(token.scopes))
         return token, text
 
     async def list(self) -> list[Token]:
         """Return those that are remembered, the oldest first."""
         await self.close()
-        return sorted(self._by_hash.values(), key=lambda each: each.id)
+        await self._end_all_over()
+        return [*self._by_hash.values()]
 
     async def revoke(self, name: str) -> Token:
         """End a token, and whatever it has open.
@@ -200,24 +204,39 @@ class Tokens:
 
     def get(self, id: str) -> Token | None:
         """Return the token of an id or a name that holds."""
-        now = self._clock.now()
         return next(
             (
                 each
                 for each in self._by_hash.values()
-                if id in (each.id, each.name) and each.state(now) == "valid"
+                if id in (each.id, each.name) and self.state(each) == "valid"
             ),
             None,
         )
 
+    def term(self, token: Token) -> Term | None:
+        """Return when a token ends by itself; None when it does not."""
+        return self._terms.get(token.id)
+
     def state(self, token: Token) -> str:
         """Return `valid`, `expired` or `revoked`."""
-        return token.state(self._clock.now())
+        if token.revoked_at is not None:
+            return "revoked"
+        term = self._terms.get(token.id)
+        is_over = term is not None and term.is_over(self._clock)
+        return "expired" if is_over or token.expired_at is not None else "valid"
+
+    def told(self, token: Token) -> dict[str, Any]:
+        """Return a token as JSON."""
+        return token.to_dict(self.state(token))
 
     async def resolve(self, raw_token: str) -> Principal | None:
         """Return whose token this is, when it holds."""
         found = self.find(raw_token) if raw_token.startswith(PREFIX) else None
-        if found is None or self.state(found) != "valid":
+        state = "unknown" if found is None else self.state(found)
+        if found is None or state != "valid":
+            if found is not None and state == "expired" and found.expired_at is None:
+                # Stored before the answer says so: nothing makes it hold again.
+                await self._write_end(self._end(found))
             return None
         self._note(found)
         return found.principal()
@@ -260,23 +279,56 @@ class Tokens:
 
     def _note(self, token: Token) -> None:
         """Remember that it was used; written at most once a minute, and nobody waits for it."""
-        now = self._clock.now()
-        if now - self._noted.get(token.id, 0.0) < _NOTED_S:
+        passed = self._clock.monotonic()
+        if passed < self._noted.get(token.id, 0.0):
             return
-        self._noted[token.id] = now
-        for digest in [key for key, each in self._by_hash.items() if each.id == token.id]:
-            self._by_hash[digest] = replace(token, last_used_at=now)
-        task = asyncio.create_task(self._write_use(token.id, now))
+        self._noted[token.id] = passed + _NOTED_S
+        now = self._clock.now()
+        self._change(token.id, last_used_at=now)
+        term = self._terms.get(token.id)
+        seen = now if term is None else term.until - term.left_s(self._clock)
+        self._write_later(self._write("use_token", {"id": token.id, "now": now, "seen": seen}))
+
+    def _begin(self, id: str, expires_at: float | None, since: float) -> None:
+        if expires_at is not None:
+            self._terms[id] = Term.of(self._clock, expires_at, since=since)
+
+    def _over(self, id: str) -> None:
+        """Take note that something of a token was open for too long."""
+        for each in list(self._by_hash.values()):
+            # What was open may have ended with the session it came by.
+            if each.id == id and each.expired_at is None and self.state(each) == "expired":
+                self._write_later(self._write_end(self._end(each)))
+
+    async def _end_all_over(self) -> None:
+        """Take note of all that have expired; whoever asks has then seen it."""
+        found = [each for each in self._by_hash.values() if each.expired_at is None]
+        for ended in [self._end(each) for each in found if self.state(each) == "expired"]:
+            await self._write_end(ended)
+
+    def _end(self, token: Token) -> Token:
+        _log.info("token_expired", token=token.id, name=token.name)
+        return self._change(token.id, expired_at=self._clock.now())
+
+    async def _write_end(self, token: Token) -> None:
+        await self._write("expire_token", {"id": token.id, "now": token.expired_at})
+
+    def _change(self, id: str, **fields: Any) -> Token:
+        digest, token = next((key, each) for key, each in self._by_hash.items() if each.id == id)
+        changed = self._by_hash[digest] = replace(token, **fields)
+        return changed
+
+    def _write_later(self, writing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(writing)
         self._noting.add(task)
         task.add_done_callback(self._noting.discard)
 
-    async def _write_use(self, id: str, now: float) -> None:
+    async def _write(self, query: str, values: dict[str, Any]) -> None:
         try:
-            await self._store.write(
-                lambda connection: connection.execute(self._queries["use_token"], {"id": id, "now": now})
-            )
+            await self._store.write(lambda connection: connection.execute(self._queries[query], values))
         except errors.NodeError as error:
-            _log.debug("use_not_noted", token=id, error=error.message)
+            # A full disk: what is in memory holds while this process lives.
+            _log.debug("not_noted", what=query, token=values["id"], error=error.message)
 
 
 def _digest(text: str) -> bytes:
@@ -292,4 +344,5 @@ def _token(row: Any) -> Token:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
+        expired_at=row["expired_at"],
     )

@@ -35,8 +35,7 @@ _TOO_LATE = (
 async def list_tokens(serves: Serves) -> Response:
     """List the tokens there are, the oldest first; not the texts that prove them."""
     tokens = _gate(serves).tokens
-    now = serves.clock.now()
-    return bodies.answer([each.to_dict(now) for each in await tokens.list()])
+    return bodies.answer([tokens.told(each) for each in await tokens.list()])
 
 
 @router.post("/v1/tokens", status_code=201, dependencies=[permits.needs(Action.ADMIN, Kind.TOKEN, id=None)])
@@ -46,17 +45,18 @@ async def create_token(request: Request, serves: Serves) -> Response:
     scopes = wanted["scopes"]
     if not all(isinstance(each, str) for each in scopes):
         raise errors.UsageError("scopes is a list of texts", code="access.scope")
-    token, text = await _gate(serves).tokens.create(
+    tokens = _gate(serves).tokens
+    token, text = await tokens.create(
         wanted["name"], scopes, lasts_s=wanted["lasts_s"], by=permits.principal_of(request)
     )
-    return bodies.answer({**token.to_dict(serves.clock.now()), "token": text}, status=201)
+    return bodies.answer({**tokens.told(token), "token": text}, status=201)
 
 
 @router.delete("/v1/tokens/{name}", dependencies=[permits.needs(Action.ADMIN, Kind.TOKEN, id="name")])
 async def revoke_token(serves: Serves, name: str) -> Response:
     """End a token by its name or id, and every stream it has open."""
-    found = await _gate(serves).tokens.revoke(name)
-    return bodies.answer(found.to_dict(serves.clock.now()))
+    tokens = _gate(serves).tokens
+    return bodies.answer(tokens.told(await tokens.revoke(name)))
 
 
 @router.get(

@@ -367,7 +367,9 @@ NAMED: Mapping[str, Schema] = {
         }
     ),
     "Sequences": listed(of("Sequence")),
-    "Queue": _object({"queue": _COUNTED, "memory": OBJECT, "gpu": listed(OBJECT), "instances": OBJECT}),
+    "Queue": _object(
+        {"at": TIME, "queue": _COUNTED, "memory": OBJECT, "gpu": listed(OBJECT), "instances": OBJECT}
+    ),
     "Samples": _object(
         {"from": TIME, "to": TIME, "step_s": SECONDS, "at": _NUMBERS, "series": _COLUMNS},
     ),

@@ -164,15 +164,14 @@ def _ask(session: Session, method: str, route: str, body: dict[str, Any] | None 
 
 async def _without_daemon(session: Session, method: str, route: str, body: dict[str, Any]) -> Any:
     from toft import wiring  # noqa: PLC0415 - a third of a second that `toft --help` does not pay
-    from toft.kernel.clock import SYSTEM  # noqa: PLC0415 - as above
 
     async with wiring.open_tokens(session.settings()) as tokens:
         if method == "GET":
-            return [each.to_dict(SYSTEM.now()) for each in await tokens.list()]
+            return [tokens.told(each) for each in await tokens.list()]
         if method == "DELETE":
-            return (await tokens.revoke(_whole(route.rpartition("/")[2]))).to_dict(SYSTEM.now())
+            return tokens.told(await tokens.revoke(_whole(route.rpartition("/")[2])))
         made, text = await tokens.create(body["name"], body["scopes"], lasts_s=body["lasts_s"])
-        return {**made.to_dict(SYSTEM.now()), "token": text}
+        return {**tokens.told(made), "token": text}
 
 
 def _seconds(text: str) -> float:

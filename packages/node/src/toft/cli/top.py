@@ -20,7 +20,7 @@ from toft.cli import session as sessions
 from toft.cli import shown
 from toft.cli.session import JsonOption, Session, option
 from toft.jobs import reasons
-from toft.kernel.clock import SYSTEM
+from toft.kernel.clock import SYSTEM, from_rfc3339
 from toft.kernel.quantities import duration, size
 from toft.kernel.visible import one_line, visible
 
@@ -47,7 +47,7 @@ def top(
             now, running, waiting = look(node)
             session.terminal.json({**now, "running": running, "waiting": waiting})
         elif once or not session.terminal.shows_results:
-            for line in frame(*look(node), now_s=SYSTEM.now()):
+            for line in frame(*look(node)):
                 session.terminal.line(line)
         else:
             with contextlib.suppress(KeyboardInterrupt), _keys() as pressed:
@@ -67,7 +67,6 @@ def frame(
     running: Sequence[Mapping[str, Any]],
     waiting: Sequence[Mapping[str, Any]],
     *,
-    now_s: float,
     height: int = 1000,
 ) -> Iterator[str]:
     """Yield the lines of one look, the most important ones first.
@@ -76,9 +75,10 @@ def frame(
         now: What `Jobs.status` says.
         running: Jobs that run.
         waiting: Jobs that wait.
-        now_s: The moment of the look, in seconds since 1970.
         height: Lines there is room for.
     """
+    # The node's own moment: the clock of a machine elsewhere may be hours away from the one here.
+    now_s = from_rfc3339(now["at"]) if now.get("at") else SYSTEM.now()
     return itertools.islice(_lines(now, running, waiting, now_s), height)
 
 
@@ -158,7 +158,7 @@ def _live(session: Session, node: Any, has_enough: Callable[[], bool]) -> None:
     console = session.terminal.console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            lines = frame(*look(node), now_s=SYSTEM.now(), height=console.height - 1)
+            lines = frame(*look(node), height=console.height - 1)
             text = "\n".join(visible(line)[: console.width] for line in lines)
             live.update(Text(text, no_wrap=True), refresh=True)
             if has_enough():

@@ -348,6 +348,7 @@ class Jobs(sequences.SequenceVerbs, samples.SampleVerbs):
         used = {name: dict(amounts) for name, amounts in reading.used.items()}
         return {
             **lanes,
+            "at": clocks.rfc3339(self._clock.now()),
             "queue": engine.queue.counts(),
             "cursor": engine.queue.cursor(),
             "memory": memory,

@@ -102,6 +102,7 @@ class Samples:
         self._store = store
         self._clock = clock
         self._since_tidied = keeping.tidy_every
+        self._ahead = clock.now() - clock.monotonic()
 
     async def put(self, sample: Sample) -> None:
         """Keep a sample, and now and then forget what is too old."""
@@ -109,13 +110,15 @@ class Samples:
         row = sample.row(at)
         self._since_tidied += 1
         is_time = self._since_tidied >= self.keeping.tidy_every
+        # Old on both clocks: one that was set to another year must not empty the plots.
+        age_from = min(at, self._ahead + self._clock.monotonic())
         if is_time:
             self._since_tidied = 0
 
         def write(connection: database.Connection) -> None:
             connection.execute(_QUERIES["put_sample"], row)
             if is_time:
-                self._tidy(connection, at)
+                self._tidy(connection, age_from)
 
         await self._store.write(write)
 

@@ -59,7 +59,7 @@
   // What was asked for is shown whole, so that a few samples stand where they belong and gaps are seen.
   Plot.prototype.within = function (first, last) {
     var span = Number(this.element.dataset.span);
-    if (span) { return [Date.now() / 1000 - span, Date.now() / 1000]; }
+    if (span) { return [window.toft.now() / 1000 - span, window.toft.now() / 1000]; }
     return last - first < 10 ? [first - 5, last + 5] : [first, last];
   };
   Plot.prototype.options = function () {
@@ -126,7 +126,7 @@
   function address(element) {
     var url = new URL(element.dataset.plot, window.location.href);
     var span = Number(element.dataset.span);
-    if (span) { url.searchParams.set("from", String(Math.floor(Date.now() / 1000 - span))); }
+    if (span) { url.searchParams.set("from", String(Math.floor(window.toft.now() / 1000 - span))); }
     return url.pathname + url.search;
   }
   async function refresh() {

@@ -5,6 +5,12 @@
   var root = document.documentElement;
 
   // -- Moments ----------------------------------------------------------------------------------------------
+  // How far the node's clock is ahead of the one here: what has lasted since a moment of the node is reckoned on
+  // the node's. A few seconds are the way of the page, not a difference of the clocks.
+  var said = document.querySelector('meta[name="toft-now"]');
+  var ahead = said ? Number(said.content) * 1000 - Date.now() : 0;
+  if (Math.abs(ahead) < 5000) { ahead = 0; }
+  function now() { return Date.now() + ahead; }
   function two(number) { return String(number).padStart(2, "0"); }
   function written(date, form) {
     var clock = two(date.getHours()) + ":" + two(date.getMinutes()) + ":" + two(date.getSeconds());
@@ -28,7 +34,7 @@
   function grow(within) {
     within.querySelectorAll("[data-since]").forEach(function (each) {
       var began = new Date(each.dataset.since);
-      if (!isNaN(began)) { each.textContent = lasting(Math.max((Date.now() - began) / 1000, 0)); }
+      if (!isNaN(began)) { each.textContent = lasting(Math.max((now() - began) / 1000, 0)); }
     });
   }
 
@@ -267,6 +273,6 @@
   moments(document);
   setInterval(function () { grow(document); }, 1000);
   hear();
-  window.toft = { ask: ask, complaint: complaint, note: note, visible: visible };
+  window.toft = { ask: ask, complaint: complaint, note: note, now: now, visible: visible };
   root.dataset.ready = "yes";
 })();
