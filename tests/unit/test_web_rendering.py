@@ -7,12 +7,13 @@ from fastapi import Request
 
 from toft.api.service import Service
 from toft.kernel import errors
+from toft.kernel.clock import ManualClock
 from toft.web import rendering
 
 
 def asked(path: str) -> Request:
     """Return a request for a page of a node that is there."""
-    serves = cast("Service", SimpleNamespace(state="ready"))
+    serves = cast("Service", SimpleNamespace(state="ready", clock=ManualClock()))
     app = SimpleNamespace(state=SimpleNamespace(service=serves))
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "app": app}
     return Request({**scope, "server": ("localhost", 80), "scheme": "http"})

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from toft.access.resources import Action, Kind
 from toft.api import bodies, following, frames, permits, problems, schemas, service
 from toft.api.service import Service
-from toft.kernel import errors
+from toft.kernel import errors, traces
 from toft.plugins.plugin_errors import PluginError
 from toft.plugins.supervision import calls, chunks
 from toft.plugins.wire.frames import LogLine
@@ -40,14 +40,15 @@ async def begin(request: Request, serves: Serves, name: str) -> Response:
     instance = serves.sessions.instance(service.session_of(request), name)
     start = instance.stream_with if wanted["stream"] else instance.start_with
     happenings = _Happenings(is_quiet=bool(wanted["quiet"]))
-    begun: Any = start(
-        wanted["action"],
-        wanted["arguments"] or {},
-        timeout_s=wanted["timeout_s"],
-        grace_s=wanted["grace_s"],
-        on_progress=happenings.progress,
-        on_log=happenings.log,
-    )
+    with traces.within(request.headers.get(traces.HEADER)):
+        begun: Any = start(
+            wanted["action"],
+            wanted["arguments"] or {},
+            timeout_s=wanted["timeout_s"],
+            grace_s=wanted["grace_s"],
+            on_progress=happenings.progress,
+            on_log=happenings.log,
+        )
     return _Following(serves, begun, happenings)
 
 

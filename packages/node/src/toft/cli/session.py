@@ -14,6 +14,7 @@ import typer
 from toft.cli import failures, reach
 from toft.cli.terminal import Terminal
 from toft.kernel import settings as node_settings
+from toft.kernel import traces
 from toft.kernel.errors import NodeError
 from toft.secrets.redaction import Redactor
 from toft.secrets.store import SecretStore
@@ -93,7 +94,15 @@ class Session:
 
     @contextlib.contextmanager
     def node(self, **options: Any) -> Iterator[Any]:
-        """Open the node for the length of a `with` block."""
+        """Open the node for the length of a `with` block.
+
+        What is asked of it belongs to the trace that `TRACEPARENT` names, if it names one.
+        """
+        with traces.within(self.environ.get("TRACEPARENT")), self._opened(**options) as node:
+            yield node
+
+    @contextlib.contextmanager
+    def _opened(self, **options: Any) -> Iterator[Any]:
         target = self.target()
         if target is not None:
             from toft.blocking import connecting  # noqa: PLC0415 - as below

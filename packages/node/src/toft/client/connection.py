@@ -16,7 +16,7 @@ from toft.api import frames
 from toft.client import faults
 from toft.client.origins import CONNECT_S, Origin
 from toft.jobs import errors as _job_errors
-from toft.kernel import errors
+from toft.kernel import errors, traces
 from toft.plugins import plugin_errors
 
 # Whoever defines errors that may come back must have been imported before one does.
@@ -151,6 +151,8 @@ class Connection:
         if not self._is_open:
             raise faults.closed()
         told = {**self.origin.headers, **self._headers, **(headers or {})}
+        if (parent := traces.current()) is not None:
+            told[traces.HEADER] = parent
         if content is not None or method != "GET":
             told["Content-Length"] = str(len(content or b""))
         try:

@@ -17,8 +17,10 @@ from toft.jobs import admission, ledger, peaks, policies, queue, records, sequen
 from toft.kernel import clock as clocks
 from toft.kernel import errors, traces
 from toft.kernel import settings as node_settings
+from toft.plugins import instance as handles
 from toft.plugins import node as nodes
 from toft.plugins.packed import Packed
+from toft.plugins.supervision import calls
 from toft.store import blobs, database, locks
 
 _LOCK_S = 5.0
@@ -53,7 +55,7 @@ class Means:
 
 
 class Follower(Protocol):
-    """Somebody who collects what happens to jobs."""
+    """Somebody who collects what happens to jobs, and to calls that are none."""
 
     def follow(self, jobs: queue.JobQueue) -> None:
         """Begin to follow an open queue."""
@@ -61,6 +63,10 @@ class Follower(Protocol):
 
     def loaded(self, instance: str, steps: Sequence[traces.Step]) -> None:
         """Take note that an instance was loaded for jobs."""
+        ...
+
+    def called(self, instance: handles.Instance, call: calls.Call) -> None:
+        """Take note of a call that somebody makes."""
         ...
 
     async def close(self) -> None:
@@ -122,8 +128,6 @@ class Engine:
         await self.backend.close()
         await self.graphs.close()
         await self.queue.close()
-        if self.means.follower is not None:
-            await self.means.follower.close()
         await self.means.logs.close()
         self._held.close()
 

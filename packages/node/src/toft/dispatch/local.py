@@ -150,9 +150,9 @@ class LocalBackend:
                 if present.state is states.State.CRASH_LOOP:
                     await present.reload()
                 return None
-            with traces.collect() as steps:
-                loaded = await self._node.load(profile.plugin, instance=profile.instance)
-            self.on_load(profile.instance, steps)
+            loaded = await self._node.load(profile.plugin, instance=profile.instance)
+            self.on_load(profile.instance, loaded.steps)
+            loaded.steps = ()
         except (errors.NodeError, PluginError) as error:
             return _fault(error)
         self._mine[loaded] = self._loop.time() - began

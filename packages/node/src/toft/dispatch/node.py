@@ -24,6 +24,9 @@ class Node(nodes.Node):
 
     def __init__(self, rooms: nodes.Rooms, means: engine.Means) -> None:
         super().__init__(rooms)
+        self._follower = means.follower
+        if means.follower is not None:
+            rooms.loader.called = means.follower.called
         self.jobs = jobs.Jobs(self, functools.partial(engine.open_engine, means, self, job_type=answers.Job))
 
     async def load(
@@ -65,3 +68,6 @@ class Node(nodes.Node):
         """Stop jobs, then end every instance; bounded."""
         await self.jobs.close()
         await super().close()
+        if self._follower is not None:
+            # Last: what ended because the node did is told as well.
+            await self._follower.close()

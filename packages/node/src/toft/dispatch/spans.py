@@ -1,4 +1,7 @@
-"""The trace of a job, made from nothing but its events: what was written down is what is traced."""
+"""The trace of a job, made from nothing but its events: what was written down is what is traced.
+
+A call that is no job has no events; its trace is made of the call itself once it has ended.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ from typing import Any
 
 from toft.jobs.records import ENDED, Event, State
 from toft.kernel.traces import Step
+from toft.plugins.supervision.calls import Call
+
+LOADED_FOR_S = 5.0
+"""An instance that was there for no longer than this before its first call was loaded for that call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,53 @@ def of(events: Sequence[Event], loads: Iterable[Load] = ()) -> tuple[list[Span],
         spans += [Span(each.name, each.began, each.ended, place) for each in steps]
     parent = told.get("traceparent")
     return spans, parent if isinstance(parent, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call that somebody made.
+
+    Attributes:
+        at: When, in seconds since 1970.
+        looped_at: The same in the time of the event loop, which the call's own times are in.
+        steps: How its instance was loaded.
+    """
+
+    plugin: str
+    instance: str
+    at: float
+    looped_at: float
+    steps: Sequence[Step] = ()
+
+
+def of_call(asked: Asked, call: Call) -> list[Span]:
+    """Return the spans of a call that has ended, the call as a whole first."""
+    loaded_at = max((each.ended for each in asked.steps), default=0.0)
+    steps = asked.steps if loaded_at > asked.at - LOADED_FOR_S else ()
+    later = asked.at - asked.looped_at
+    ended = call.ended_at + later
+    began = call.started_at + later if call.started_at else ended
+    error = None if call.future.cancelled() else call.future.exception()
+    code = "call.cancelled" if call.future.cancelled() else str(getattr(error, "code", "") if error else "")
+    attributes = {
+        "toft.plugin": asked.plugin,
+        "toft.instance": asked.instance,
+        "toft.action": call.action,
+        "toft.outcome": call.outcome,
+    }
+    whole = Span(
+        f"call {asked.plugin}.{call.action}",
+        min([asked.at, *(each.began for each in steps)]),
+        ended,
+        None,
+        attributes,
+        code,
+    )
+    found = [whole, *(Span(each.name, each.began, each.ended, 0) for each in steps)]
+    found.append(Span("queue", asked.at, began, 0))
+    if call.started_at:
+        found.append(Span("call", began, ended, 0, {}, code))
+    return found
 
 
 def _attempts(events: Sequence[Event], loads: Sequence[Load]) -> Iterator[tuple[Span, list[Step]]]:

@@ -1,9 +1,10 @@
-"""Sends what became of jobs to a collector as OpenTelemetry traces; imported only where that is wanted."""
+"""Tells a collector what became of jobs and calls, as OpenTelemetry traces; imported where that is wanted."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Sequence
 
@@ -17,8 +18,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from toft.dispatch import spans
 from toft.jobs.queue import JobQueue
 from toft.jobs.records import ENDED, Event
+from toft.kernel import clock as clocks
 from toft.kernel import errors, log, traces
 from toft.kernel.version import VERSION
+from toft.plugins.instance import Instance
+from toft.plugins.supervision.calls import Call
 
 _log = log.get_logger("dispatch.telemetry")
 _LOADS = 1000
@@ -47,6 +51,7 @@ class Telemetry:
         self._propagator = TraceContextTextMapPropagator()
         self._loads: deque[spans.Load] = deque(maxlen=_LOADS)
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def follow(self, jobs: JobQueue) -> None:
         """Begin to follow an open queue."""
@@ -56,8 +61,23 @@ class Telemetry:
         """Take note that an instance was loaded for jobs."""
         self._loads.append(spans.Load(instance, tuple(steps)))
 
+    def called(self, instance: Instance, call: Call) -> None:
+        """Take note of a call that somebody makes; it is told when it has ended."""
+        steps, instance.steps = instance.steps, ()
+        asked = spans.Asked(
+            instance.plugin, instance.id, clocks.SYSTEM.now(), asyncio.get_running_loop().time(), steps
+        )
+        parent = traces.current()
+        call.future.add_done_callback(functools.partial(self._ended, asked, call, parent))
+
+    def _ended(self, asked: spans.Asked, call: Call, parent: str | None, _: object) -> None:
+        self._send(spans.of_call(asked, call), parent)
+
     async def close(self) -> None:
-        """Send what is left, for some seconds at most."""
+        """Send what is left, for some seconds at most; a second time does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         task, self._task = self._task, None
         if task is not None:
             # The queue is closed by now, and with that the watch ends once it has read what there is.
@@ -76,7 +96,9 @@ class Telemetry:
                 self._tell(await _all(jobs, event.job, event.cursor))
 
     def _tell(self, events: Sequence[Event]) -> None:
-        found, parent = spans.of(events, self._loads)
+        self._send(*spans.of(events, self._loads))
+
+    def _send(self, found: Sequence[spans.Span], parent: str | None) -> None:
         above = None if parent is None else self._propagator.extract({traces.HEADER: parent})
         made: list[trace.Span] = []
         for each in found:

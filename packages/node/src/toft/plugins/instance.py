@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from toft.host.usage import Usage, cpu_percent
 from toft.kernel import clock as clocks
-from toft.kernel import errors, log
+from toft.kernel import errors, log, traces
 from toft.plugins import instances, logs
 from toft.plugins.manifests import drift
 from toft.plugins.manifests.manifest import Manifest
@@ -38,6 +38,7 @@ class Parts:
         validate: Fills in and checks a configuration.
         forget: Takes it out of the node.
         secrets: What its worker was given last.
+        called: Told of each call that somebody makes, where that is collected.
     """
 
     supervisor: supervisor.Supervisor
@@ -51,6 +52,7 @@ class Parts:
     given: Mapping[str, Any]
     clock: clocks.Clock = clocks.SYSTEM
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    called: Callable[[Instance, calls.Call], object] | None = None
 
 
 class Instance:
@@ -65,6 +67,7 @@ class Instance:
         drift_check: Who looks for that, when it was not done while loading.
         loaded_from: What it is made of.
         is_shared: Whether it is nobody's own: loaded as it is remembered, for whoever comes.
+        steps: What took how long while it was loaded.
     """
 
     def __init__(self, name: str, parts: Parts) -> None:
@@ -75,6 +78,7 @@ class Instance:
         self.drift: drift.Drift | None = None
         self._parts = self.loaded_from = parts
         self.is_shared = False
+        self.steps: Sequence[traces.Step] = ()
         self._supervisor = parts.supervisor
         self.drift_check: asyncio.Task[drift.Drift | None] | None = None
         self._loaded_at = parts.clock.monotonic()
@@ -102,7 +106,7 @@ class Instance:
 
         Cancellation: Cancelling the awaiting task cancels the call.
         """
-        return await self._supervisor.begin(action or DEFAULT_ACTION, arguments)
+        return await self._begin(action, arguments)
 
     async def call_with(
         self,
@@ -128,7 +132,7 @@ class Instance:
 
     def start(self, action: str | None = None, /, **arguments: Any) -> calls.Call:
         """Begin a call and return a handle to wait on, watch and cancel."""
-        call: calls.Call = self._supervisor.begin(action or DEFAULT_ACTION, arguments)
+        call: calls.Call = self._begin(action, arguments)
         return call
 
     def start_with(
@@ -142,9 +146,7 @@ class Instance:
         on_log: calls.OnLog | None = None,
     ) -> calls.Call:
         """Begin a call with everything that can be said about it; see `call_with`."""
-        call: calls.Call = self._supervisor.begin(
-            action or DEFAULT_ACTION, arguments, timeout_s=timeout_s, grace_s=grace_s
-        )
+        call: calls.Call = self._begin(action, arguments, timeout_s=timeout_s, grace_s=grace_s)
         call.listen(on_progress, on_log)
         return call
 
@@ -163,15 +165,15 @@ class Instance:
         on_log: calls.OnLog | None = None,
     ) -> chunks.Chunks:
         """Stream with everything that can be said about it; see `call_with`."""
-        call = self._supervisor.begin(
-            action or DEFAULT_ACTION,
-            arguments,
-            timeout_s=timeout_s,
-            grace_s=grace_s,
-            kind=chunks.StreamingCall,
-        )
+        call = self._begin(action, arguments, timeout_s=timeout_s, grace_s=grace_s, kind=chunks.StreamingCall)
         call.listen(on_progress, on_log)
         return chunks.Chunks(call)
+
+    def _begin(self, action: str | None, arguments: Mapping[str, Any], **more: Any) -> Any:
+        call = self._supervisor.begin(action or DEFAULT_ACTION, arguments, **more)
+        if self._parts.called is not None:
+            self._parts.called(self, call)
+        return call
 
     def signature(self, action: str | None = None) -> Mapping[str, Any] | None:
         """Return the input schema of an action; None when the plugin recorded none."""

@@ -20,8 +20,8 @@ from toft.plugins.environments import environments
 from toft.plugins.manifests import arguments, config
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.manifests.registry import Registry
+from toft.plugins.supervision import calls, nursery, orders, restart, states, supervisor, worker
 from toft.plugins.supervision import crew as crews
-from toft.plugins.supervision import nursery, orders, restart, states, supervisor, worker
 from toft.plugins.supervision.redacted import ErrorRedactor
 from toft.plugins.wire.frames import LogLine
 from toft.secrets.redaction import Redactor
@@ -66,6 +66,9 @@ class Loader:
         crew: Starts workers.
         writer: Writes their logs.
         redactor: Takes secrets out of what is shown.
+
+    Attributes:
+        called: Told of each call that somebody makes on what it loads; None where nobody collects that.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Loader:
         self._redactor = redactor
         self._redact_error = ErrorRedactor(redactor)
         self._clock: clocks.Clock = clocks.SYSTEM
+        self.called: Callable[[handles.Instance, calls.Call], object] | None = None
 
     async def load(self, request: Request, forget: Callable[[str], None]) -> handles.Instance:
         """Load one instance.
@@ -104,6 +108,12 @@ class Loader:
             PluginError: The plugin could not be imported or initialised.
             WorkerLostError: Its process died or stalled; the last lines it printed are in the error.
         """
+        with traces.collect() as steps:
+            loaded = await self._load(request, forget)
+        loaded.steps = tuple(steps)
+        return loaded
+
+    async def _load(self, request: Request, forget: Callable[[str], None]) -> handles.Instance:
         with traces.step("environment"):
             manifest = await asyncio.to_thread(self._registry.get, request.plugin)
             record = await self._record(request)
@@ -232,6 +242,7 @@ class Loader:
             forget=lambda name: None,
             given={},
             secrets=given_secrets,
+            called=self.called,
         )
 
     def _nursery(
