@@ -174,24 +174,35 @@ def test_a_secret_is_stored_and_never_shown(node: Doorway, browser: Browser) -> 
         assert "hunter2" not in page.content()
 
 
-def test_an_instance_is_switched_and_its_log_is_live(node: Doorway, browser: Browser) -> None:
-    asked(node, "POST", "/v1/instances", {"plugin": "painter", "instance": "second"})
+def test_an_instance_is_switched_and_its_log_is_told_as_it_is_printed(
+    node: Doorway, browser: Browser
+) -> None:
+    second = {"plugin": "painter", "instance": "second"}
+    asked(node, "POST", "/v1/instances", second)
     with browsers.visiting(node.url, browser) as visitor:
+        visitor.expected = ["net::ERR_"]
         page = visitor.go("/plugins/painter/second")
         page.get_by_role("button", name="Disable").click()
         page.locator(".head .state-disabled").wait_for()
         assert asked(node, "GET", "/v1/instances/second")["enabled"] is False
         page.get_by_role("button", name="Enable").click()
         page.locator(".head .state-ready").wait_for()
-        asked(
-            node,
-            "POST",
-            "/v1/jobs",
-            {"plugin": "painter", "instance": "second", "arguments": {"words": "snow"}},
-        )
-        visitor.see("painted snow with 4 threads")
-        visitor.go("/plugins/painter")
-        page.locator("#now").get_by_text("loaded").or_(page.locator(".figures")).first.wait_for()
+        page.wait_for_selector("#link[data-link=live]")
+        asked(node, "POST", "/v1/jobs", {**second, "arguments": {"words": "<b>snow</b>"}})
+        visitor.see("painted <b>snow</b> with 4 threads")
+        node.cut()
+        page.wait_for_selector("#link[data-link=lost]")
+        job = asked(node, "POST", "/v1/jobs", {**second, "arguments": {"words": "fog", "count": 99}})["id"]
+        asked(node, "GET", f"/v1/jobs/{job}/wait?timeout_s=20")
+        page.locator("#log .row").last.get_by_text("painted fog").wait_for(timeout=15_000)
+        # What was printed meanwhile is there, once; and never more than a page holds.
+        asked(node, "POST", "/v1/jobs", {**second, "arguments": {"words": "rain"}})
+        page.locator("#log .row").last.get_by_text("painted rain").wait_for()
+        assert page.locator("#log .row", has_text="painted fog").count() == 99
+        assert page.locator("#log .row", has_text="snow").count() == 1
+        asked(node, "POST", "/v1/jobs", {**second, "arguments": {"words": "hail", "count": 300}})
+        page.locator(".figures div", has_text="calls").get_by_text("4", exact=True).wait_for()
+        eventually(lambda: page.locator("#log .row").count() == 200)
 
 
 def test_an_action_is_run_as_a_job_with_its_arguments(node: Doorway, browser: Browser) -> None:
@@ -231,7 +242,7 @@ def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:
     return paths[template]
 
 
-PARTS = re.compile(r"/static/|/favicon|/now$|/logs$|/sign-in|/open")
+PARTS = re.compile(r"/static/|/favicon|/now$|/logs$|/stream$|/sign-in|/open")
 
 
 def templates() -> set[str]:

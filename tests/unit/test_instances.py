@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toft.kernel import clock, errors
-from toft.plugins import instances, logs
+from toft.plugins import instances, log_reading, logs
 from toft.store import database
 from toft_sdk.errors import InputError
 
@@ -177,3 +177,60 @@ async def test_a_flood_is_counted_instead_of_kept(tmp_path: Path) -> None:
     book.write(held)
     await writer.close()
     assert logs.read_tail(tmp_path / "x.log", 1)[0].endswith(f"node - {1000 - kept} lines dropped")
+
+
+async def test_a_reader_of_a_log_goes_on_where_it_stood_across_rotations_and_a_new_process(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ocr.log"
+    seen: list[str] = []
+    place = None
+    for start in (0, 100):
+        writer = logs.LogWriter()
+        book = logs.InstanceLog(path, writer, max_bytes=2000, files=2)
+        for number in range(start, start + 100):
+            book.add(Said(f"line {number}", time=float(number)))
+            await writer.flush()
+            if number % 7 == 0:
+                piece = log_reading.read_after(path, place)
+                place = log_reading.Place.parse(str(piece.place))
+                assert not piece.is_cut
+                seen += piece.lines
+        await writer.close()
+    seen += log_reading.read_after(path, place).lines
+    assert [int(line.rsplit(" ", 1)[1]) for line in seen] == list(range(200))
+
+
+async def test_a_reader_that_is_far_behind_gets_the_end_and_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "ocr.log"
+    writer = logs.LogWriter()
+    book = logs.InstanceLog(path, writer, max_bytes=2000, files=1)
+    book.add(Said("first"))
+    await writer.flush()
+    began = log_reading.read_after(path, None)
+    assert (len(began.lines), began.is_cut) == (1, False)
+    for number in range(10):
+        book.add(Said(f"line {number}", time=float(number)))
+    await writer.close()
+    behind = log_reading.read_after(path, began.place, most_bytes=100)
+    assert [line.rsplit(" ", 1)[1] for line in behind.lines] == ["8", "9"]
+    assert behind.is_cut
+    path.write_text("1971-01-01T00:00:00.000Z stdout - anew\n1971-01-01T00:00:00.001Z stdout - torn"[:-4])
+    anew = log_reading.read_after(path, began.place)
+    assert ([line.rsplit(" ", 1)[1] for line in anew.lines], anew.is_cut) == (["anew"], True)
+    assert log_reading.read_after(tmp_path / "none.log", None) == log_reading.Piece([], log_reading.Place())
+    for text in ("", "7", "x/-1", "x/1e3", "x/" + "9" * 90):
+        assert log_reading.Place.parse(text) is None
+
+
+async def test_whoever_listens_to_a_log_hears_of_each_write_and_of_no_other_log(tmp_path: Path) -> None:
+    writer = logs.LogWriter()
+    mine, other = (logs.InstanceLog(tmp_path / name, writer) for name in ("a.log", "b.log"))
+    with mine.listening() as stirred:
+        other.add(Said("not mine"))
+        await writer.flush()
+        assert not stirred.is_set()
+        mine.add(Said("mine"))
+        await stirred.wait()
+    mine.add(Said("nobody listens"))
+    await writer.close()

@@ -23,8 +23,8 @@ class Event(Protocol):
     """What is told."""
 
     @property
-    def cursor(self) -> int:
-        """Grows; a reader resumes after it."""
+    def cursor(self) -> int | str:
+        """Names the place behind it; a reader resumes there."""
         ...
 
     @property

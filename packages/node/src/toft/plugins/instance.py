@@ -396,6 +396,20 @@ def is_busy(instance: Instance) -> bool:
     return gate.running > 0 or gate.waiting > 0
 
 
+def standing(instance: Instance) -> tuple[Any, ...]:
+    """Return what changes with what an instance does: another value says that a look is worth while."""
+    supervised = instance.loaded_from.supervisor
+    return (
+        instance.state,
+        instance.is_enabled,
+        supervised.totals.ended,
+        supervised.totals.failures,
+        supervised.gate.running,
+        supervised.gate.waiting,
+        supervised.workers.restarts.total,
+    )
+
+
 def the_same(
     present: Instance, plugin: str, config: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> Instance:

@@ -7,16 +7,18 @@ what the disk cannot take in time is dropped, and a line says how much.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from toft.kernel import clock as clocks
 from toft.kernel import log
+from toft.plugins import log_reading
 
 _log = log.get_logger("plugins.logs")
 _REMEMBERED_LINES = 200
@@ -75,12 +77,40 @@ class LogWriter:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[tuple[Sink, Line | None] | None] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._listeners: dict[Path, set[Callable[[], object]]] = {}
         self._thread = threading.Thread(target=self._run, name="toft-logs", daemon=True)
         self._thread.start()
 
     def put(self, target: Sink, line: Line | None) -> None:
         """Hand over a line; returns at once."""
         self._queue.put((target, line))
+
+    @contextlib.contextmanager
+    def listening(self, path: Path) -> Iterator[asyncio.Event]:
+        """Give what is set whenever something was written to a file, while the `with` block lasts."""
+        loop, stirred = asyncio.get_running_loop(), asyncio.Event()
+
+        def stir() -> None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and with it whoever listened
+                loop.call_soon_threadsafe(stirred.set)
+
+        with self._guard:
+            self._listeners.setdefault(path, set()).add(stir)
+        try:
+            yield stirred
+        finally:
+            with self._guard:
+                mine = self._listeners[path]
+                mine.discard(stir)
+                if not mine:
+                    del self._listeners[path]
+
+    def tell(self, path: Path) -> None:
+        """Tell who listens that something was written; called in the thread that did."""
+        with self._guard:
+            for stir in self._listeners.get(path, ()):
+                stir()
 
     async def flush(self) -> None:
         """Return when everything handed over so far is in the files."""
@@ -182,6 +212,14 @@ class InstanceLog:
         await self._writer.flush()
         return await asyncio.to_thread(read_tail, self.path, count, self._files)
 
+    def listening(self) -> contextlib.AbstractContextManager[asyncio.Event]:
+        """Give what is set whenever something was written, by whichever object of this log."""
+        return self._writer.listening(self.path)
+
+    async def read_after(self, after: log_reading.Place | None) -> log_reading.Piece:
+        """Return what is in the files after a place; the end of the log for None."""
+        return await asyncio.to_thread(log_reading.read_after, self.path, after, self._files)
+
     def write(self, lines: list[Line]) -> None:
         """Append to the file; runs in the writer's thread."""
         with self._guard:
@@ -201,6 +239,7 @@ class InstanceLog:
         except OSError as error:
             # A full disk must not stop the calls whose output it cannot take.
             _log.debug("log_not_written", path=str(self.path), error=str(error))
+        self._writer.tell(self.path)
 
     def _rotate(self, coming: int) -> None:
         try:

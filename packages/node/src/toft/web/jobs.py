@@ -121,7 +121,7 @@ def _log(lines: Sequence[str]) -> dict[str, Any]:
 
 def _line(text: str) -> dict[str, str]:
     at, stream, _, said = (*text.split(" ", 3), "", "", "")[:4]
-    return {"at": at, "stream": stream, "text": said}
+    return {"at": at, "stream": stream, "source": stream, "text": said}
 
 
 def _result(job: Mapping[str, Any]) -> dict[str, Any] | None:

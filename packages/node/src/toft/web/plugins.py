@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from toft.access.resources import Action, Kind, Resource
-from toft.api import permits, service
+from toft.api import following, permits, service
 from toft.api.service import Service
 from toft.kernel import errors
+from toft.plugins.log_reading import Piece, Place
 from toft.plugins.plugin_errors import PluginError
-from toft.web import options, rendering, running, sending, settings
+from toft.web import happenings, options, rendering, running, sending, settings
 
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
@@ -51,9 +52,23 @@ async def show_instance(request: Request, serves: Serves, name: str, instance: s
 
 @router.get("/plugins/{name}/{instance}/now", dependencies=[READS])
 async def now(request: Request, serves: Serves, name: str, instance: str) -> Response:
-    """Show what changes by itself: how the instance stands and what it prints."""
+    """Show what changes by itself: how the instance stands."""
     subject = await settings.find(serves, name, instance)
     return rendering.fragment(request, "plugin.now.html", **await _standing(request, serves, subject))
+
+
+@router.get("/plugins/{name}/{instance}/stream", dependencies=[READS])
+async def watch(request: Request, serves: Serves, name: str, instance: str, after: str = "") -> Response:
+    """Send what the instance prints, as rows of its log, and say when it stands another way.
+
+    `Last-Event-ID` wins over `after`.
+    """
+    subject = await settings.find(serves, name, instance)
+    if not _hears(request, subject):
+        raise errors.NotFoundError(f"{name} has no instance {instance}", code="instance.not_found")
+    place = Place.parse(request.headers.get("last-event-id") or after)
+    source = happenings.watch(serves, subject, place)
+    return following.EventStream(source, is_lines=False, turnstile=serves.turnstile)
 
 
 @router.post("/plugins/{name}/{instance}/settings", dependencies=[WRITES])
@@ -111,6 +126,8 @@ async def set_variable(request: Request, serves: Serves, name: str, instance: st
 
 async def _page(request: Request, serves: Service, name: str, instance: str) -> Response:
     subject = await settings.find(serves, name, instance)
+    hears = _hears(request, subject)
+    log = await happenings.log_of(serves, subject).read_after(None) if hears else Piece([], Place())
     return rendering.page(
         request,
         "plugin",
@@ -120,8 +137,17 @@ async def _page(request: Request, serves: Service, name: str, instance: str) -> 
         said="",
         wrong="",
         runs=running.runs(subject.manifest),
+        lines=happenings.rows(log.lines),
+        most=happenings.LINES,
+        place=str(log.place),
+        hears=hears,
         **await _standing(request, serves, subject),
     )
+
+
+def _hears(request: Request, subject: settings.Subject) -> bool:
+    """Say whether who asks may read a log: that of a name nobody has may be left of another plugin."""
+    return subject.is_known or permits.visible_of(request, Kind.PLUGIN) is None
 
 
 async def _allowed(request: Request, plugin: str) -> dict[str, bool]:
@@ -140,5 +166,4 @@ async def _standing(request: Request, serves: Service, subject: settings.Subject
         "may": await _allowed(request, subject.plugin),
         "entry": await settings.entry(serves, subject.plugin),
         "stats": await loaded.stats() if loaded is not None else None,
-        "log": await settings.lines(serves, subject),
     }

@@ -67,6 +67,11 @@ def fragment(request: Request, template: str, *, status: int = 200, **values: An
     return HTMLResponse(text, status_code=status, headers=HEADERS)
 
 
+def part(template: str, **values: Any) -> str:
+    """Return what a template makes of values that belong to no request, for a page that is there already."""
+    return _ENVIRONMENT.get_template(template).render(**values)
+
+
 class PageRoute(APIRoute):
     """A route for people: what goes wrong is a page as well, with the next step on it."""
 

@@ -1,16 +1,15 @@
-"""Gathers what the page of an instance shows: its state, its settings as a form, its variables, its log."""
+"""Gathers what the page of an instance shows: its state, its settings as a form, its options."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toft.api.service import Service
-from toft.kernel import errors
-from toft.plugins import catalog, instances
+from toft.kernel import errors, ids
+from toft.plugins import catalog, configuring, instances
 from toft.plugins.instance import Instance
 from toft.plugins.manifests import config as configurations
 from toft.plugins.manifests.manifest import Manifest
@@ -19,9 +18,6 @@ from toft.plugins.supervision import states
 from toft.web import fields, forms, submissions
 
 _PATIENCE_S = 1.0
-_LINES = 200
-_LONGEST = 2000
-_WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +43,12 @@ class Subject:
         """Where its page is; names are checked, so that they need no quoting."""
         own = self.plugin == self.instance
         return f"/plugins/{self.plugin}" if own else f"/plugins/{self.plugin}/{self.instance}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the node knows of it; what carries a name that nobody has may be left of another plugin."""
+        is_own = self.plugin == self.instance
+        return is_own or self.loaded is not None or bool(self.record.updated_at)
 
     @property
     def is_enabled(self) -> bool:
@@ -80,18 +82,13 @@ async def find(serves: Service, plugin: str, instance: str) -> Subject:
     """Return an instance of a plugin.
 
     Raises:
-        NotFoundError: There is no such plugin.
-        ConflictError: Another plugin's instance has the name.
+        NotFoundError: There is no such plugin, or the instance is another one's.
     """
     node = serves.node
     manifest = await node.installed.get(plugin)
+    await configuring.check_owner(node, manifest.name, ids.check_name(instance, "instance name"))
     record = await node.rooms.records.of(manifest.name, instance)
     loaded = node.find(instance)
-    if loaded is not None and loaded.plugin != manifest.name:
-        raise errors.ConflictError(
-            f"instance {instance} belongs to plugin {loaded.plugin}, not to {plugin}",
-            code="instance.other_plugin",
-        )
     return Subject(plugin=manifest.name, instance=instance, manifest=manifest, record=record, loaded=loaded)
 
 
@@ -153,21 +150,6 @@ async def taken(
         except errors.NodeError as error:
             said = error.message
     return replace(before, form=fields.with_errors(clean, problems, sent), said=said)
-
-
-async def lines(serves: Service, subject: Subject) -> list[tuple[str, str, str]]:
-    """Return the end of its log: when, from where, what; a line of another form is all text."""
-    found = await serves.node.logs(subject.plugin, _LINES, instance=subject.instance)
-    return [_line(each[:_LONGEST]) for each in found]
-
-
-def _line(text: str) -> tuple[str, str, str]:
-    at, _, rest = text.partition(" ")
-    stream, _, rest = rest.partition(" ")
-    call, _, said = rest.partition(" ")
-    if not _WHEN.fullmatch(at):
-        return "", "", text
-    return at, stream if call == "-" else f"{stream} {call}", said
 
 
 def _counted(problems: Mapping[str, str]) -> str:

@@ -120,6 +120,19 @@
       source.addEventListener(type, function (event) { told(type, event); });
     });
     source.addEventListener("progress", function (event) { told("progress", event); });
+    source.addEventListener("log", function (event) {
+      cursor = event.lastEventId;
+      printed(JSON.parse(event.data));
+    });
+  }
+  // Rows come as the node writes them, escaped; the oldest go when there are more than a page holds.
+  function printed(data) {
+    var log = document.querySelector("[data-log]");
+    var isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+    log.insertAdjacentHTML("beforeend", data.html);
+    while (log.childElementCount > Number(log.dataset.log)) { log.firstElementChild.remove(); }
+    moments(log);
+    if (isAtEnd) { log.scrollTop = log.scrollHeight; }
   }
   function told(type, event) {
     if (event.lastEventId) { cursor = event.lastEventId; }
