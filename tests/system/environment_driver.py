@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from toft.plugins import install
+from toft.plugins.artifacts import Artifacts
 from toft.plugins.environments import environments, interpreters, provisioning, sdk, uv_environments
 from toft.plugins.manifests import registry
 from toft.store import durable
@@ -75,7 +76,7 @@ async def main() -> None:
     request = provisioning.EnvironmentRequest(requirements=(requirement,))
     if requirement.startswith("/"):
         found = registry.Registry(Path(home), operations=DeadlyOperations(steps))
-        installer = install.Installer(found, store, described)
+        installer = install.Installer(found, store, described, artifacts=Artifacts(Path(home)))
         [installed] = await installer.add(install.Wish(source=requirement), progress=steps.step)
         sys.stdout.write(f"hash {installed.runtime.environment} added\n")
         return

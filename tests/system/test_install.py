@@ -16,6 +16,7 @@ from tests.sample_packages import write_project, write_wheel
 import toft_sdk
 from toft.kernel import errors
 from toft.plugins import install
+from toft.plugins.artifacts import Artifacts
 from toft.plugins.environments import (
     environment_errors,
     environments,
@@ -55,7 +56,9 @@ class Node:
         self.provisioners = [uv]
         self.store = environments.Environments(home, self.provisioners)
         self.registry = registry.Registry(home)
-        self.installer = install.Installer(self.registry, self.store, self.describe)
+        self.installer = install.Installer(
+            self.registry, self.store, self.describe, artifacts=Artifacts(home)
+        )
 
     async def describe(
         self, environment: environments.Environment, module: str, class_name: str | None
@@ -295,7 +298,7 @@ async def test_a_cancelled_add_leaves_nothing(node: Node, project: Path) -> None
         await asyncio.Event().wait()
         raise AssertionError
 
-    installer = install.Installer(node.registry, node.store, describe)
+    installer = install.Installer(node.registry, node.store, describe, artifacts=Artifacts(node.home))
     adding = asyncio.create_task(installer.add(install.Wish(source=str(project))))
     await asyncio.wait_for(describing.wait(), 30)
     assert node.store.list()
@@ -314,7 +317,7 @@ async def test_a_failure_spares_the_environment_another_add_is_using(node: Node,
         await failed.wait()
         raise toft_sdk.errors.FatalError("no")
 
-    bad = install.Installer(node.registry, node.store, fail)
+    bad = install.Installer(node.registry, node.store, fail, artifacts=Artifacts(node.home))
     first = asyncio.create_task(bad.add(install.Wish(source=str(project), name="bad")))
     await asyncio.wait_for(failing.wait(), 30)
     [environment] = node.store.list()

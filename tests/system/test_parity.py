@@ -120,6 +120,24 @@ CASES = (
         "plugin.check_config", "plugin", "config", "nothing", "label=x", call=None,
         body={"changes": {"label": "x"}},
     ),
+    _of_a_plugin(
+        "plugin.refresh", "plugin", "refresh", "nothing", call=lambda node: node.refresh("nothing")
+    ),
+    _of_a_plugin(
+        "plugin.regenerate", "plugin", "regenerate", "nothing",
+        call=lambda node: node.installed.regenerate("nothing"),
+    ),
+    _of_a_plugin(
+        "plugin.check", "plugin", "check", "nothing", call=lambda node: node.installed.check("nothing")
+    ),
+    Case(
+        "plugin.add", "source.invalid", ("plugin", "add", "two words"),
+        lambda node: node.installed.add("two words"), body={"source": "two words"},
+    ),
+    Case(
+        "environment.size", "source.invalid", ("plugin", "size", "two words"),
+        lambda node: node.installed.size("two words"), body={"source": "two words"},
+    ),
     Case(
         "secret.remove", "secret.not_found", ("secret", "rm", "misbehaving", "NONE"), None,
         part="misbehaving/NONE",

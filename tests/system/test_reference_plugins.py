@@ -19,6 +19,7 @@ import toft
 from toft.host import process_tree
 from toft.kernel import errors
 from toft.plugins import install
+from toft.plugins.artifacts import Artifacts
 from toft.plugins.environments import environments, interpreters, sdk
 from toft.plugins.environments import uv_environments as uv
 from toft.plugins.manifests import arguments, config, manifest, registry
@@ -69,7 +70,9 @@ class Home:
         self.sdk = sdk.SdkCopy(home)
         provisioner = uv.UvProvisioner(interpreters.Interpreters((python,)), uv.UvOptions())
         self.store = environments.Environments(home, [provisioner], prepare=self.sdk.prepare)
-        self.installer = install.Installer(self.registry, self.store, self._describe)
+        self.installer = install.Installer(
+            self.registry, self.store, self._describe, artifacts=Artifacts(home)
+        )
 
     async def _describe(
         self, environment: environments.Environment, module: str, class_name: str | None

@@ -226,7 +226,7 @@ async def test_a_program_with_asyncio_has_the_same(relay: Relay, authority: Auth
         assert await node.jobs.result(job.id) == 4
         assert (await node.installed.get("writer")).name == "writer"
         with pytest.raises(errors.RefusedError) as refused:
-            await node.installed.add("numpy")
+            await node.installed.setup_conda()
         assert refused.value.code == "remote.local_only"
 
 
@@ -281,7 +281,7 @@ def test_what_is_about_this_machine_is_refused_for_another_one(
         "doctor",
         "backup x",
         "service install",
-        "plugin add numpy",
+        "plugin test numpy",
         "demo",
     ):
         assert app.run([*command.split(), "--json"], Session(environ=elsewhere.environ)) == 2

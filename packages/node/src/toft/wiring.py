@@ -17,7 +17,7 @@ from toft.dispatch import logs as job_logs
 from toft.host import commands, confined_commands, facts, gpus, keeper, monitor
 from toft.kernel import errors, log
 from toft.kernel import settings as node_settings
-from toft.plugins import catalog, install, installed, instances, loading, logs, trial
+from toft.plugins import artifacts, catalog, install, installed, instances, loading, logs, trial
 from toft.plugins import node as nodes
 from toft.plugins.environments import environments, provisioners
 from toft.plugins.environments.sdk import SdkCopy
@@ -142,7 +142,8 @@ async def _open(
     scratch = trial.Scratch(
         written=written, crew=crew, writer=writer, directory=home / "logs", stall_s=settings.load_stall_s
     )
-    installer = install.Installer(plugins, built, scratch.describe)
+    uploaded = artifacts.Artifacts(home)
+    installer = install.Installer(plugins, built, scratch.describe, artifacts=uploaded)
     opened = node.Node(
         nodes.Rooms(
             settings=settings,
@@ -154,6 +155,7 @@ async def _open(
                 trial=trial.Trial(installer, scratch),
                 conda=provisioners.own_micromamba(settings, environ),
             ),
+            installer=installer,
             records=records,
             loader=loading.Loader(
                 settings,

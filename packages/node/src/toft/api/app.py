@@ -19,6 +19,7 @@ from toft.api import (
     environments,
     events,
     guard,
+    installing,
     instances,
     jobs,
     limits,
@@ -36,6 +37,7 @@ from toft.api.service import Service
 ROUTERS = (
     state.router,
     plugins.router,
+    installing.router,
     configuration.router,
     secrets.router,
     environments.router,

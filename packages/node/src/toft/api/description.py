@@ -88,6 +88,11 @@ def _complete(route: dict[str, Any], path: str, operation: Operation, permit: Pe
                 }
             },
         }
+    if operation.brings:
+        route["requestBody"] = {
+            "required": True,
+            "content": {operation.brings: {"schema": {"type": "string", "format": "binary"}}},
+        }
     route["responses"] = {
         str(operation.status): {
             "description": "Done.",
@@ -113,7 +118,7 @@ def failures(operation: Operation, path: str, *, is_public: bool = False) -> lis
     found.update((503,) if is_public else _ALWAYS)
     if "{" in path:
         found.add(404)
-    if operation.takes is not None:
+    if operation.takes is not None or operation.brings:
         found.update(_WITH_BODY)
     return sorted(found - {operation.status})
 

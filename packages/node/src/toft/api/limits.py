@@ -19,7 +19,7 @@ _LARGE = re.compile(
     "|".join(
         operations.pattern(each.route)
         for each in operations.OPERATIONS
-        if each.takes is not None and each.takes.is_large
+        if each.brings or (each.takes is not None and each.takes.is_large)
     )
 )
 

@@ -15,9 +15,13 @@ from toft.api.schemas import Body
 FRAMES = "application/vnd.toft.frames"
 EVENTS = "text/event-stream"
 JSON = "application/json"
+LINES = "application/x-ndjson"
+BYTES = "application/octet-stream"
 _AUTHORING = "- reads and writes files of the machine it is typed on"
 _LOCAL = "- of the machine itself, for whoever is on it"
 _NO_PAGE = "- for programs"
+_UPLOADED = "- installed.add uploads what it needs, and what is not needed goes by itself"
+_INSTALLED_FROM = "- toft plugin add uploads what it installs"
 _ASKED = "- for pages; a program asks the route"
 
 
@@ -32,6 +36,7 @@ class Operation:
         client: The method of the Python client, below the node that `connect` returns.
         page: Where a person with a browser does it.
         takes: The body of the request.
+        brings: The kind of the bytes that it carries instead of a body; as many as `request_bytes` says.
         gives: The name of the schema of the answer.
         status: Of the answer, when it is done.
         media: What kind of answer, where it is not JSON.
@@ -48,6 +53,7 @@ class Operation:
     status: int = 200
     media: tuple[str, ...] = (JSON,)
     fails: tuple[int, ...] = ()
+    brings: str = ""
 
 
 # What a plugin does wrong, and what its environment, its worker or the machine cannot do.
@@ -173,7 +179,7 @@ JOBS = (
         "jobs.watch",
         "/jobs",
         gives="Event",
-        media=(EVENTS, "application/x-ndjson"),
+        media=(EVENTS, LINES),
     ),
 )
 SEQUENCES = (
@@ -241,6 +247,48 @@ PLUGINS = (
         "installed.get",
         "/plugins/{name}",
         gives="Manifest",
+    ),
+    Operation(
+        "plugin.add",
+        "POST /v1/plugins",
+        "toft plugin add",
+        "installed.add",
+        "- a browser has no plugins to give",
+        takes=schemas.INSTALL,
+        gives="Added",
+        status=201,
+        media=(JSON, LINES),
+        fails=(404, *_RUNS),
+    ),
+    Operation(
+        "plugin.refresh",
+        "POST /v1/plugins/{name}/refresh",
+        "toft plugin refresh",
+        "refresh",
+        "/plugins/{name}",
+        gives="Manifest",
+        media=(JSON, LINES),
+        fails=_RUNS,
+    ),
+    Operation(
+        "plugin.regenerate",
+        "POST /v1/plugins/{name}/regenerate",
+        "toft plugin regenerate",
+        "installed.regenerate",
+        "- refreshing does it too",
+        gives="Manifest",
+        media=(JSON, LINES),
+        fails=_RUNS,
+    ),
+    Operation(
+        "plugin.check",
+        "POST /v1/plugins/{name}/check",
+        "toft plugin check",
+        "installed.check",
+        _NO_PAGE,
+        gives="Findings",
+        media=(JSON, LINES),
+        fails=_RUNS,
     ),
     Operation(
         "plugin.remove",
@@ -385,12 +433,63 @@ ENVIRONMENTS = (
         fails=(409,),
     ),
     Operation(
+        "environment.size",
+        "POST /v1/environments/size",
+        "toft plugin size",
+        "installed.size",
+        _NO_PAGE,
+        takes=schemas.SIZE,
+        gives="Size",
+        media=(JSON, LINES),
+        fails=(404, *_RUNS),
+    ),
+    Operation(
         "environment.collect",
         "POST /v1/environments/collect",
         "toft env gc",
         "installed.collect_environments",
         _NO_PAGE,
         gives="Collected",
+        fails=(409,),
+    ),
+)
+ARTIFACTS = (
+    Operation(
+        "artifact.list",
+        "GET /v1/artifacts",
+        _INSTALLED_FROM,
+        _UPLOADED,
+        _NO_PAGE,
+        gives="Artifacts",
+    ),
+    Operation(
+        "artifact.upload",
+        "PUT /v1/artifacts/{sha256}",
+        _INSTALLED_FROM,
+        "installed.add",
+        _NO_PAGE,
+        brings=BYTES,
+        gives="Artifact",
+        status=201,
+        fails=(507,),
+    ),
+    Operation(
+        "artifact.download",
+        "GET /v1/artifacts/{sha256}",
+        _INSTALLED_FROM,
+        _UPLOADED,
+        _NO_PAGE,
+        gives="Nothing",
+        media=(BYTES,),
+        fails=(416,),
+    ),
+    Operation(
+        "artifact.remove",
+        "DELETE /v1/artifacts/{sha256}",
+        _INSTALLED_FROM,
+        _UPLOADED,
+        _NO_PAGE,
+        gives="Removed",
         fails=(409,),
     ),
 )
@@ -527,13 +626,21 @@ ACCESS = (
     ),
 )
 
-OPERATIONS: tuple[Operation, ...] = (*NODE, *JOBS, *SEQUENCES, *PLUGINS, *ENVIRONMENTS, *INSTANCES, *ACCESS)
+OPERATIONS: tuple[Operation, ...] = (
+    *NODE,
+    *JOBS,
+    *SEQUENCES,
+    *PLUGINS,
+    *ENVIRONMENTS,
+    *ARTIFACTS,
+    *INSTANCES,
+    *ACCESS,
+)
 COMMANDS_APART = {
     **dict.fromkeys(("toft up", "toft down", "toft logs", "toft backup", "toft doctor"), _LOCAL),
     **dict.fromkeys(("toft service install", "toft service remove", "toft env setup-runtime"), _LOCAL),
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
-    **dict.fromkeys(("toft plugin add", "toft plugin refresh", "toft plugin regenerate"), _AUTHORING),
-    **dict.fromkeys(("toft plugin size", "toft plugin check", "toft config validate"), _AUTHORING),
+    "toft config validate": _AUTHORING,
     "toft plugin find": "- looks through what GET /v1/plugins gives",
     "toft plugin disable": "- the other half of toft plugin enable",
     **dict.fromkeys(

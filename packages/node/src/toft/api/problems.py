@@ -38,8 +38,13 @@ _BY_CODE = {
     "access.unauthenticated": 401,
     "access.host": 421,
     "access.too_many_failures": 429,
+    "artifact.too_large": 413,
+    "environment.build_failed": 502,
+    "environment.hash_mismatch": 502,
 }
 _BY_CATEGORY = {"user_input": 422, "transient": 503, "resource": 507, "cancelled": 409}
+
+_OF_NODE = {"user_input": 422, "resource": 507}
 
 
 def status_of(error: errors.NodeError | PluginError) -> int:
@@ -48,7 +53,8 @@ def status_of(error: errors.NodeError | PluginError) -> int:
         return _BY_CODE[error.code]
     if isinstance(error, PluginError):
         return _BY_CATEGORY.get(error.category, 502)
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    unnamed = _OF_NODE.get(error.category, 500)
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), unnamed)
 
 
 def body_of(error: errors.NodeError | PluginError) -> dict[str, Any]:

@@ -211,6 +211,40 @@ CONFIGURE = Body(
 )
 SET_ENABLED = Body({"enabled": YES, "instance": NAME}, required=("enabled",), example={"enabled": False})
 SET_SECRET = Body({"value": TEXT}, required=("value",), example={"value": "s3cret"})
+_SOURCE: Mapping[str, Schema] = {
+    "source": {
+        "type": "string",
+        "maxLength": 2000,
+        "description": "A requirement, `git+https://…`, or what was uploaded: `artifact:SHA256/FILE`, where"
+        " FILE ends in `.whl`, `.py`, or `.tar` for a directory.",
+    },
+    "python": {"type": "string", "description": "A version or a range."},
+    "requirements": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "More for the same environment, each named as `source` is.",
+    },
+    "lock": {"type": "string", "description": "`artifact:SHA256/FILE` of hashed requirements."},
+    "env_file": {"type": "string", "description": "The same, or an address, of an `environment.yml`."},
+    "offline": {"type": "boolean", "description": "Never use the network."},
+}
+SIZE = Body(_SOURCE, required=("source",), example={"source": "hello==1.0"})
+INSTALL = Body(
+    {
+        **_SOURCE,
+        "name": {**NAME, "description": "What to call it; its own name when left out."},
+        "force": {"type": "boolean", "description": "Replace a plugin of that name from elsewhere."},
+        "env_vars": {"type": "object", "description": "Variables for its worker, stored openly."},
+        "env_name": TEXT,
+        "origin": {
+            "type": "string",
+            "maxLength": 500,
+            "description": "Where the source is, for people; the same again replaces what was installed.",
+        },
+    },
+    required=("source",),
+    example={"source": "hello==1.0", "name": "hello"},
+)
 CREATE_TOKEN = Body(
     {
         "name": NAME,
@@ -387,6 +421,20 @@ NAMED: Mapping[str, Schema] = {
     ),
     "Plugins": listed(of("Plugin")),
     "Manifest": _object({"format_version": TEXT, "install": OBJECT, "code": OBJECT, "toft": OBJECT}),
+    "Added": _object({"plugins": listed(of("Manifest"))}),
+    "Findings": listed(_object({"check": TEXT, "ok": YES, "evidence": TEXT, "next": TEXT})),
+    "Size": _object(
+        {
+            "download_bytes": COUNT,
+            "installed_bytes": optional(COUNT),
+            "packages": OBJECT,
+            "unknown": LINES,
+            "is_complete": YES,
+            "exists": YES,
+        }
+    ),
+    "Artifact": _object({"sha256": TEXT, "size_bytes": COUNT, "used_at": TIME}),
+    "Artifacts": listed(of("Artifact")),
     "Removed": _object({"removed": YES}),
     "Cancelled": _object({"cancelled": YES}),
     "Config": {"type": "object", "description": "Every setting and its value."},

@@ -112,8 +112,8 @@ class NodeElsewhere(DaemonNode):
         self.installed = Installed(thread, self._remote.installed)  # type: ignore[arg-type]
 
     def refresh(self, plugin: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
-        """Refused: it is done on that machine."""
-        raise faults.local_only(f"refreshing {plugin}", self._url)
+        """Build a plugin's environment anew and swap."""
+        return self._thread.run(self._remote.refresh(plugin, on_step=on_step))
 
     def status(self) -> dict[str, Any]:
         """Return what the node is doing: its process, the queue, memory, GPUs, what is loaded."""

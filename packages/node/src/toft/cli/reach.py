@@ -14,7 +14,7 @@ ASK = frozenset(
         *("job logs", "job events"),
         *(f"sequence {each}" for each in ("submit", "list", "show", "wait", "cancel", "retry")),
         *(f"plugin {each}" for each in ("list", "show", "find", "config", "options", "enable", "disable")),
-        *("plugin logs", "plugin remove"),
+        *(f"plugin {each}" for each in ("add", "refresh", "regenerate", "remove", "size", "check", "logs")),
         *("secret set", "secret list", "secret rm"),
         *("env list", "env gc", "open", "why-denied"),
         *("token create", "token list", "token revoke"),

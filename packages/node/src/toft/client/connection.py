@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -132,10 +132,18 @@ class Connection:
                 for value in arriving.feed(data):
                     yield value
 
-    async def lines(self, route: str, query: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+    async def lines(
+        self,
+        route: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Any, None]:
         """Yield the JSON objects of an answer that has one a line, as they come."""
         headers = {"Accept": "application/x-ndjson"}
-        async with self._asking("GET", self._url(route, query), None, headers) as answer:
+        content = None if body is None else frames.pack(dict(body))
+        async with self._asking(method, self._url(route, query), content, headers) as answer:
             await self._check(answer, headers["Accept"])
             rest = b""
             async for data in answer.aiter_stream():
@@ -143,9 +151,56 @@ class Connection:
                 for line in filter(None, whole):
                     yield json.loads(line)
 
+    async def work(
+        self, route: str, body: Mapping[str, Any] | None = None, *, on_step: Callable[[str], None]
+    ) -> Any:
+        """Ask for something that takes a while, tell its steps, and return its result.
+
+        Raises:
+            NodeError: As the node raised it; `remote.gone` when the connection broke and it was given up.
+            PluginError: As the plugin raised it.
+        """
+        async with contextlib.aclosing(self.lines(route, method="POST", body=body)) as happening:
+            async for each in happening:
+                if each["kind"] == "step":
+                    on_step(each["text"])
+                elif "error" in each:
+                    raise error_of(each["error"])
+                else:
+                    return each["result"]
+        raise self.origin.broken(ConnectionError("its answer broke off"))
+
+    async def upload(self, route: str, size: int, pieces: Callable[[], AsyncIterator[bytes]]) -> Any:
+        """Send bytes under a name that says what they are; from the beginning when the connection broke.
+
+        Args:
+            route: Where to.
+            size: How many there are.
+            pieces: Gives them, once for each try.
+        """
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        pauses = iter(() if self.origin.is_here else _AGAIN_S)
+        while True:
+            try:
+                async with self._asking("PUT", self._url(route), pieces(), headers) as answer:
+                    data = await answer.aread()
+                break
+            except errors.UnavailableError as error:
+                pause = next(pauses, None) if error.code in BROKEN else None
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+        if not 200 <= answer.status < 300:
+            raise self._problem(answer.status, data)
+        return json.loads(data)
+
     @contextlib.asynccontextmanager
     async def _asking(
-        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        content: bytes | AsyncIterator[bytes] | None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[httpcore.Response, None]:
         """Send a request; what is wrong with the connection is told in our own words."""
         if not self._is_open:
@@ -153,7 +208,11 @@ class Connection:
         told = {**self.origin.headers, **self._headers, **(headers or {})}
         if (parent := traces.current()) is not None:
             told[traces.HEADER] = parent
-        if content is not None or method != "GET":
+        if (
+            "Content-Length" not in told
+            and not isinstance(content, AsyncIterator)
+            and (content or method != "GET")
+        ):
             told["Content-Length"] = str(len(content or b""))
         try:
             async with self._pool.stream(

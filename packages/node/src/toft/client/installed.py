@@ -1,4 +1,4 @@
-"""The plugins that a node elsewhere has installed: looked at from here, changed on its own machine."""
+"""The plugins that a node elsewhere has installed: looked at and changed from here."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from toft.api import schemas
 from toft.client import connection as connections
-from toft.client import faults
+from toft.client import faults, uploading
 from toft.client.connection import Connection
+from toft.kernel import ids
+from toft.plugins import listed
 from toft.plugins.catalog import Entry, Variable
+from toft.plugins.environments import provisioning, sources, wishes
+from toft.plugins.environments.provisioning import Progress
+from toft.plugins.findings import Finding
 from toft.plugins.manifests import manifest as manifests
 from toft.plugins.manifests import taxonomy
 from toft.plugins.manifests.manifest import Manifest
@@ -130,27 +136,58 @@ class RemoteInstalled:
             rows[0]["size_bytes"] = told["freed_bytes"]
         return [RemoteEnvironment(each) for each in rows]
 
-    # What needs the machine's own files, or runs on it for minutes.
+    async def add(
+        self, source: str, *, force: bool = False, on_step: Progress | None = None, **wish: Any
+    ) -> Sequence[Manifest]:
+        """Install the plugins of a directory, wheel or list of this machine, or of a requirement."""
+        return await self._add(wishes.Wish.of(source, wish), force, on_step or provisioning.silent)
 
-    async def add(self, source: str, **_: Any) -> Any:
-        """Refused."""
-        self._refuse(f"adding {source}")
+    async def _add(self, wish: wishes.Wish, force: bool, told: Progress) -> Sequence[Manifest]:
+        if wish.name:
+            ids.check_name(wish.name, "plugin name")
+        source = await asyncio.to_thread(sources.Source.parse, wish.source)
+        if source.kind == "plugins_file" and source.path:
+            return await listed.add(source.path, wish, lambda each: self._add(each, force, told), told)
+        body = {**await uploading.Uploads(self._asked, told).body(wish), "force": force}
+        done = await self._asked.work("/v1/plugins", body, on_step=told)
+        return [manifests.parse(each, what="the manifest of a new plugin") for each in done["plugins"]]
 
-    async def refresh(self, name: str, **_: Any) -> Any:
-        """Refused."""
-        self._refuse(f"refreshing {name}")
+    async def refresh(self, name: str, *, on_step: Progress | None = None) -> Manifest:
+        """Build a plugin's environment anew beside the old one, then swap."""
+        return await self._renewed(name, "refresh", on_step)
 
-    async def regenerate(self, name: str) -> Any:
-        """Refused."""
-        self._refuse(f"asking {name} again what it is")
+    async def regenerate(self, name: str) -> Manifest:
+        """Ask the code again what it is; the environment stays."""
+        return await self._renewed(name, "regenerate", None)
 
-    async def size(self, source: str, **_: Any) -> Any:
-        """Refused."""
-        self._refuse(f"resolving {source}")
+    async def _renewed(self, name: str, how: str, on_step: Progress | None) -> Manifest:
+        route = connections.path("plugins", name, how)
+        told = await self._asked.work(route, on_step=on_step or provisioning.silent)
+        return manifests.parse(told, what=f"the manifest of {name}")
 
-    async def check(self, name: str) -> Any:
-        """Refused."""
-        self._refuse(f"checking {name}")
+    async def size(
+        self, source: str, *, on_step: Progress | None = None, **wish: Any
+    ) -> provisioning.SizeEstimate:
+        """Say what installing would take, without installing; an installed plugin's name will do, too."""
+        told = on_step or provisioning.silent
+        body: Mapping[str, Any] = {"source": source}
+        if not ids.is_name(source) or all(each.name != source for each in await self.list()):
+            sent = await uploading.Uploads(self._asked, told).body(wishes.Wish.of(source, wish))
+            body = {name: sent[name] for name in schemas.SIZE.members}
+        found = await self._asked.work("/v1/environments/size", body, on_step=told)
+        return provisioning.SizeEstimate(
+            download_bytes=found["download_bytes"],
+            installed_bytes=found["installed_bytes"],
+            packages=found["packages"],
+            exists=found["exists"],
+        )
+
+    async def check(self, name: str) -> Sequence[Finding]:
+        """Look whether a plugin can still run: manifest, environment, import, drift, variables."""
+        found = await self._asked.ask("POST", connections.path("plugins", name, "check"))
+        return [Finding(**each) for each in found]
+
+    # What is about that machine itself, or for an author at his own.
 
     async def test(self, source: str, **_: Any) -> Any:
         """Refused."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toft.client import connection as connections
@@ -16,6 +16,7 @@ from toft.client.secrets import RemoteSecrets
 from toft.kernel import errors
 from toft.plugins.catalog import Entry
 from toft.plugins.instances import InstanceOptions
+from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.plugin_errors import PluginError
 
 
@@ -57,6 +58,10 @@ class RemoteNode:
             query={"keep_environment": "true" if keep_environment else None},
         )
         return bool(told["removed"])
+
+    async def refresh(self, plugin: str, *, on_step: Callable[[str], None] | None = None) -> Manifest:
+        """Build a plugin's environment anew and swap."""
+        return await self.installed.refresh(plugin, on_step=on_step)
 
     # Instances
 

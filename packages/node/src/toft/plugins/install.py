@@ -17,11 +17,13 @@ import toft_sdk.errors
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.kernel.version import VERSION
+from toft.plugins import listed
+from toft.plugins.artifacts import Artifacts
 from toft.plugins.environments import environment_errors, environments, plugin_classes, projects, provisioning
 from toft.plugins.environments.sources import Source
 from toft.plugins.environments.wishes import Wish
 from toft.plugins.findings import Finding
-from toft.plugins.manifests import manifest, plugins_yaml
+from toft.plugins.manifests import manifest
 from toft.plugins.manifests.registry import Registry
 
 Describe = Callable[[environments.Environment, str, str | None], Awaitable[Mapping[str, Any]]]
@@ -34,7 +36,11 @@ class Installer:
         registry: Where manifests are.
         store: Where environments are.
         describe: Asks a worker, in the environment and the sandbox, what a class is.
+        artifacts: What was uploaded to be installed.
         clock: For the dates in manifests.
+
+    Attributes:
+        artifacts: What was uploaded to be installed.
     """
 
     def __init__(
@@ -43,8 +49,10 @@ class Installer:
         store: environments.Environments,
         describe: Describe,
         *,
+        artifacts: Artifacts,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
+        self.artifacts = artifacts
         self._registry = registry
         self._store = store
         self._describe = describe
@@ -72,36 +80,18 @@ class Installer:
         Durability: The manifests are on disk when this returns.
         Cancellation: Safe; leaves what was there before.
         """
-        source = Source.parse(wish.source)
         if wish.name:
             ids.check_name(wish.name, "plugin name")
-        if source.kind == "plugins_file" and source.path:
-            return await self._add_listed(source.path, wish, force, progress)
-        request = self._request(wish, source)
-        return await self._install(
-            request,
-            lambda environment: self._manifests(environment, wish, source, force, progress),
-            progress,
-        )
-
-    async def _add_listed(
-        self, path: Path, wish: Wish, force: bool, progress: provisioning.Progress
-    ) -> list[manifest.Manifest]:
-        listed = await asyncio.to_thread(plugins_yaml.read, path)
-        for note in listed.notes:
-            progress(note)
-        installed: list[manifest.Manifest] = []
-        failed: dict[str, errors.NodeError | toft_sdk.errors.PluginError] = {}
-        for each in listed.plugins:
-            progress(f"{each.name}: {each.package}")
-            try:
-                installed += await self.add(_listed_wish(each, wish), force=force, progress=progress)
-            except (errors.NodeError, toft_sdk.errors.PluginError) as error:
-                # One that cannot be had keeps nobody from the others; the list can be run again.
-                failed[each.name] = error
-        if failed:
-            raise _partly(installed, failed, path)
-        return installed
+        async with self._sourced(wish) as (request, source):
+            if source.kind == "plugins_file" and source.path and wish.origin is None:
+                return await listed.add(
+                    source.path, wish, lambda each: self.add(each, force=force, progress=progress), progress
+                )
+            return await self._install(
+                request(),
+                lambda environment: self._manifests(environment, wish, source, force, progress),
+                progress,
+            )
 
     async def refresh(
         self, name: str, *, progress: provisioning.Progress = provisioning.silent
@@ -116,14 +106,13 @@ class Installer:
         """
         old = await asyncio.to_thread(self._registry.get, name)
         wish = replace(self._wish(old), name=name)
-        source = Source.parse(wish.source)
-        request = replace(self._request(wish, source), upgrade=True)
+        async with self._sourced(wish) as (request, source):
 
-        async def renew(environment: environments.Environment) -> list[manifest.Manifest]:
-            found = await self._manifests(environment, wish, source, True, progress, only=old)
-            return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
+            async def renew(environment: environments.Environment) -> list[manifest.Manifest]:
+                found = await self._manifests(environment, wish, source, True, progress, only=old)
+                return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
 
-        return (await self._install(request, renew, progress))[0]
+            return (await self._install(replace(request(), upgrade=True), renew, progress))[0]
 
     @contextlib.asynccontextmanager
     async def trying(
@@ -133,13 +122,15 @@ class Installer:
 
         A bare word is an installed plugin, whose own environment is used; no index is asked for it.
         """
-        source = Source.parse(wish.source)
-        if source.kind == "requirement" and ids.is_name(wish.source):
+        if ids.is_name(wish.source) and Source.parse(wish.source).kind == "requirement":
             found = await asyncio.to_thread(self._registry.get, wish.source)
             with self._store.hold(found.runtime.environment) as held:
                 yield held, [plugin_classes.PluginClass(found.code.module, found.code.class_name, found.name)]
             return
-        async with self._store.using(self._request(wish, source), progress) as environment:
+        async with (
+            self._sourced(wish) as (request, source),
+            self._store.using(request(), progress) as environment,
+        ):
             yield environment, await asyncio.to_thread(self._classes, environment, source)
         if environment.is_new:
             # An author tries a hundred states of his project; nobody would ask for their environments again.
@@ -172,6 +163,7 @@ class Installer:
 
     def collect(self) -> tuple[environments.Environment, ...]:
         """Remove every environment that no manifest names and no worker runs from; return them."""
+        self.artifacts.collect(self.is_installed_from)
         return self._store.gc(self._is_named)
 
     def remove_environment(self, digest: str) -> environments.Environment:
@@ -189,7 +181,8 @@ class Installer:
         self, wish: Wish, progress: provisioning.Progress = provisioning.silent
     ) -> provisioning.SizeEstimate:
         """Say what installing would take, without installing."""
-        return await self._store.size(self._request(wish, Source.parse(wish.source)), progress)
+        async with self._sourced(wish) as (request, _):
+            return await self._store.size(request(), progress)
 
     async def check(self, name: str) -> list[Finding]:
         """Look whether a plugin can still run: its environment, its interpreter, its class, its drift."""
@@ -324,23 +317,17 @@ class Installer:
                     self._registry.remove(name)
             raise
 
-    def _request(self, wish: Wish, source: Source) -> provisioning.EnvironmentRequest:
-        if source.kind == "plugins_file":
-            raise environment_errors.SourceError(f"{source.text} is a list of plugins, not one of them")
-        requirements = wish.requirements
-        if source.kind == "requirement" and source.requirement:
-            requirements = (source.requirement, *requirements)
-        return provisioning.EnvironmentRequest(
-            requirements=requirements,
-            lock=_read_lock(wish.lock) if wish.lock else None,
-            local_project=source.path,
-            vcs=source.requirement if source.kind == "vcs" else None,
-            extras=source.extras,
-            python=wish.python,
-            env_file=wish.env_file,
-            offline=wish.offline,
-            origin=source.text,
-        )
+    @contextlib.asynccontextmanager
+    async def _sourced(
+        self, wish: Wish
+    ) -> AsyncIterator[tuple[Callable[[], provisioning.EnvironmentRequest], Source]]:
+        """Find what a wish is for: its source, and what makes the request for an environment of it."""
+        async with self.artifacts.placed(wish) as (placed, directory):
+            source = await asyncio.to_thread(Source.parse, placed.source, directory=directory)
+            if placed.source != wish.source:
+                # Where it lies now is nobody's matter.
+                source = replace(source, text=wish.origin or wish.source)
+            yield lambda: _request(placed, source, directory), source
 
     def _wish(self, found: manifest.Manifest) -> Wish:
         if not found.runtime.requested.get("source"):
@@ -351,6 +338,13 @@ class Installer:
             )
         return Wish.remembered(found.runtime.requested)
 
+    def is_installed_from(self, digest: str) -> bool:
+        """Say whether refreshing a plugin takes an uploaded file; blocks."""
+        looked = self._registry.discover()
+        if any(digest in str(each.manifest.runtime.requested) for each in looked.found):
+            return True
+        return any(digest in _text_of(each.path) for each in looked.problems)
+
     def _is_named(self, digest: str) -> bool:
         looked = self._registry.discover()
         if any(each.manifest.runtime.environment == digest for each in looked.found):
@@ -359,37 +353,23 @@ class Installer:
         return any(digest in _text_of(each.path) for each in looked.problems)
 
 
-def _listed_wish(listed: plugins_yaml.Listed, wish: Wish) -> Wish:
-    return Wish(
-        source=listed.package,
-        name=listed.name,
-        python=wish.python or listed.python_version,
-        requirements=(*listed.interface_libs, *listed.requirements, *wish.requirements),
-        env_file=listed.env_file,
+def _request(wish: Wish, source: Source, directory: Path | None) -> provisioning.EnvironmentRequest:
+    if source.kind == "plugins_file":
+        raise environment_errors.SourceError(f"{source.text} is a list of plugins, not one of them")
+    requirements = wish.requirements
+    if source.kind == "requirement" and source.requirement:
+        requirements = (source.requirement, *requirements)
+    return provisioning.EnvironmentRequest(
+        requirements=requirements,
+        lock=_read_lock(wish.lock) if wish.lock else None,
+        local_project=source.path,
+        vcs=source.requirement if source.kind == "vcs" else None,
+        extras=source.extras,
+        python=wish.python,
+        env_file=wish.env_file,
         offline=wish.offline,
-        env_vars=dict(listed.env_vars or {}),
-        env_name=listed.env_name,
-    )
-
-
-def _partly(
-    installed: Sequence[manifest.Manifest],
-    failed: Mapping[str, errors.NodeError | toft_sdk.errors.PluginError],
-    path: Path,
-) -> errors.NodeError | toft_sdk.errors.PluginError:
-    """Make one error of several; the only one of a list speaks for itself."""
-    first = next(iter(failed.values()))
-    if len(failed) == 1 and not installed:
-        return first
-    return errors.NodeError(
-        f"{len(failed)} of {len(failed) + len(installed)} plugins were not added: {', '.join(failed)}",
-        code="plugin.partly_added",
-        blame=first.blame,
-        details={
-            "added": [each.name for each in installed],
-            "failed": {name: f"{error.code}: {error.message}" for name, error in failed.items()},
-        },
-        hint=f"the others are installed; mend these and run it again: toft plugin add {path}",
+        origin=source.text,
+        directory=directory,
     )
 
 

@@ -115,7 +115,7 @@ class Installed:
             wish: The other fields of `toft.plugins.environments.wishes.Wish`.
         """
         return await self._installer.add(
-            _wish(source, wish), force=force, progress=on_step or provisioning.silent
+            wishes.Wish.of(source, wish), force=force, progress=on_step or provisioning.silent
         )
 
     async def refresh(self, name: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
@@ -136,7 +136,7 @@ class Installed:
         self, source: str, *, on_step: provisioning.Progress | None = None, **wish: Any
     ) -> provisioning.SizeEstimate:
         """Say what installing would take, without installing; an installed plugin's name will do, too."""
-        asked = await asyncio.to_thread(self._remembered, source) or _wish(source, wish)
+        asked = await asyncio.to_thread(self._remembered, source) or wishes.Wish.of(source, wish)
         return await self._installer.size(asked, on_step or provisioning.silent)
 
     async def check(self, name: str) -> Sequence[findings.Finding]:
@@ -194,10 +194,3 @@ class Installed:
         found = self._registry.find_name(name) if ids.is_name(name) else None
         requested = found.manifest.runtime.requested if found else {}
         return wishes.Wish.remembered(requested) if requested.get("source") else None
-
-
-def _wish(source: str, fields: dict[str, Any]) -> wishes.Wish:
-    given = {name: value for name, value in fields.items() if value is not None}
-    if "requirements" in given:
-        given["requirements"] = tuple(given["requirements"])
-    return wishes.Wish(source=source, **given)

@@ -16,7 +16,7 @@ from typing import Any
 from toft.host.keeper import Isolation
 from toft.host.monitor import Monitor
 from toft.kernel import errors, ids, log, settings
-from toft.plugins import catalog, installed, loading, logs
+from toft.plugins import catalog, install, installed, loading, logs
 from toft.plugins import instance as handles
 from toft.plugins.environments import provisioning
 from toft.plugins.instances import InstanceOptions, InstanceRecord, Instances, checked_options
@@ -35,6 +35,7 @@ class Rooms:
 
     settings: settings.Settings
     installed: installed.Installed
+    installer: install.Installer
     records: Instances
     loader: loading.Loader
     secrets: SecretStore

@@ -93,7 +93,7 @@ class Blobs:
             durable.make_directory(path.parent, 0o700, operations=self._operations)
             durable.write_parts(path, parts, mode=0o600, operations=self._operations)
         except OSError as error:
-            raise _translate(error, path) from error
+            raise translated(error, path) from error
         return digest
 
     def _put_stream(self, parts: Iterable[Buffer]) -> str:
@@ -116,8 +116,40 @@ class Blobs:
                 raise
             self._operations.sync_directory(str(path.parent))
         except OSError as error:
-            raise _translate(error, self._directory) from error
+            raise translated(error, self._directory) from error
         return hashed.hexdigest()
+
+    def stage(self) -> Path:
+        """Return an unused name for what comes piece by piece and is put in its place by `adopt`. Blocks."""
+        try:
+            durable.make_directory(self._directory, 0o700, operations=self._operations)
+        except OSError as error:
+            raise translated(error, self._directory) from error
+        return durable.temporary_name(self._directory / "stream")
+
+    def adopt(self, staged: Path, digest: str) -> None:
+        """Give a file that has this digest its place; fsynced when this returns. Blocks.
+
+        Raises:
+            UnavailableError: The disk is full; the file is still where it was.
+        """
+        path = self.path(digest)
+        try:
+            durable.make_directory(path.parent, 0o700, operations=self._operations)
+            durable.publish_file(staged, path, operations=self._operations)
+            self._operations.sync_directory(str(self._directory))
+        except OSError as error:
+            raise translated(error, path) from error
+
+    def digests(self) -> list[str]:
+        """Return what is stored, sorted. Blocks."""
+        found = self._directory.glob("[0-9a-f][0-9a-f]/*")
+        names = (path.parent.name + path.name for path in found)
+        return sorted(name for name in names if _DIGEST.fullmatch(name))
+
+    def staged(self) -> list[Path]:
+        """Return the files that `stage` named and nobody has adopted. Blocks."""
+        return sorted(self._directory.glob(".tmp-stream-*"))
 
     def _is_there(self, path: Path) -> bool:
         if not path.exists():
@@ -240,7 +272,8 @@ def _hashing(parts: Iterable[Buffer], hashed: Any) -> Iterator[Buffer]:
         yield part
 
 
-def _translate(error: OSError, path: Path) -> errors.NodeError:
+def translated(error: OSError, path: Path) -> errors.NodeError:
+    """Return the error for a file that the disk does not take."""
     details = {"path": str(path), "errno": error.errno}
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return errors.UnavailableError(

@@ -117,18 +117,19 @@ def read_pyproject(directory: Path) -> dict[str, Any]:
         raise environment_errors.SourceError(f"{path} cannot be read: {error}") from error
 
 
+def left_out(directory: str, names: list[str]) -> list[str]:
+    """Return what builds never need of the names in a directory of a project."""
+    return [
+        name
+        for name in names
+        if name in _NOT_COPIED
+        or name.endswith(".egg-info")
+        or os.path.isfile(os.path.join(directory, name, "pyvenv.cfg"))
+    ]
+
+
 def copy_project(source: Path, target: Path) -> None:
     """Copy a project to where its build may write; what builds never need is left out."""
-
-    def ignored(directory: str, names: list[str]) -> list[str]:
-        return [
-            name
-            for name in names
-            if name in _NOT_COPIED
-            or name.endswith(".egg-info")
-            or os.path.isfile(os.path.join(directory, name, "pyvenv.cfg"))
-        ]
-
     refused: list[OSError] = []
 
     def copied(path: str, copy: str) -> str:
@@ -139,7 +140,7 @@ def copy_project(source: Path, target: Path) -> None:
             raise
 
     try:
-        shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=copied)
+        shutil.copytree(source, target, symlinks=True, ignore=left_out, copy_function=copied)
     except shutil.Error:
         # It gathers texts; a full disk has to stay the error number that it is.
         if refused:

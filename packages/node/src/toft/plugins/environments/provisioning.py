@@ -33,6 +33,7 @@ class EnvironmentRequest:
         upgrade: Look for newer versions instead of what the cache knows.
         offline: Never use the network; None for what the settings say.
         origin: Where this came from, for the record; never an index.
+        directory: Where relative paths in `requirements` start; the working directory by default.
     """
 
     requirements: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class EnvironmentRequest:
     upgrade: bool = False
     offline: bool | None = None
     origin: str = ""
+    directory: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

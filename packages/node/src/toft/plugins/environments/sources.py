@@ -81,17 +81,11 @@ class Source:
 
     @classmethod
     def _of_requirement(cls, text: str, base: Path) -> Source:
-        if _looks_like_path(text):
+        if looks_like_path(text):
             raise environment_errors.SourceError(
                 f"there is no {base / os.path.expanduser(text)}", code="source.not_found"
             )
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            raise environment_errors.SourceError(
-                f"{text[:200]!r} is neither a path nor a requirement: {str(error).splitlines()[0]}",
-                hint="write a directory, a wheel, or a requirement such as name==1.2",
-            ) from error
+        requirement = parse_requirement(text)
         name = canonicalize_name(requirement.name)
         shown = uv_errors.redacted(text)
         if requirement.url and requirement.url.startswith("git+"):
@@ -117,12 +111,28 @@ def _local(text: str, base: Path) -> tuple[Path | None, tuple[str, ...]]:
         path = Path(os.path.normpath(base / os.path.expanduser(name)))
         # A bare word is a requirement unless a project of that name lies here.
         is_project = path.is_dir() and any((path / file).is_file() for file in projects.PROJECT_FILES)
-        if is_project or (path.exists() and (_looks_like_path(name) or path.is_file())):
+        if is_project or (path.exists() and (looks_like_path(name) or path.is_file())):
             return path, extras
     return None, ()
 
 
-def _looks_like_path(text: str) -> bool:
+def parse_requirement(text: str) -> Requirement:
+    """Return the requirement that a text is.
+
+    Raises:
+        SourceError: It is none.
+    """
+    try:
+        return Requirement(text)
+    except InvalidRequirement as error:
+        raise environment_errors.SourceError(
+            f"{text[:200]!r} is neither a path nor a requirement: {str(error).splitlines()[0]}",
+            hint="write a directory, a wheel, or a requirement such as name==1.2",
+        ) from error
+
+
+def looks_like_path(text: str) -> bool:
+    """Say whether a text can only mean a path."""
     return (
         text.startswith((".", "/", "~"))
         or text.endswith((".whl", ".py", ".yaml", ".yml"))

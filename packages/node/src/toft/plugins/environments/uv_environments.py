@@ -175,7 +175,7 @@ class UvProvisioner:
         if request.vcs:
             project = await self._fetch(request.vcs, work, offline, progress)
         wheel = await self.wheel(project, work, interpreter, offline, progress) if project else None
-        wanted, wheels = await self._wanted(request.requirements, work, interpreter, offline, progress)
+        wanted, wheels = await self._wanted(request, work, interpreter, offline, progress)
         if wheel:
             wheels.append(wheel)
             wanted.append(lock_texts.wheel_requirement(wheel, request.extras))
@@ -273,7 +273,7 @@ class UvProvisioner:
 
     async def _wanted(
         self,
-        requirements: Sequence[str],
+        request: EnvironmentRequest,
         work: Path,
         interpreter: interpreters.Interpreter,
         offline: bool,
@@ -281,8 +281,8 @@ class UvProvisioner:
     ) -> tuple[list[str], list[Path]]:
         """Return requirements as uv can lock them: what is a project or a checkout becomes a wheel first."""
         wanted, wheels = [], []
-        for text in requirements:
-            source = await asyncio.to_thread(Source.parse, text)
+        for text in request.requirements:
+            source = await asyncio.to_thread(Source.parse, text, directory=request.directory)
             path = source.path
             if source.kind == "vcs" and source.requirement:
                 path = await self._fetch(source.requirement, work, offline, progress)

@@ -1,0 +1,99 @@
+"""Work that takes a while: one answer at its end, or a line for each step for whoever asks for lines.
+
+Lines are JSON objects with a `kind`: `step` (text), and at the end `ended` (result, or error as a problem
+document has it). The work ends with whoever asked for it, and leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from toft.api import bodies, following, frames, problems
+from toft.kernel import errors
+from toft.plugins.environments import provisioning
+from toft.plugins.plugin_errors import PluginError
+
+LINES = "application/x-ndjson"
+_MOST = 1000
+Work = Callable[[provisioning.Progress], Awaitable[Any]]
+
+
+async def answer(request: Request, work: Work, *, status: int = 200) -> Response:
+    """Return what work gives, as it was asked for; cancel it when nobody is there to hear it."""
+    if LINES in request.headers.get("accept", ""):
+        await request.body()
+        return _Steps(work, status)
+
+    async def whole() -> Response:
+        return bodies.answer(await work(provisioning.silent), status=status)
+
+    return await following.while_here(request, whole())
+
+
+class _Steps(Response):
+    """The answer that lasts as long as its work."""
+
+    media_type = LINES
+
+    def __init__(self, work: Work, status: int) -> None:
+        super().__init__(status_code=status, headers={"Cache-Control": "no-store"})
+        self._work = work
+        self._steps: deque[str] = deque(maxlen=_MOST)
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell until the work has ended, or its reader is gone."""
+        del self.headers["content-length"]
+        await following.while_there(receive, self._tell(send))
+
+    def _step(self, text: str) -> None:
+        self._steps.append(text)
+        # Also from a thread.
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _tell(self, send: Send) -> None:
+        working = asyncio.ensure_future(self._work(self._step))
+        working.add_done_callback(lambda _: self._changed.set())
+        has_begun = False
+        try:
+            while not working.done() or self._steps:
+                await self._changed.wait()
+                self._changed.clear()
+                if working.done() and not self._steps and not has_begun:
+                    break
+                if not has_begun:
+                    await self._begin(send)
+                    has_begun = True
+                while self._steps:
+                    await self._line(send, {"kind": "step", "text": self._steps.popleft()})
+            await self._end(send, working, has_begun=has_begun)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _end(self, send: Send, working: asyncio.Future[Any], *, has_begun: bool) -> None:
+        try:
+            last = {"kind": "ended", "result": working.result()}
+        except (errors.NodeError, PluginError, OSError) as error:
+            if not has_begun:
+                raise  # it is still an answer of its own
+            last = {"kind": "ended", "error": problems.body_of(problems.known(error))}
+        if not has_begun:
+            await self._begin(send)
+        await self._line(send, last)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+    async def _line(self, send: Send, value: Any) -> None:
+        data = frames.text(value).encode() + b"\n"
+        await send({"type": "http.response.body", "body": data, "more_body": True})
