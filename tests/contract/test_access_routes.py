@@ -11,6 +11,7 @@ from typing import Any
 import pytest_asyncio
 from fastapi.routing import APIRoute, iter_route_contexts
 from tests import nodes
+from tests.waiting import eventually_async
 
 from toft.access.gate import Gate
 from toft.access.hosts import Hosts
@@ -25,6 +26,7 @@ from toft.web import app as pages
 
 LESS = {Action.CANCEL: "read", Action.WRITE: "cancel", Action.ADMIN: "write"}
 PARTS = {"number": "1", "step": "enable", "key": "KEY", "code": "guess"}
+NOWHERE = "job_01ARZ3NDEKTSV4RRFFQ69G5FAV"
 CALLERS = ("none", "expired", "revoked", "guess", "other kind", "less", "other plugin", "right", "all")
 
 
@@ -129,7 +131,7 @@ def scope_of(caller: str, permit: Permit) -> str | None:
 
 
 async def column(world: World, caller: str, method: str, path: str, permit: Permit) -> int | None:
-    parts = {**PARTS, "id": "job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "name": "misbehaving", "path": "x"}
+    parts = {**PARTS, "id": NOWHERE, "name": "misbehaving", "path": "x"}
     where = "/".join(
         parts.get(step.strip("{}").partition(":")[0], "x") if step.startswith("{") else step
         for step in path.split("/")
@@ -207,14 +209,15 @@ async def test_a_scope_of_one_plugin_submits_for_it_and_sees_only_it(world: Worl
     ):
         status, told = await world.ask("POST", path, other, body)
         assert (status, told.get("code")) == (403, "access.refused"), path
-    # What is not there and what must not be seen are told apart by nobody.
-    for path in (
-        f"/v1/jobs/{job['id']}",
-        "/v1/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV",
-        f"/v1/sequences/{sequence['id']}",
-    ):
-        status, told = await world.ask("GET", path, other)
-        assert status == 403
+    # What is not there and what must not be seen are told apart by nobody, and no plugin is named.
+    for room, id in (("jobs", job["id"]), ("sequences", sequence["id"])):
+        for path in (f"/v1/{room}/{id}", f"/v1/access/why?action=read&kind={room[:-1]}&id={id}"):
+            hidden = await world.ask("GET", path, other)
+            nothing = await world.ask("GET", path.replace(id, NOWHERE), other)
+            assert json.dumps(hidden).replace(id, NOWHERE) == json.dumps(nothing)
+            assert "misbehaving" not in json.dumps(hidden)
+        assert hidden[1]["allowed"] is False
+        assert (await world.ask("GET", f"/v1/{room}/{id}", other))[0] == 403
     for path in (f"/v1/jobs/{job['id']}", f"/v1/sequences/{sequence['id']}"):
         assert (await world.ask("GET", path, mine))[0] == 200
     for path in ("/v1/jobs", "/v1/sequences", "/v1/plugins", "/v1/events", "/v1/instances"):
@@ -247,6 +250,45 @@ async def test_why_tells_which_rule_and_which_scope_would_do(world: World) -> No
     assert (status, told["principal"], told["needed"]) == (200, "token:t0", "node:read")
 
 
+async def test_what_a_job_returned_is_seen_by_whoever_may_read_results(world: World) -> None:
+    jobs = world.service.jobs
+    job = await jobs.submit("misbehaving", {"value": "secret"}, action="echo")
+    await jobs.wait(job.id, 20)
+    for scope, sees in (
+        ("job:admin", False),
+        ("job:admin:misbehaving", False),
+        ("read", True),
+        ("*:write:misbehaving", True),
+    ):
+        text = await world.token(scope)
+        _, shown = await world.ask("GET", f"/v1/jobs/{job.id}", text)
+        _, waited = await world.ask("GET", f"/v1/jobs/{job.id}/wait", text)
+        _, listed = await world.ask("GET", "/v1/jobs", text)
+        for told in (shown, waited, *listed["list"]):
+            assert (told["state"], told["result"]) == ("completed", "secret" if sees else None), scope
+
+
+async def test_whoever_waits_is_told_that_their_token_has_ended(world: World) -> None:
+    job = await world.service.jobs.submit("misbehaving", action="echo", delay_s=3600)
+    text = await world.token("job:read")
+    waiting = asyncio.ensure_future(world.ask("GET", f"/v1/jobs/{job.id}/wait", text))
+    (made,) = await world.gate.tokens.list()
+    await eventually_async(lambda: world.gate.leases.count(made.id) == 1)
+    await world.gate.tokens.revoke(made.id)
+    status, told = await waiting
+    assert (status, told["code"], told["details"]["reason"]) == (401, "access.unauthenticated", "ended")
+
+
+async def test_strangers_hear_of_health_and_not_of_the_machine(world: World) -> None:
+    for path in ("/healthz", "/readyz"):
+        _, told = await world.ask("GET", path, None)
+        assert {(each["ok"], each["evidence"], each["hint"]) for each in told["checks"]} == {(True, "", "")}
+        _, told = await world.ask("GET", path, await world.token("job:read"))
+        assert not any(each["evidence"] for each in told["checks"])
+        _, told = await world.ask("GET", path, await world.token("node:read"))
+        assert all(each["evidence"] for each in told["checks"])
+
+
 async def test_the_plugin_that_a_scope_names_is_within_reach(world: World) -> None:
     mine = await world.token("*:admin:misbehaving")
     for method, path, body in (
@@ -275,7 +317,7 @@ async def test_nobody_in_particular_hears_nothing_of_which_routes_there_are(worl
         assert (await world.ask(method, path, None))[0] == 401, path
     # Whoever is limited to a plugin does not hear which jobs there are, either.
     mine = await world.token("job:read:misbehaving")
-    assert (await world.ask("GET", "/v1/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV", mine))[0] == 403
+    assert (await world.ask("GET", f"/v1/jobs/{NOWHERE}", mine))[0] == 403
 
 
 async def test_a_stream_shows_what_happens_to_ones_own_plugins_only(world: World) -> None:

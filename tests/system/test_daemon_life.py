@@ -200,6 +200,11 @@ def test_with_systemd_the_unit_is_installed_and_removed(toft_home: Path, tmp_pat
     assert toft("service", "remove", "--json").value["unit"] == done["unit"]
     assert not file.exists()
     assert toft("service", "remove", "--json").error["code"] == "service.not_installed"
+    (tools / "systemctl").write_text("#!/bin/sh\nexit 3\n")  # as for a unit that is not active
+    with daemons.running(toft_home, tmp_path) as daemon:
+        refused = toft("service", "install", "--json").error
+        assert (refused["code"], refused["details"]["pid"]) == ("daemon.running", daemon.pid)
+    assert not file.exists()
     (tools / "systemctl").write_text("#!/bin/sh\nexit 4\n")
     failed = toft("service", "install", "--json").error
     assert failed["message"].endswith("failed: it ended with 4")

@@ -370,7 +370,7 @@ def test_every_room_of_a_node_is_asked_from_elsewhere(node: NodeElsewhere) -> No
     assert node.config("misbehaving")["label"] == "changed"
     node.configure("misbehaving", {}, replace=True)
     assert list(node.installed.environments()) == list(node.installed.collect_environments()) == []
-    assert set(node.samples()) >= {"at", "series"}
+    assert set(node.jobs.samples()) >= {"at", "series"}
     job = node.jobs.submit("misbehaving", {"value": 1}, action="echo").wait(30)
     assert node.ask("GET", f"/v1/jobs/{job.id}/samples")["job"] == job.id
     assert [each["name"] for each in node.ask("GET", "/v1/tokens")][:1] == ["all"]

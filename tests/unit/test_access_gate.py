@@ -126,6 +126,30 @@ async def test_a_name_is_taken_until_it_is_revoked(gate: Gate) -> None:
     await refusal(gate, bearer(first))
 
 
+async def test_only_tokens_that_hold_take_up_room(tmp_path: Path, clock: ManualClock) -> None:
+    store = database.Database(tmp_path / "few.db")
+    await store.open({"access": "toft.access"})
+    few = await rooms.Tokens(store, clock=clock, most=3).open()
+    await few.create("long", ["read"])
+    for _ in range(5):
+        clock.advance(10)
+        await few.create("job", ["read"], lasts_s=60)
+        await few.revoke("job")
+    clock.advance(1)
+    await few.create("short", ["read"], lasts_s=1)
+    assert {each.name for each in await few.list()} >= {"long", "short"}
+    assert len(await few.list()) == 3
+    clock.advance(2)
+    for name in ("b", "c"):
+        await few.create(name, ["read"])
+    with pytest.raises(errors.ConflictError, match="3 tokens hold"):
+        await few.create("d", ["read"])
+    assert [each.name for each in await few.list()] == ["long", "b", "c"]
+    again = await rooms.Tokens(store, clock=clock, most=3).open()
+    assert [each.id for each in await again.list()] == [each.id for each in await few.list()]
+    await store.close()
+
+
 async def test_nobody_gives_more_than_they_have(gate: Gate) -> None:
     maker = Principal("m", "local", "m", "token", ("token:admin", "job:write:ocr", "*:read"))
     for scope in ("job:cancel:ocr", "job:read", "node:read", "token:write", "read"):

@@ -206,7 +206,7 @@ def test_a_status_code_for_each_error_of_the_node() -> None:
         "BusyError": 429,
         "CallTimeoutError": 504,
         "WorkerLostError": 503,
-        "WaitTimeoutError": 503,
+        "WaitTimeoutError": 409,
         "InputError": 422,
         "TransientError": 503,
         "CancelledError": 409,

@@ -58,10 +58,10 @@ class Failures:
             self._buckets.popitem(last=False)
         if is_too_much:
             raise errors.RefusedError(
-                "too many tokens that are none came from there",
+                "too many tokens that are none came from this address",
                 code="access.too_many_failures",
                 retry_after_s=self._each_s,
-                hint="toft token list on the node shows which there are",
+                hint="a token that holds is let in at once; toft token list on the node shows which do",
             )
 
     def __len__(self) -> int:

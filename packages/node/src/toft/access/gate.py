@@ -62,6 +62,22 @@ class Caller:
     csrf: str = ""
 
 
+def unauthenticated(why: str, reason: str) -> errors.RefusedError:
+    """Return the error for whoever does not show who they are, or not any more.
+
+    Args:
+        why: For people.
+        reason: One word for programs: `none`, `form`, `unknown`, `expired`, `revoked` or `ended`.
+    """
+    return errors.RefusedError(
+        why,
+        code="access.unauthenticated",
+        details={"reason": reason},
+        hint="toft token create NAME --scope SCOPE on the node makes one; --token-file FILE shows it, or the "
+        "header Authorization: Bearer TOKEN",
+    )
+
+
 class Gate:
     """All that the access room knows, for those who come in and for those who ask about it.
 
@@ -145,12 +161,7 @@ class Gate:
 
     def _refused(self, shown: Shown, why: str, reason: str) -> errors.RefusedError:
         self.failures.add(shown.address, why)
-        return errors.RefusedError(
-            why,
-            code="access.unauthenticated",
-            details={"reason": reason},
-            hint="toft token create NAME --scope SCOPE on the node makes a token",
-        )
+        return unauthenticated(why, reason)
 
     def _session(self, cookie: str) -> Session | None:
         if COOKIE not in cookie:

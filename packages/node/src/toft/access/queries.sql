@@ -19,4 +19,9 @@ UPDATE access_tokens SET last_used_at = :now, seen_at = max(coalesce(seen_at, 0)
 UPDATE access_tokens SET expired_at = :now WHERE id = :id AND expired_at IS NULL
 
 -- name: forget_tokens
-DELETE FROM access_tokens WHERE coalesce(revoked_at, expired_at, expires_at) < :before
+-- Those that ended long ago, and of all others as many of the ended as leave room for one more.
+DELETE FROM access_tokens WHERE coalesce(revoked_at, expired_at, expires_at) < :before OR id IN (
+    SELECT id FROM access_tokens WHERE coalesce(revoked_at, expired_at) IS NOT NULL
+    ORDER BY coalesce(revoked_at, expired_at)
+    LIMIT max(0, (SELECT count(*) FROM access_tokens) - :most + 1)
+) RETURNING id

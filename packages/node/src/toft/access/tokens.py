@@ -78,6 +78,7 @@ class Tokens:
         store: The database, with the tables of `access`.
         clock: The time.
         randomness: Makes tokens.
+        most: How many may hold at a time.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Tokens:
         *,
         clock: clocks.Clock = clocks.SYSTEM,
         randomness: Callable[[int], bytes] = os.urandom,
+        most: int = MOST,
     ) -> None:
         self._store = store
+        self._most = most
         self._clock = clock
         self._randomness = randomness
         self._queries = database.read_queries("toft.access")
@@ -132,7 +135,7 @@ class Tokens:
         Raises:
             UsageError: The name or a scope is none.
             RefusedError: A scope is more than its maker has.
-            ConflictError: There is one of that name, or there are too many.
+            ConflictError: There is one of that name, or too many hold.
         """
         ids.check_name(name, "token name")
         if not scopes:
@@ -156,7 +159,9 @@ class Tokens:
             expires_at=None if lasts_s is None else now + lasts_s,
         )
         digest = _digest(text)
-        await self._store.write(lambda connection: self._insert(connection, token, digest, now))
+        forgotten = await self._store.write(lambda connection: self._insert(connection, token, digest, now))
+        self._by_hash = {key: each for key, each in self._by_hash.items() if each.id not in forgotten}
+        self._terms = {id: term for id, term in self._terms.items() if id not in forgotten}
         self._by_hash[digest] = token
         self._begin(token.id, token.expires_at, now)
         _log.info("token_created", token=token.id, name=name, scopes=list(token.scopes))
@@ -253,17 +258,23 @@ class Tokens:
                     details={"rule": "nobody gives more than they have", "principal": by.principal_id},
                 )
 
-    def _insert(self, connection: Any, token: Token, digest: bytes, now: float) -> None:
-        connection.execute(self._queries["forget_tokens"], {"before": now - _KEEP_S})
+    def _insert(self, connection: Any, token: Token, digest: bytes, now: float) -> set[str]:
+        """Write a token, and return the ids of ended ones that were forgotten for it."""
+        limits = {"before": now - _KEEP_S, "most": self._most}
+        forgotten = {
+            row["id"] for row in connection.execute(self._queries["forget_tokens"], limits).fetchall()
+        }
         if connection.execute(self._queries["find_token"], {"name": token.name}).fetchone():
             raise errors.ConflictError(
                 f"there is a token {token.name} already",
                 code="access.token_exists",
                 hint=f"toft token revoke {token.name}, or choose another name",
             )
-        if len(connection.execute(self._queries["list_tokens"]).fetchall()) >= MOST:
+        if len(connection.execute(self._queries["list_tokens"]).fetchall()) >= self._most:
             raise errors.ConflictError(
-                f"there are {MOST} tokens", code="access.too_many_tokens", hint="toft token revoke NAME"
+                f"{self._most} tokens hold, and there may be no more",
+                code="access.too_many_tokens",
+                hint="toft token list shows them; toft token revoke NAME ends one",
             )
         connection.execute(
             self._queries["insert_token"],
@@ -276,6 +287,7 @@ class Tokens:
                 "expires_at": token.expires_at,
             },
         )
+        return forgotten
 
     def _note(self, token: Token) -> None:
         """Remember that it was used; written at most once a minute, and nobody waits for it."""

@@ -72,6 +72,7 @@ async def why(
 ) -> Response:
     """Say whether something is allowed, and by which rule; of another token for whoever may read tokens."""
     principal = permits.principal_of(request)
+    is_own = token is None
     if token is not None:
         await permits.require(request, Action.READ, Kind.TOKEN, id=token)
         found = _gate(serves).tokens.get(token)
@@ -80,7 +81,10 @@ async def why(
                 f"there is no token {token[:80]!r} that holds", code="access.no_token", hint="toft token list"
             )
         principal = found.principal()
-    decision = await permits.decided(request, principal, action, Resource(kind, id))
+    resource = Resource(kind, id)
+    decision = await permits.decided(request, principal, action, resource)
+    if is_own and not decision.allowed:
+        decision = permits.unseen(request, principal, action, resource, decision)
     return bodies.answer(
         {
             "allowed": decision.allowed,

@@ -12,10 +12,14 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from toft.access import gate
 from toft.api import frames
 from toft.kernel import errors
 
 _AT_ONCE = 100
+ENDED = "toft.ended"
+"""The key of a request's scope under which stands the event that its token ended; the guard puts it there."""
+
 T = TypeVar("T")
 
 
@@ -56,10 +60,18 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T | Non
 
 
 async def while_here(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """Return what work gives, and cancel it when nobody is there to hear it."""
+    """Return what work gives, and cancel it when nobody is there to hear it.
+
+    Raises:
+        RefusedError: Its token ended, which a client that is still there is told.
+        UnavailableError: The client went away.
+    """
     await request.body()
     answer = await while_there(request.receive, work)
     if answer is None:
+        ended: asyncio.Event | None = request.scope.get(ENDED)
+        if ended is not None and ended.is_set():
+            raise gate.unauthenticated("the token has ended", "ended")
         raise errors.UnavailableError("the client went away", code="request.given_up")
     return answer
 
@@ -121,8 +133,8 @@ class EventStream(Response):
     async def _tell(self, send: Send) -> None:
         source = self._source
         ending = source.aclose() if isinstance(source, AsyncGenerator) else None
+        first = asyncio.ensure_future(anext(source))
         try:
-            first = asyncio.ensure_future(anext(source))
             # The head leaves at once, but an error of the first look is still an answer of its own.
             await asyncio.wait((first,), timeout=0)
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -135,6 +147,8 @@ class EventStream(Response):
                     event = await anext(source)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
             if ending is not None:
                 await ending
 

@@ -94,6 +94,5 @@ def unpack(body: bytes | bytearray) -> Any:
     try:
         return Packed.read(body).take()
     except errors.IntegrityError as error:
-        raise errors.UsageError(
-            f"the body of the request cannot be read: {error.message}", code="request.body"
-        ) from error
+        reason = error.details.get("reason") or error.message
+        raise errors.UsageError(f"the body cannot be read: {reason}", code="request.body") from error

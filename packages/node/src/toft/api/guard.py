@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from toft.access.gate import Caller, Gate, Shown
+from toft.access.gate import Caller, Gate, Shown, unauthenticated
 from toft.access.hosts import Hosts
 from toft.access.principals import OWNER
-from toft.api import permits, problems
+from toft.api import following, permits, problems
 from toft.kernel import errors
 
 _GRACE_S = 0.5
@@ -121,7 +121,7 @@ class Guard:
         try:
             caller = await self._door.identify(scope)
             if caller is None and not self._is_open(scope):
-                raise permits.unauthenticated()
+                raise unauthenticated("this needs a token", "none")
         except errors.NodeError as error:
             await problems.response(error)(scope, receive, send)
             return
@@ -141,6 +141,7 @@ class Guard:
         """Pass a request on; once its token ends it hears nothing more, and it ends itself."""
         assert self._gate is not None
         ended, begun = asyncio.Event(), asyncio.Event()
+        scope[following.ENDED] = ended
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         killing: list[asyncio.TimerHandle] = []
@@ -162,7 +163,8 @@ class Guard:
                     raise
                 if begun.is_set():
                     raise ClientDisconnect from None
-                await problems.response(permits.unauthenticated("the token has ended"))(scope, receive, send)
+                told = unauthenticated("the token has ended", "ended")
+                await problems.response(told)(scope, receive, send)
             finally:
                 for each in killing:
                     each.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import bodies, downloads, following, frames, moments, permits, schemas, service
 from toft.api.service import Service
-from toft.jobs.records import State
+from toft.jobs.records import Job, State
 from toft.kernel import traces
 
 router = APIRouter(tags=["jobs"])
@@ -30,7 +30,7 @@ async def submit(request: Request, serves: Serves) -> Response:
     await permits.require(request, Action.WRITE, Kind.JOB, plugins=[wanted["plugin"]])
     with traces.within(request.headers.get(traces.HEADER)):
         job = await serves.jobs.submit(**_given(wanted))
-    return bodies.answer(job.to_dict(), status=201)
+    return bodies.answer(_seen(request, [job])[0], status=201)
 
 
 @router.post("/v1/jobs/batch", status_code=201, dependencies=[permits.needs(Action.WRITE, Kind.JOB, id=None)])
@@ -42,7 +42,7 @@ async def submit_many(request: Request, serves: Serves) -> Response:
     await permits.require(request, Action.WRITE, Kind.JOB, plugins=plugins)
     with traces.within(request.headers.get(traces.HEADER)):
         jobs = await serves.jobs.submit_many(requests)
-    return bodies.answer([each.to_dict() for each in jobs], status=201)
+    return bodies.answer(_seen(request, jobs), status=201)
 
 
 def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ async def list_jobs(
         limit=limit,
         before=before,
     )
-    return bodies.answer([each.to_dict() for each in found])
+    return bodies.answer(_seen(request, found))
 
 
 def _narrowed(visible: frozenset[str] | None, wanted: list[str] | None) -> frozenset[str] | None:
@@ -95,15 +95,15 @@ async def queue(serves: Serves) -> Response:
 
 
 @router.get("/v1/jobs/{id}", dependencies=[permits.needs(Action.READ, Kind.JOB)])
-async def show(serves: Serves, id: str) -> Response:
-    """Show a job as it is now."""
-    return await _told(serves.jobs.get(id))
+async def show(request: Request, serves: Serves, id: str) -> Response:
+    """Show a job as it is now; `result` is null for whoever may not read results."""
+    return await _told(request, serves.jobs.get(id))
 
 
 @router.get("/v1/jobs/{id}/wait", dependencies=[permits.needs(Action.READ, Kind.JOB)])
 async def wait(request: Request, serves: Serves, id: str, timeout_s: Seconds = None) -> Response:
     """Answer once a job has ended, or with `job.wait_timeout` when it has not in that time."""
-    return await following.while_here(request, _told(serves.jobs.wait(id, timeout_s)))
+    return await following.while_here(request, _told(request, serves.jobs.wait(id, timeout_s)))
 
 
 @router.head(
@@ -150,21 +150,33 @@ async def why(serves: Serves, id: str) -> Response:
 async def cancel(request: Request, serves: Serves, id: str) -> Response:
     """Ask a job to end."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.CANCEL_JOB.kinds)
-    return await _told(serves.jobs.cancel(id, grace_s=wanted["grace_s"]))
+    return await _told(request, serves.jobs.cancel(id, grace_s=wanted["grace_s"]))
 
 
 @router.post("/v1/jobs/{id}/retry", dependencies=[permits.needs(Action.WRITE, Kind.JOB)])
-async def retry(serves: Serves, id: str) -> Response:
+async def retry(request: Request, serves: Serves, id: str) -> Response:
     """Queue a failed or interrupted job again, as its next attempt."""
-    return await _told(serves.jobs.retry(id))
+    return await _told(request, serves.jobs.retry(id))
 
 
 @router.post("/v1/jobs/{id}/reorder", dependencies=[permits.needs(Action.WRITE, Kind.JOB)])
 async def reorder(request: Request, serves: Serves, id: str) -> Response:
     """Move a job that waits."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.REORDER.kinds)
-    return await _told(serves.jobs.reorder(id, **_given(wanted)))
+    return await _told(request, serves.jobs.reorder(id, **_given(wanted)))
 
 
-async def _told(looking: Awaitable[Any]) -> Response:
-    return bodies.answer((await looking).to_dict())
+async def _told(request: Request, looking: Awaitable[Job]) -> Response:
+    return bodies.answer(_seen(request, [await looking])[0])
+
+
+def _seen(request: Request, jobs: Iterable[Job]) -> list[dict[str, Any]]:
+    """Return jobs without what they returned where that is another permission, which is not there."""
+    limit_to = permits.visible_of(request, Kind.RESULT)
+    told = []
+    for each in jobs:
+        fields = each.to_dict()
+        if limit_to is not None and each.plugin not in limit_to:
+            fields["result"] = None
+        told.append(fields)
+    return told

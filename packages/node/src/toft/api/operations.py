@@ -111,7 +111,15 @@ JOBS = (
     ),
     Operation("job.list", "GET /v1/jobs", "toft job list", "jobs.list", "/jobs", gives="Jobs", fails=(404,)),
     Operation("job.show", "GET /v1/jobs/{id}", "toft job show", "jobs.get", "/jobs/{id}", gives="Job"),
-    Operation("job.wait", "GET /v1/jobs/{id}/wait", "toft job wait", "jobs.wait", "/jobs/{id}", gives="Job"),
+    Operation(
+        "job.wait",
+        "GET /v1/jobs/{id}/wait",
+        "toft job wait",
+        "jobs.wait",
+        "/jobs/{id}",
+        gives="Job",
+        fails=(409,),
+    ),
     Operation(
         "job.result",
         "GET /v1/jobs/{id}/result",
@@ -218,6 +226,7 @@ SEQUENCES = (
         "jobs.wait_sequence",
         "/sequences/{id}",
         gives="Sequence",
+        fails=(409,),
     ),
     Operation(
         "sequence.cancel",

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.routing import compile_path
 
+from toft.access import gate
 from toft.access.decisions import Access, Decision
 from toft.access.gate import Caller
 from toft.access.principals import Principal
@@ -101,8 +102,14 @@ def caller_of(request: Request) -> Caller:
     """
     found: Caller | None = request.scope.get(CALLER)
     if found is None:
-        raise unauthenticated()
+        raise gate.unauthenticated("this needs a token", "none")
     return found
+
+
+def may(request: Request, action: Action, kind: Kind) -> bool:
+    """Say whether who asks may do something with a kind as a whole; nobody known may nothing."""
+    found: Caller | None = request.scope.get(CALLER)
+    return found is not None and access_of(request).decide(found.principal, action, Resource(kind)).allowed
 
 
 def csrf_of(request: Request) -> str:
@@ -144,6 +151,8 @@ async def require(
     principal = principal_of(request)
     decision = await decided(request, principal, action, Resource(kind, id), plugins)
     if not decision.allowed:
+        if plugins is None:
+            decision = unseen(request, principal, action, Resource(kind, id), decision)
         raise refused(principal, action, Resource(kind, id), decision)
 
 
@@ -171,11 +180,12 @@ async def decided(
     return decision
 
 
-def unauthenticated(why: str = "this needs a token") -> errors.RefusedError:
-    """Return the error for a request of nobody that is known."""
-    return errors.RefusedError(
-        why, code="access.unauthenticated", hint="toft token create NAME --scope SCOPE makes a token"
-    )
+def unseen(
+    request: Request, principal: Principal, action: Action, resource: Resource, decision: Decision
+) -> Decision:
+    """Return a refusal that says the same whether the thing is there or not, and nothing of its plugin."""
+    told = access_of(request).decide(principal, action, resource)
+    return decision if told.allowed else told
 
 
 def refused(

@@ -35,6 +35,8 @@ _BY_CODE = {
     "request.media_type": 415,
     "request.no_route": 404,
     "request.method": 405,
+    # Whoever asked set the limit, and nothing is wrong with the node.
+    "job.wait_timeout": 409,
     "access.unauthenticated": 401,
     "access.host": 421,
     "access.too_many_failures": 429,

@@ -44,30 +44,34 @@ async def openapi(request: Request) -> JSONResponse:
 
 @router.get(
     "/healthz",
-    dependencies=[permits.public("a watchdog asks without a token; it says only what fails")],
+    dependencies=[
+        permits.public("a watchdog asks without a token; to strangers it names what fails, no more")
+    ],
 )
-async def healthz(serves: Serves) -> JSONResponse:
+async def healthz(request: Request, serves: Serves) -> JSONResponse:
     """Say whether the node can keep its promises: it has room on the disk, and its threads work.
 
-    200, or 503 with the checks that fail.
+    200, or 503 when a check fails; what was seen is told to whoever may read the node.
     """
-    return _told(serves, await serves.health.checks())
+    return _told(request, serves, await serves.health.checks())
 
 
 @router.get(
     "/readyz",
-    dependencies=[permits.public("a load balancer asks without a token; it says only what fails")],
+    dependencies=[permits.public("a load balancer asks without a token; as for /healthz")],
 )
-async def readyz(serves: Serves) -> JSONResponse:
+async def readyz(request: Request, serves: Serves) -> JSONResponse:
     """Say whether new work is taken: 200, or 503 while the daemon starts, stops or is not healthy."""
     is_ready = serves.state is State.READY
     hint = "" if is_ready else "wait until it is ready; toft up starts one that is down"
     state = Check("state", is_ready, f"the daemon is {serves.state}", hint)
-    return _told(serves, (*await serves.health.checks(), state))
+    return _told(request, serves, (*await serves.health.checks(), state))
 
 
-def _told(serves: Service, checks: Sequence[Check]) -> JSONResponse:
+def _told(request: Request, serves: Service, checks: Sequence[Check]) -> JSONResponse:
     is_ok = all(each.ok for each in checks)
+    if not permits.may(request, Action.READ, Kind.NODE):
+        checks = [Check(each.check, each.ok, "") for each in checks]
     told = {"ok": is_ok, "state": serves.state, "checks": [each.to_dict() for each in checks]}
     return JSONResponse(told, status_code=200 if is_ok else 503, headers={"Cache-Control": "no-store"})
 

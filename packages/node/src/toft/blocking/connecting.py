@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +88,16 @@ def open_target(target: targets.Target) -> Node:
     return NodeElsewhere(thread, asked)
 
 
-def _open(settings: node_settings.Settings, *, runs_jobs: bool = True) -> Node:
+def _open(
+    settings: node_settings.Settings, *, runs_jobs: bool = True, make: Callable[..., Node] = Node
+) -> Node:
+    """Open a node in this process; `make` is given its thread, what closes it, and the node."""
     from toft import wiring  # noqa: PLC0415 - a third of a second, for which only an embedded node has a use
 
     thread = LoopThread("toft-node")
     opening = wiring.open_node(settings=settings, runs_jobs=runs_jobs)
     try:
-        return Node(thread, opening, thread.run(opening.__aenter__()))
+        return make(thread, opening, thread.run(opening.__aenter__()))
     except BaseException:
         thread.stop()
         raise
@@ -112,7 +117,8 @@ def _daemon(socket: Path, settings: node_settings.Settings) -> Node | None:
         if not reason:
             return DaemonNode(thread, asked, lambda: _open(settings, runs_jobs=False))
         _log.info("daemon_not_used", because=reason)
-        return NodeBesideDaemon(_open(settings, runs_jobs=False), thread, asked)
+        make = partial(NodeBesideDaemon, asking=thread, asked=asked)
+        return _open(settings, runs_jobs=False, make=make)
     except errors.UnavailableError as error:
         thread.stop()
         if error.code not in ("daemon.no_answer", "daemon.gone"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from toft.plugins.loop_thread import LoopThread
 if TYPE_CHECKING:
     from toft.client.calls import RemoteCall, RemoteChunks
     from toft.client.instance import RemoteInstance
+    from toft.dispatch import node as nodes
     from toft.plugins.environments import provisioning
     from toft.plugins.manifests.drift import Drift
     from toft.plugins.manifests.manifest import Manifest
@@ -119,16 +121,6 @@ class NodeElsewhere(DaemonNode):
         """Return what the node is doing: its process, the queue, memory, GPUs, what is loaded."""
         return self._thread.run(self._remote.status())
 
-    def samples(
-        self,
-        *,
-        since: float | str | None = None,
-        until: float | str | None = None,
-        step_s: float | None = None,
-    ) -> dict[str, Any]:
-        """Return what the machine did over time."""
-        return self._thread.run(self._remote.samples(since=since, until=until, step_s=step_s))
-
     def ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
         """Ask a route that has no method here; see docs/reference/http.md."""
         return self._thread.run(self._asked.ask(method, route, body))
@@ -141,16 +133,26 @@ class NodeBesideDaemon(Node):
     """A node of this process, with settings of its own, where a daemon runs the jobs of the home.
 
     Args:
+        thread: Where the node lives.
+        opening: Closes it.
         node: The open node.
-        thread: Where the connection lives.
+        asking: Where the connection lives.
         asked: The connection.
     """
 
-    def __init__(self, node: Node, thread: LoopThread, asked: Connection) -> None:
-        self.__dict__.update(node.__dict__)
+    def __init__(
+        self,
+        thread: LoopThread,
+        opening: AbstractAsyncContextManager[nodes.Node],
+        node: nodes.Node,
+        *,
+        asking: LoopThread,
+        asked: Connection,
+    ) -> None:
+        super().__init__(thread, opening, node)
         self.is_embedded = False
-        self.jobs = Jobs(thread, RemoteJobs(asked))
-        self._asking = thread
+        self.jobs = Jobs(asking, RemoteJobs(asked))
+        self._asking = asking
         self._asked: Connection | None = asked
 
     def close(self) -> None:

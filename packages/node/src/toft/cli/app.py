@@ -34,6 +34,9 @@ from toft.cli.session import Session, option
 from toft.kernel.errors import NodeError, UsageError
 from toft.plugins.plugin_errors import CancelledError, PluginError
 
+_TYPED = ("request.command_line", "request.fields")
+"""Codes of what is wrong with the words of a command, whoever finds it."""
+
 # Typer does not give its own root of usage errors a public name.
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -93,10 +96,7 @@ def root(
     session = context.ensure_object(Session)
     session.home = home.expanduser().absolute() if home else None
     session.remote = {"url": url, "token_file": token_file, "ca_file": ca_file, "insecure": insecure}
-    if url is not None and home is not None:
-        raise UsageError(
-            "--home is on this machine and --url on another; give one", code="request.command_line"
-        )
+    _check_place(session)
     session.offline = True if offline else None
     if version:
         session.terminal.line(f"toft {__version__}")
@@ -108,6 +108,22 @@ def root(
         from toft.kernel import log  # noqa: PLC0415 - structlog costs 40 ms
 
         log.show("DEBUG", session.terminal.err)
+
+
+def _check_place(session: Session) -> None:
+    """Refuse options that say two places, or that are shown to a node which none of them names."""
+    given = [name for name, value in session.remote.items() if value]
+    if "url" in given and session.home is not None:
+        raise UsageError(
+            "--home is on this machine and --url on another; give one", code="request.command_line"
+        )
+    if given and not session.wanted():
+        # The owner's node would be asked instead, which no token holds back.
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} is for a node at a URL, and no URL is given",
+            code="request.command_line",
+            hint="toft --url https://HOST:PORT ..., or set TOFT_URL",
+        )
 
 
 def run(arguments: Sequence[str], session: Session | None = None) -> int:
@@ -139,7 +155,7 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
         failure = failures.from_os_error(error)
         if not error.filename:
             _let_go_of_results(session)
-    if isinstance(failure, UsageError) and failure.code == "request.command_line" and not failure.hint:
+    if isinstance(failure, UsageError) and failure.code in _TYPED and not failure.hint:
         failure.hint = f"{session.command} --help"
     return failures.tell(
         session.terminal, failure, as_json=as_json, redactor=session.redactor(), subject=session.subject

@@ -35,4 +35,5 @@ def backup(
         )
         return
     size = (made.database_bytes + made.blobs_bytes) / 1e6
-    session.terminal.line(f"{made.path}: the database and {made.blobs} large values, {size:.1f} MB")
+    blobs = f"{made.blobs} large value{'' if made.blobs == 1 else 's'}"
+    session.terminal.line(f"{made.path}: the database and {blobs}, {size:.1f} MB")

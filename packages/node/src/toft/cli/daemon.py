@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, option
+from toft.kernel.errors import UsageError
 from toft.kernel.quantities import duration, size
+
+if TYPE_CHECKING:
+    from toft.client.place import Record
 
 service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
 
@@ -56,6 +60,12 @@ def up(
         tls_key=tls_key.absolute() if tls_key else None,
         insecure_public=insecure_public or None,
     )
+    if (tls_cert or tls_key or insecure_public) and not chosen.listen:
+        raise UsageError(
+            "--tls-cert, --tls-key and --insecure-public are about a port, and none is named",
+            code="request.command_line",
+            hint="toft up --listen HOST:PORT ...",
+        )
     if not detach:
         from toft.client.place import Place  # noqa: PLC0415 - as above
 
@@ -64,7 +74,10 @@ def up(
         # A process with nothing of the command line in it: what stays should be small.
         command = control.argv(chosen, is_verbose=session.is_verbose)
         os.execve(command[0], command, dict(session.environ))
-    found = control.start(chosen, session.environ, is_verbose=session.is_verbose)
+    _ready(session, control.start(chosen, session.environ, is_verbose=session.is_verbose), as_json=as_json)
+
+
+def _ready(session: Session, found: Record, *, as_json: bool) -> None:
     if as_json:
         session.terminal.json(
             {

@@ -19,12 +19,12 @@ def list_environments(context: typer.Context, as_json: JsonOption = False) -> No
     """List the environments and who uses them."""
     session = sessions.of(context)
     with session.node() as node:
-        users: dict[str, list[str]] = {}
-        for each in node.plugins():
-            users.setdefault(each.environment, []).append(each.name)
-        found = [
-            {**each.to_dict(), "plugins": users.get(each.hash, [])} for each in node.installed.environments()
-        ]
+        found = [each.to_dict() for each in node.installed.environments()]
+        if session.target() is None:  # a node elsewhere says it itself
+            users: dict[str, list[str]] = {}
+            for each in node.plugins():
+                users.setdefault(each.environment, []).append(each.name)
+            found = [{**each, "plugins": users.get(each["hash"], [])} for each in found]
     if as_json:
         session.terminal.json(found)
     elif not found:
@@ -56,7 +56,8 @@ def collect(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         session.terminal.json({"removed": [each["hash"] for each in removed], "freed_bytes": freed})
     else:
-        session.terminal.line(f"removed {len(removed)} environments, {size(freed)}")
+        count = f"{len(removed)} environment{'' if len(removed) == 1 else 's'}"
+        session.terminal.line(f"removed {count}, {size(freed)}")
 
 
 @app.command("setup-runtime")

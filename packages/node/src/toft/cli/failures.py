@@ -13,6 +13,7 @@ from typing import Any
 from toft.cli import hints, rendering
 from toft.cli.terminal import Terminal
 from toft.kernel.errors import NodeError
+from toft.kernel.quantities import duration
 from toft.kernel.visible import one_line, visible
 from toft.plugins.plugin_errors import PluginError
 from toft.secrets.redaction import Redactor
@@ -104,6 +105,8 @@ def tell(
         terminal.fail(f"error: {fields['message']}")
         for line in evidence(fields, redactor.text(getattr(error, "trace", ""))):
             terminal.note(f"  {line}")
+        if fields.get("retry_after_s"):
+            terminal.note(f"  may work again in: {duration(fields['retry_after_s'])}")
         if fields["hint"]:
             terminal.note(f"next: {fields['hint']}")
     return exit_status(error)

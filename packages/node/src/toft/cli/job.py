@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from toft.cli import awaiting, events, moments, rendering, run, shown
 from toft.cli import session as sessions
 from toft.cli import submit as submitting
-from toft.cli.session import JsonOption, Session, argument, option
+from toft.cli.session import JsonOption, argument, option
 from toft.kernel.errors import UsageError
-from toft.kernel.quantities import size
-from toft.store import durable
 
 app = typer.Typer(help="Work that survives whatever happens to the machine.", no_args_is_help=True)
 
@@ -119,13 +116,9 @@ def result(
     with session.node(runs_jobs=False) as node:
         value = node.jobs.result(id)
     if output is not None:
-        data, kind = rendering.file_content(value)
-        durable.write_file(output.absolute(), data)
-        written = {"file": str(output), "kind": kind, "size_bytes": len(data)}
+        written = run.write(session.terminal, output, value)
         if as_json:
             session.terminal.json({"id": id, "result": written})
-        else:
-            session.terminal.note(f"wrote {output}: {kind}, {size(len(data))}")
     elif as_json:
         session.terminal.json({"id": id, "result": rendering.to_json(value)})
     else:
@@ -146,7 +139,7 @@ def cancel(
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
         told = node.jobs.cancel(id, grace_s=grace).to_dict()
-    _changed(session, told, as_json=as_json)
+    shown.changed(session.terminal, told, as_json=as_json)
     if told["state"] == "running":
         session.terminal.note(f"it was asked to stop: toft job wait {id}")
 
@@ -156,7 +149,7 @@ def retry(context: typer.Context, id: JobArgument, as_json: JsonOption = False) 
     """Queue a failed or interrupted job again."""
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
-        _changed(session, node.jobs.retry(id).to_dict(), as_json=as_json)
+        shown.changed(session.terminal, node.jobs.retry(id).to_dict(), as_json=as_json)
         if node.is_embedded:
             session.terminal.note("no node is running: toft up runs it")
 
@@ -181,14 +174,7 @@ def reorder(
         )
     with session.node(runs_jobs=False) as node:
         told = node.jobs.reorder(id, priority=priority, before=before, first=first, last=last).to_dict()
-    _changed(session, told, as_json=as_json)
-
-
-def _changed(session: Session, told: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        session.terminal.json(told)
-    else:
-        session.terminal.line(f"{told['id']} {told['state']}")
+    shown.changed(session.terminal, told, as_json=as_json)
 
 
 @app.command("logs")

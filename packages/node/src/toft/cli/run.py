@@ -195,17 +195,21 @@ def check_output(output: Path | None) -> None:
 
 def _print(terminal: Terminal, call: _Call, result: Any, output: Path | None, *, as_json: bool) -> None:
     if output is not None:
-        data, kind = rendering.file_content(result)
-        durable.write_file(output.absolute(), data)
-        written = {"file": str(output), "kind": kind, "size_bytes": len(data)}
+        written = write(terminal, output, result)
         if as_json:
             terminal.json({"result": written, **call.told()})
-        else:
-            terminal.note(f"wrote {output}: {kind}, {size(len(data))}")
     elif as_json:
         terminal.json({"result": rendering.to_json(result), **call.told()})
     else:
         show(terminal, result)
+
+
+def write(terminal: Terminal, output: Path, result: Any) -> dict[str, Any]:
+    """Write a result to a file, and return what `--json` says of it."""
+    data, kind = rendering.file_content(result)
+    durable.write_file(output.absolute(), data)
+    terminal.note(f"wrote {output}: {kind}, {size(len(data))}")
+    return {"file": str(output), "kind": kind, "size_bytes": len(data)}
 
 
 def show(terminal: Terminal, result: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, PluginArgument, Session, argument, option
-from toft.kernel.errors import NodeError, UsageError
+from toft.kernel.errors import NodeError, RefusedError, UsageError
 from toft.secrets.redaction import SHORTEST_IN_TEXT
 from toft.secrets.store import DEFAULT_SCOPE, LONGEST_VALUE_BYTES
 
@@ -54,21 +55,33 @@ def set_secret(
         value = _without_last_newline(sys.stdin.read(LONGEST_VALUE_BYTES + 2))
     else:
         value = _ask(plugin, key)
-    if session.target() is not None:
-        _default_only(scope)
-        with session.node() as node:
-            node.set_secret(plugin, key, value)
-    else:
-        session.secrets().set(plugin, key, value, scope=scope)
+    _store(session, plugin, key, value, scope)
     if len(value) < SHORTEST_IN_TEXT:
         session.terminal.warn(
             f"{key} is so short that it can be hidden in logs only where its name stands beside it"
         )
-    _remark(session, plugin, key)
     if as_json:
         session.terminal.json({"plugin": plugin, "key": key, "scope": scope})
     else:
         session.terminal.note(f"stored {key} for {plugin}; instances get it when they are next loaded")
+
+
+def _store(session: Session, plugin: str, key: str, value: str, scope: str) -> None:
+    """Store a secret where it is asked for, and say so when nobody will ask for it there."""
+    if session.target() is None:
+        session.secrets().set(plugin, key, value, scope=scope)
+        with contextlib.suppress(NodeError):  # a manifest that cannot be read is told by what reads it
+            _remark(session, plugin, key, _declared(session, plugin))
+        return
+    _default_only(scope)
+    with session.node() as node:
+        node.set_secret(plugin, key, value)
+        # Whoever may store a secret need not be allowed to look which there are.
+        with contextlib.suppress(RefusedError):
+            rows = node.secrets.list(plugin)
+            declared = [each["key"] for each in rows if each["declared"] and each["secret"]]
+            is_there = any(each.name == plugin for each in node.plugins())
+            _remark(session, plugin, key, declared if is_there else None)
 
 
 @app.command("list")
@@ -127,21 +140,21 @@ def _default_only(scope: str) -> None:
         )
 
 
-def _remark(session: Session, plugin: str, key: str) -> None:
-    """Say so when nobody will ask for what was stored: a slip of the keyboard would show only much later."""
-    if session.target() is not None:
-        return
+def _declared(session: Session, plugin: str) -> list[str] | None:
+    """Return the secrets that a plugin of this machine asks for; None when it is not installed."""
     from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - manifests, which `toft --help` does not pay
 
-    try:
-        found = Registry(session.settings().home).find_name(plugin)
-    except NodeError:
-        return
+    found = Registry(session.settings().home).find_name(plugin)
     if found is None:
+        return None
+    return [str(each["name"]) for each in found.manifest.code.worker_env if each.get("secret")]
+
+
+def _remark(session: Session, plugin: str, key: str, declared: list[str] | None) -> None:
+    """Say so when nobody will ask for what was stored: a slip of the keyboard would show only much later."""
+    if declared is None:
         session.terminal.warn(f"no plugin called {plugin} is installed; the secret is kept for when it is")
-        return
-    declared = [str(each["name"]) for each in found.manifest.code.worker_env if each.get("secret")]
-    if key not in declared:
+    elif key not in declared:
         names = ", ".join(declared) or "none"
         session.terminal.warn(f"{plugin} asks for no secret {key}; it asks for {names}")
 

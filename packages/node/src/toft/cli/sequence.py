@@ -109,7 +109,7 @@ def cancel(context: typer.Context, id: SequenceArgument, as_json: JsonOption = F
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
         told = node.jobs.cancel_sequence(id).to_dict()
-    _changed(session, told, as_json=as_json)
+    shown.changed(session.terminal, told, as_json=as_json)
     if told["state"] in awaiting.OPEN:
         session.terminal.note(f"what runs was asked to stop: toft sequence wait {id}")
 
@@ -120,18 +120,11 @@ def retry(context: typer.Context, id: SequenceArgument, as_json: JsonOption = Fa
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
         told = node.jobs.retry_sequence(id).to_dict()
-        _changed(session, told, as_json=as_json)
+        shown.changed(session.terminal, told, as_json=as_json)
         if told["state"] not in awaiting.OPEN:
             session.terminal.note("nothing of it failed or was interrupted, so nothing runs again")
         elif node.is_embedded:
             session.terminal.note("no node is running: toft up runs it")
-
-
-def _changed(session: Session, told: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        session.terminal.json(told)
-    else:
-        session.terminal.line(f"{told['id']} {told['state']}")
 
 
 def _wait(session: Session, node: Any, id: str, timeout_s: float | None, *, as_json: bool) -> None:

@@ -14,7 +14,19 @@ from toft.jobs.glance import called, note, took
 from toft.kernel.errors import NodeError
 from toft.kernel.visible import one_line
 
-__all__ = ["STATES", "called", "job", "local", "log_line", "note", "outcome", "table", "took", "trouble"]
+__all__ = [
+    "STATES",
+    "called",
+    "changed",
+    "job",
+    "local",
+    "log_line",
+    "note",
+    "outcome",
+    "table",
+    "took",
+    "trouble",
+]
 STATES = ("pending", "running", "completed", "failed", "cancelled", "interrupted")
 
 
@@ -72,6 +84,14 @@ def job(session: Session, told: Mapping[str, Any]) -> None:
         )
     else:
         terminal.note(f"toft why {told['id']} tells its story")
+
+
+def changed(terminal: Terminal, told: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a job or a sequence is after a change."""
+    if as_json:
+        terminal.json(told)
+    else:
+        terminal.line(f"{told['id']} {told['state']}")
 
 
 def outcome(told: Mapping[str, Any]) -> str:

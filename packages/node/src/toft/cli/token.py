@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from toft.cli import session as sessions
+from toft.cli import shown
 from toft.cli.session import JsonOption, Session, argument, option
 from toft.kernel.errors import UnavailableError, UsageError
 
@@ -47,7 +48,7 @@ def create(
         session.terminal.json(made)
         return
     session.terminal.line(made["token"])
-    until = f"until {made['expires_at']}" if made["expires_at"] else "until it is revoked"
+    until = f"until {shown.local(made['expires_at'])}" if made["expires_at"] else "until it is revoked"
     session.terminal.note(f"token {name} holds {until}; this is the only time it is shown")
 
 
@@ -62,7 +63,7 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
         rows = [
             [
                 *(each["name"], each["state"], " ".join(each["scopes"])),
-                *(each["expires_at"] or "never", each["last_used_at"] or "never"),
+                *(shown.local(each[moment]) or "never" for moment in ("expires_at", "last_used_at")),
             ]
             for each in found
         ]

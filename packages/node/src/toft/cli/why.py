@@ -69,7 +69,7 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(
-            f"{name} {_amount(name, item)}"
+            _amount(name, item)
             for name, item in value.items()
             if name not in ("hint", "message") and not isinstance(item, (dict, list))
         )
@@ -81,4 +81,7 @@ def _value(value: Any) -> str:
 
 
 def _amount(name: str, value: Any) -> str:
-    return size(value) if name.endswith("_bytes") and isinstance(value, (int, float)) else str(value)
+    if not name.endswith("_bytes") or not isinstance(value, (int, float)):
+        return f"{name} {value}"
+    what = name.removesuffix("_bytes").replace("_", " ")
+    return size(value) if what == "size" else f"{what} {size(value)}"

@@ -256,9 +256,38 @@ class Connection:
         return found if isinstance(found, Mapping) else None
 
 
+_NONE_OF = {"jobs": ("job", "toft job list"), "sequences": ("sequence", "toft sequence list")}
+"""What a route is about, where what has another kind of name is told as what is not there."""
+
+
 def path(*parts: str) -> str:
-    """Return a route of parts that may hold anything."""
+    """Return a route of parts.
+
+    Raises:
+        NotFoundError: One can name no job or no sequence: on its way it would become another path.
+        UsageError: One can name nothing else, for the same reason.
+    """
+    for part in parts:
+        if part in ("", ".", "..") or "/" in part:
+            raise _nameless(parts[0], part)
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _nameless(kind: str, part: str) -> errors.NodeError:
+    if kind in _NONE_OF:
+        word, hint = _NONE_OF[kind]
+        return errors.NotFoundError(
+            f"no {word} {part[:80]!r}",
+            code=f"{word}.not_found",
+            details={word: part[:80]},
+            hint=f"{hint} shows what is there",
+        )
+    return errors.UsageError(
+        f"{part[:80]!r} can be no name",
+        code="name.invalid",
+        details={"name": part[:80]},
+        hint="toft plugin list",
+    )
 
 
 def problem(content: bytes) -> Exception | None:

@@ -42,8 +42,7 @@ class RemoteNode:
 
     async def plugins(self) -> list[Entry]:
         """Return every installed plugin, by name, with the state of what is loaded there."""
-        found = await self._asked.ask("GET", "/v1/plugins")
-        return [Entry(**{**each, "instances": tuple(each["instances"])}) for each in found]
+        return list(await self.installed.list())
 
     async def manifest(self, plugin: str) -> Mapping[str, Any]:
         """Return what is known of a plugin, as it is written down."""
@@ -52,12 +51,7 @@ class RemoteNode:
 
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away."""
-        told = await self._asked.ask(
-            "DELETE",
-            connections.path("plugins", plugin),
-            query={"keep_environment": "true" if keep_environment else None},
-        )
-        return bool(told["removed"])
+        return await self.installed.remove(plugin, keep_environment=keep_environment)
 
     async def refresh(self, plugin: str, *, on_step: Callable[[str], None] | None = None) -> Manifest:
         """Build a plugin's environment anew and swap."""
@@ -184,18 +178,6 @@ class RemoteNode:
     async def set_secret(self, plugin: str, key: str, value: str) -> None:
         """Store a secret and replace the workers that were started without it."""
         await self._asked.ask("PUT", connections.path("plugins", plugin, "secrets", key), {"value": value})
-
-    async def samples(
-        self,
-        *,
-        since: float | str | None = None,
-        until: float | str | None = None,
-        step_s: float | None = None,
-    ) -> dict[str, Any]:
-        """Return what the machine did over time: columns of numbers beside the moments they are of."""
-        query = {"from": since, "to": until, "step_s": step_s}
-        found: dict[str, Any] = await self._asked.ask("GET", "/v1/samples", query=query)
-        return found
 
     async def status(self) -> dict[str, Any]:
         """Return what the node is doing: its process, the queue, memory, GPUs, what is loaded."""

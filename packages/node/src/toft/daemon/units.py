@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toft.client import place as places
 from toft.kernel import errors
 from toft.kernel.settings import Settings, default_home
 from toft.store import durable
@@ -104,8 +105,10 @@ def install(unit: Unit) -> dict[str, Any]:
     Raises:
         UnavailableError: There is no systemd here; nothing was written.
         RefusedError: Only root may install for the machine.
+        ConflictError: A daemon of that home runs already that the manager did not start; nothing was written.
     """
     _check(unit)
+    _check_alone(unit)
     durable.make_directory(unit.path.parent)
     durable.write_file(unit.path, unit.text().encode(), mode=0o644)
     _run(unit, "daemon-reload")
@@ -146,15 +149,31 @@ def _check(unit: Unit) -> None:
         )
 
 
+def _check_alone(unit: Unit) -> None:
+    """Refuse where the manager would start a daemon again and again that cannot have its home."""
+    found = places.Place(unit.home).find()
+    if found is not None and _ask(unit, "is-active", "--quiet", unit.name).returncode != 0:
+        raise errors.ConflictError(
+            f"a daemon runs for {unit.home} already, process {found.pid}, and systemd did not start it",
+            code="daemon.running",
+            details={"pid": found.pid},
+            hint="toft down ends it; then toft service install",
+        )
+
+
 def _run(unit: Unit, *arguments: str) -> None:
-    command = unit.command(*arguments)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _failed(unit, command, str(error)) from error
+    done = _ask(unit, *arguments)
     if done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip() or f"it ended with {done.returncode}"
-        raise _failed(unit, command, said)
+        raise _failed(unit, unit.command(*arguments), said)
+
+
+def _ask(unit: Unit, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = unit.command(*arguments)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(unit, command, str(error)) from error
 
 
 def _failed(unit: Unit, command: list[str], said: str) -> errors.UnavailableError:

@@ -404,4 +404,6 @@ def _padded(size: int) -> int:
 
 
 def _damaged(reason: str) -> IntegrityError:
-    return IntegrityError(f"a stored value is damaged: {reason}", code="value.damaged")
+    return IntegrityError(
+        f"a stored value is damaged: {reason}", code="value.damaged", details={"reason": reason}
+    )
