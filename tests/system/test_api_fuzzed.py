@@ -1,7 +1,7 @@
 """Whatever the description allows, and much that it does not, is answered as the description says.
 
-Generated requests go to a real daemon that is well: nothing is answered with a 5xx, every status is a declared
-one, and every answer has the shape that is declared for it.
+Generated requests go to a real daemon that is well: nothing is answered with a 5xx, every status is declared,
+and every answer has the shape that is declared for it.
 """
 
 from __future__ import annotations
