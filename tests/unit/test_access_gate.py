@@ -144,7 +144,7 @@ async def test_only_tokens_that_hold_take_up_room(tmp_path: Path, clock: ManualC
         await few.create(name, ["read"])
     with pytest.raises(errors.ConflictError, match="3 tokens hold"):
         await few.create("d", ["read"])
-    assert [each.name for each in await few.list()] == ["long", "b", "c"]
+    assert {each.name for each in await few.list()} == {"long", "b", "c"}
     again = await rooms.Tokens(store, clock=clock, most=3).open()
     assert [each.id for each in await again.list()] == [each.id for each in await few.list()]
     await store.close()
