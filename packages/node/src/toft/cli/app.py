@@ -122,7 +122,7 @@ def _check_place(session: Session) -> None:
         raise UsageError(
             f"--{given[0].replace('_', '-')} is for a node at a URL, and no URL is given",
             code="request.command_line",
-            hint="toft --url https://HOST:PORT ..., or set TOFT_URL",
+            hint="name it too, such as --url https://gpu1.example:7433",
         )
 
 
