@@ -26,6 +26,7 @@ from tests.daemons import Daemon
 from tests.waiting import eventually
 
 WITHIN_S = 1.0
+FRIEND = "https://tools.example.org"
 
 
 class Port:
@@ -34,10 +35,12 @@ class Port:
     Args:
         url: As the daemon wrote it.
         trusted: Who signed its certificate.
+        source: From where it is asked; all of 127.0.0.0/8 is this machine, and each address has its own name.
     """
 
-    def __init__(self, url: str, trusted: Path | None = None) -> None:
+    def __init__(self, url: str, trusted: Path | None = None, source: str = "127.0.0.1") -> None:
         self.url = url
+        self._source = (source, 0)
         self._parts = urlsplit(url)
         self._context = ssl.create_default_context(cafile=trusted) if trusted else None
 
@@ -45,7 +48,7 @@ class Port:
         host, port = str(self._parts.hostname), self._parts.port
         if self._context is not None:
             return http.client.HTTPSConnection(host, port, timeout=25, context=self._context)
-        return http.client.HTTPConnection(host, port, timeout=25)
+        return http.client.HTTPConnection(host, port, timeout=25, source_address=self._source)
 
     @contextlib.contextmanager
     def asking(
@@ -69,22 +72,32 @@ class Port:
         return answer.status, text.decode()
 
 
-def port_of(daemon: Daemon, trusted: Path | None = None) -> Port:
+def port_of(daemon: Daemon, **how: Any) -> Port:
     found = daemon.place.find()
     assert found is not None
-    return Port(found.listen, trusted)
+    return Port(found.listen, **how)
 
 
-def token(toft: CommandLine, name: str, *scopes: str, **options: str) -> str:
-    words = [word for scope in scopes for word in ("--scope", scope)]
-    words += [word for option, value in options.items() for word in (f"--{option}", value)]
-    return str(toft("token", "create", name, *words, "--json").value["token"])
+def token(daemon: Daemon, name: str, *scopes: str, **more: Any) -> str:
+    made = daemon.request("POST", "/v1/tokens", {"name": name, "scopes": scopes, **more})
+    assert made.status == 201, made.body
+    return str(made.value["token"])
 
 
-@pytest.fixture
-def daemon(toft_home: Path, tmp_path: Path) -> Iterator[Daemon]:
-    nodes.register(toft_home)
-    with daemons.running(toft_home, tmp_path, listen="127.0.0.1:0") as found:
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> tuple[CommandLine, str]:
+    """Give a home in which no daemon has run, and a token that was made there."""
+    directory = tmp_path_factory.mktemp("access")
+    nodes.register(directory / "home")
+    toft = CommandLine(directory / "home", directory)
+    return toft, str(toft("token", "create", "early", "--scope", "read", "--json").value["token"])
+
+
+@pytest.fixture(scope="module")
+def daemon(early: tuple[CommandLine, str]) -> Iterator[Daemon]:
+    """Give the daemon of that home; every test makes tokens of its own."""
+    toft, _ = early
+    with daemons.running(toft.home, toft.directory, listen="127.0.0.1:0", cors_origins=[FRIEND]) as found:
         yield found
 
 
@@ -104,8 +117,8 @@ def test_a_token_is_made_used_listed_and_revoked_by_hand(daemon: Daemon) -> None
     assert (status, told["code"], told["details"]["needed"]) == (403, "access.refused", "plugin:read")
     told = toft("why-denied", "read", "plugin", "--token", "ci", "--json").value
     assert (told["allowed"], told["needed"]) == (False, "plugin:read")
-    (listed,) = toft("token", "list", "--json").value
-    assert (listed["name"], listed["state"]) == ("ci", "valid")
+    (listed,) = [each for each in toft("token", "list", "--json").value if each["name"] == "ci"]
+    assert listed["state"] == "valid"
     assert listed["last_used_at"]
     assert text not in toft("token", "list").out + daemon.log()
     toft("token", "revoke", "ci")
@@ -115,45 +128,48 @@ def test_a_token_is_made_used_listed_and_revoked_by_hand(daemon: Daemon) -> None
     assert toft("token", "create", "x", "--scope", "jobs:read", "--json").error["code"] == "access.scope"
 
 
-def test_a_token_that_was_made_while_no_daemon_ran_is_good_later(toft_home: Path, tmp_path: Path) -> None:
+def test_a_token_that_was_made_while_no_daemon_ran_is_good_later(
+    early: tuple[CommandLine, str], daemon: Daemon
+) -> None:
+    assert port_of(daemon).ask("GET", "/v1/jobs?plugin=none", token=early[1]) == (200, [])
+
+
+def test_what_only_a_daemon_knows_is_not_guessed_without_one(toft_home: Path, tmp_path: Path) -> None:
     toft = CommandLine(toft_home, tmp_path)
-    text = token(toft, "early", "read")
-    assert [each["name"] for each in toft("token", "list", "--json").value] == ["early"]
     assert toft("why-denied", "read", "job", "--json").error["code"] == "daemon.not_running"
     assert toft("open", "--json").error["code"] == "daemon.not_running"
-    with daemons.running(toft_home, tmp_path, listen="127.0.0.1:0") as daemon:
-        assert port_of(daemon).ask("GET", "/v1/jobs", token=text) == (200, [])
 
 
 @pytest.mark.parametrize("way", ["revoked", "expired"])
 def test_what_is_open_with_a_token_ends_within_a_second_of_it(daemon: Daemon, way: str) -> None:
     port = port_of(daemon)
-    mine = token(daemon.toft, "mine", "*", **({"expires": "4s"} if way == "expired" else {}))
-    other = token(daemon.toft, "other", "read")
+    other = token(daemon, f"other-{way}", "read")
+    mine = token(daemon, f"mine-{way}", "*", **({"lasts_s": 2.5} if way == "expired" else {}))
     with (
         port.asking("GET", "/v1/events/stream", token=mine) as stream,
         port.asking("POST", "/v1/sessions", token=mine) as lifeline,
+        port.asking("GET", "/plugins/misbehaving/misbehaving/stream", token=mine) as page,
         port.asking("GET", "/v1/events/stream", token=other, Accept="application/x-ndjson") as others,
     ):
-        assert (stream.status, lifeline.status, others.status) == (200, 200, 200)
+        assert {each.status for each in (stream, lifeline, page, others)} == {200}
         if way == "revoked":
-            daemon.toft("token", "revoke", "mine")
+            daemon.toft("token", "revoke", "mine-revoked")
         else:
             eventually(lambda: port.ask("GET", "/v1/jobs", token=mine)[0] == 401, within_s=10)
         began = time.monotonic()
-        for each in (stream, lifeline):
+        for each in (stream, lifeline, page):
             with contextlib.suppress(http.client.IncompleteRead):
                 each.read()
         assert time.monotonic() - began < WITHIN_S
         # The stream of somebody else goes on.
-        answer = daemon.toft("job", "submit", "misbehaving.echo", "value=1", "--json").value
-        assert answer["id"] in others.readline().decode()
+        job = {"plugin": "misbehaving", "action": "echo", "arguments": {"value": 1}}
+        assert daemon.request("POST", "/v1/jobs", job).value["id"] in others.readline().decode()
     assert "Traceback" not in daemon.log()
 
 
 def test_a_browser_comes_in_by_a_link_that_works_once(daemon: Daemon) -> None:
     port = port_of(daemon)
-    link = str(daemon.toft("open", "--json").value["url"])
+    link = str(daemon.request("POST", "/v1/links").value["url"])
     assert link.startswith(port.url + "/sign-in/")
     path = urlsplit(link).path
     assert port.ask("GET", path, Sec_Purpose="prefetch")[0] == 204
@@ -200,8 +216,8 @@ def test_a_link_opens_a_port_of_this_machine_when_there_is_none(toft_home: Path,
 
 
 def test_the_port_refuses_strange_names_and_slows_down_guessing(daemon: Daemon) -> None:
-    port = port_of(daemon)
-    good = token(daemon.toft, "good", "read")
+    port = port_of(daemon, source="127.0.0.2")
+    good = token(daemon, "good", "read")
     status, told = port.ask("GET", "/v1/jobs", token=good, Host="evil.example")
     assert (status, told["code"]) == (421, "access.host")
     # Saying that a request comes from elsewhere changes nothing about where it comes from.
@@ -219,17 +235,15 @@ def test_the_port_refuses_strange_names_and_slows_down_guessing(daemon: Daemon) 
         assert answer.getheader("Access-Control-Allow-Origin") is None
 
 
-def test_origins_that_the_settings_name_may_ask_with_a_token(toft_home: Path, tmp_path: Path) -> None:
-    friend = "https://tools.example.org"
-    with daemons.running(toft_home, tmp_path, listen="127.0.0.1:0", cors_origins=[friend]) as daemon:
-        port = port_of(daemon)
-        asked = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "authorization"}
-        for origin, allowed in ((friend, friend), ("https://evil.example", None)):
-            with port.asking("OPTIONS", "/v1/jobs", Origin=origin, **asked) as answer:
-                assert answer.getheader("Access-Control-Allow-Origin") == allowed
-                assert answer.getheader("Access-Control-Allow-Credentials") is None
-        with port.asking("GET", "/v1/jobs", Origin=friend) as answer:
-            assert (answer.status, answer.getheader("Access-Control-Allow-Origin")) == (401, friend)
+def test_origins_that_the_settings_name_may_ask_with_a_token(daemon: Daemon) -> None:
+    port = port_of(daemon)
+    asked = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "authorization"}
+    for origin, allowed in ((FRIEND, FRIEND), ("https://evil.example", None)):
+        with port.asking("OPTIONS", "/v1/jobs", Origin=origin, **asked) as answer:
+            assert answer.getheader("Access-Control-Allow-Origin") == allowed
+            assert answer.getheader("Access-Control-Allow-Credentials") is None
+    with port.asking("GET", "/v1/jobs", Origin=FRIEND) as answer:
+        assert (answer.status, answer.getheader("Access-Control-Allow-Origin")) == (401, FRIEND)
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
@@ -270,9 +284,10 @@ def test_the_port_speaks_tls_and_its_cookies_stay_on_it(toft_home: Path, tmp_pat
     try:
         assert done.value["listen"].startswith("https://127.0.0.1:")
         port = Port(done.value["listen"], cert)
-        text = token(toft, "ci", "read")
+        text = token(Daemon(toft), "ci", "read")
         assert port.ask("GET", "/v1/jobs", token=text) == (200, [])
-        with port.asking("GET", urlsplit(toft("open", "--json").value["url"]).path) as answer:
+        link = Daemon(toft).request("POST", "/v1/links").value["url"]
+        with port.asking("GET", urlsplit(link).path) as answer:
             assert "Secure" in str(answer.getheader("Set-Cookie"))
         # Who does not speak TLS there is told nothing, and harms nobody.
         with pytest.raises((http.client.HTTPException, OSError)):
@@ -283,23 +298,28 @@ def test_the_port_speaks_tls_and_its_cookies_stay_on_it(toft_home: Path, tmp_pat
         daemons.reap()
 
 
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
-        (["--listen", "0.0.0.0:0"], "daemon.insecure_listen"),
-        (["--listen", "[::]:0"], "daemon.insecure_listen"),
-        (["--listen", "8700"], "daemon.listen"),
-        (["--listen", "127.0.0.1:0", "--tls-cert", "x.pem"], "daemon.tls"),
-        (["--listen", "127.0.0.1:0", "--tls-cert", "x.pem", "--tls-key", "x.pem"], "daemon.tls"),
-        (["--listen", "192.0.2.77:1", "--insecure-public"], "daemon.port"),
-    ],
+REFUSED_PLACES = (
+    ("daemon.insecure_listen", ["--listen", "0.0.0.0:0"]),
+    ("daemon.insecure_listen", ["--listen", "[::]:0"]),
+    ("daemon.listen", ["--listen", "8700"]),
+    ("daemon.tls", ["--listen", "127.0.0.1:0", "--tls-cert", "x.pem"]),
+    ("daemon.tls", ["--listen", "127.0.0.1:0", "--tls-cert", "x.pem", "--tls-key", "x.pem"]),
+    ("daemon.port", ["--listen", "192.0.2.77:1", "--insecure-public"]),
 )
-def test_a_place_where_it_should_not_or_cannot_listen_is_refused_at_the_start(
-    toft_home: Path, tmp_path: Path, words: list[str], code: str
-) -> None:
-    toft = CommandLine(toft_home, tmp_path)
-    assert toft("up", "-d", *words, "--json").error["code"] == code
-    assert toft("status", "--json").value["state"] == "stopped"
+
+
+def test_a_place_where_it_should_not_or_cannot_listen_is_refused_at_the_start(tmp_path: Path) -> None:
+    asked = [
+        (code, words, CommandLine(tmp_path / f"home-{number}", tmp_path))
+        for number, (code, words) in enumerate(REFUSED_PLACES)
+    ]
+    # All at once: each is a command of its own in a home of its own.
+    begun = [toft.start("up", "-d", *words, "--json") for _, words, toft in asked]
+    for (code, words, toft), each in zip(asked, begun, strict=True):
+        out, err = each.communicate(timeout=60)
+        assert (each.returncode != 0, json.loads(err)["error"]["code"]) == (True, code), (words, out, err)
+        assert not Daemon(toft).place.is_held(), words
+    assert asked[0][2]("status", "--json").value["state"] == "stopped"
     daemons.reap()
 
 
