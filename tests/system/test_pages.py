@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from playwright.sync_api import Browser
 from tests import browsers, daemons, nodes
 from tests.browsers import Doorway
 from tests.waiting import eventually
@@ -24,16 +25,33 @@ COUNT_VALUES = """async (which) => {
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-@pytest.fixture
-def node(toft_home: Path, tmp_path: Path) -> Iterator[Doorway]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Give one browser for all tests; each opens a window of its own."""
+    with browsers.started() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doorway]:
     """Give a daemon with one plugin, and the address of its pages."""
     browsers.binary()
-    nodes.register(toft_home)
+    directory = tmp_path_factory.mktemp("pages")
+    nodes.register(directory / "home")
     with (
-        daemons.running(toft_home, tmp_path) as daemon,
+        daemons.running(directory / "home", directory) as daemon,
         browsers.doorway(daemon.place.socket) as doorway,
     ):
         yield doorway
+
+
+@pytest.fixture
+def node(shared: Doorway) -> Iterator[Doorway]:
+    """Give that daemon; afterwards nothing runs in it."""
+    yield shared
+    for state in ("running", "pending"):
+        for job in shared.ask("GET", f"/v1/jobs?state={state}")[1]:
+            shared.ask("POST", f"/v1/jobs/{job['id']}/cancel", {"grace_s": 0})
 
 
 def submit(node: Doorway, action: str, **arguments: object) -> str:
@@ -45,23 +63,23 @@ def submit(node: Doorway, action: str, **arguments: object) -> str:
 
 
 def test_a_browser_is_let_in_by_a_link_and_may_then_do_what_its_pages_offer(
-    toft_home: Path, tmp_path: Path
+    toft_home: Path, tmp_path: Path, browser: Browser
 ) -> None:
-    browsers.binary()
     nodes.register(toft_home)
     with daemons.running(toft_home, tmp_path) as daemon:
         link = daemon.toft("open", "--json").value["url"]
         base = link.partition("/sign-in/")[0]
-        with browsers.visiting(base) as visitor:
+        with browsers.visiting(base, browser) as visitor:
             # Signed out, its stream ends and what it asks for is refused.
             visitor.expected = ["status of 401", "ERR_INCOMPLETE_CHUNKED_ENCODING", "Error Code 401"]
             page = visitor.go("/")
             visitor.see("toft open")
             page.goto(link)
             page.wait_for_selector("#overview")
-            job = str(
-                daemon.toft("job", "submit", "misbehaving", "do=work", "seconds=120", "--json").value["id"]
-            )
+            visitor.see("No job was ever submitted here.")
+            visitor.see("toft job submit PLUGIN key=value")
+            work = {"plugin": "misbehaving", "action": "work", "arguments": {"seconds": 120}}
+            job = daemon.request("POST", "/v1/jobs", work).value["id"]
             page = visitor.go(f"/jobs/{job}")
             page.wait_for_selector(".head .state-running")
             page.keyboard.press("c")
@@ -71,15 +89,15 @@ def test_a_browser_is_let_in_by_a_link_and_may_then_do_what_its_pages_offer(
 
 
 def test_the_overview_shows_what_happens_as_it_happens_and_what_happened_while_it_was_cut_off(
-    node: Doorway,
+    node: Doorway, browser: Browser
 ) -> None:
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         visitor.expected = ["net::ERR_"]
         page = visitor.go("/")
-        visitor.see("No job was ever submitted here.")
-        visitor.see("toft job submit PLUGIN key=value")
+        done = page.locator(".count:has(.state-completed) .number")
+        before = int(done.inner_text())
         job = submit(node, "echo", value=1)
-        page.wait_for_selector(".count:has(.state-completed) .number:text-is('1')")
+        page.wait_for_selector(f".count:has(.state-completed) .number:text-is('{before + 1}')")
         failed = submit(node, "raise_error", kind="ValueError", message="no such <b>luck</b>")
         visitor.see(failed)
         visitor.see("no such <b>luck</b>")
@@ -92,17 +110,19 @@ def test_the_overview_shows_what_happens_as_it_happens_and_what_happened_while_i
         visitor.see(meanwhile)
 
 
-def test_jobs_are_found_by_what_is_asked_for_and_change_where_they_stand(node: Doorway) -> None:
+def test_jobs_are_found_by_what_is_asked_for_and_change_where_they_stand(
+    node: Doorway, browser: Browser
+) -> None:
     done = submit(node, "echo", value=1)
     failed = submit(node, "raise_error", kind="ValueError", message="the image is torn")
     running = submit(node, "work", seconds=60)
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go("/jobs")
         for job in (done, failed, running):
             page.wait_for_selector(f"#row-{job}")
         page.locator(".chip", has_text="failed").click()
         page.wait_for_selector(f"#row-{done}", state="detached")
-        assert page.locator("tr[data-row]").count() == 1
+        assert page.locator("tr[data-row]").count() == page.locator("tr[data-row] .state-failed").count()
         assert page.url.endswith("/jobs?state=failed&plugin=&error=&span=")
         page.reload()
         visitor.see("the image is torn")
@@ -118,11 +138,11 @@ def test_jobs_are_found_by_what_is_asked_for_and_change_where_they_stand(node: D
         page.wait_for_selector("text=attempt 2 began")
 
 
-def test_a_job_shows_its_log_as_it_is_printed_and_its_story(node: Doorway) -> None:
+def test_a_job_shows_its_log_as_it_is_printed_and_its_story(node: Doorway, browser: Browser) -> None:
     job = submit(node, "flood", lines=5)
     failed = submit(node, "raise_error", kind="ValueError", message="the image is torn")
     running = submit(node, "work", seconds=120)
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go(f"/jobs/{job}")
         page.wait_for_selector(".state-completed")
         page.wait_for_selector("#log .row >> nth=4")
@@ -146,9 +166,9 @@ def test_a_job_shows_its_log_as_it_is_printed_and_its_story(node: Doorway) -> No
         page.wait_for_selector(".head .state-cancelled")
 
 
-def test_every_page_is_reached_by_keys_alone(node: Doorway) -> None:
+def test_every_page_is_reached_by_keys_alone(node: Doorway, browser: Browser) -> None:
     jobs = [submit(node, "echo", value=number) for number in range(3)]
-    with browsers.visiting(node.url) as visitor:
+    with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go("/")
         for key, path in (("j", "/jobs"), ("s", "/sequences"), ("o", "/"), ("j", "/jobs")):
             page.keyboard.press("g")
@@ -178,19 +198,23 @@ def test_every_page_is_reached_by_keys_alone(node: Doorway) -> None:
         assert page.locator("html").get_attribute("data-theme") == "dark"
 
 
-def test_every_page_is_drawn_for_a_phone_and_a_desk_by_day_and_by_night(node: Doorway) -> None:
+def test_every_page_is_drawn_for_a_phone_and_a_desk_by_day_and_by_night(
+    node: Doorway, browser: Browser
+) -> None:
     """The pictures lie in `build/screenshots`, to be looked at."""
     pictures = Path(__file__).parents[2] / "build" / "screenshots"
     pictures.mkdir(parents=True, exist_ok=True)
     paths = fill(node)
     for name, look in (("desk", browsers.DESKTOP), ("phone", browsers.PHONE)):
-        with browsers.visiting(node.url, **look) as visitor:
+        with browsers.visiting(node.url, browser, **look) as visitor:
             visitor.expected = ["status of 404"]
             for title, path in paths.items():
                 page = visitor.go(path)
                 for scheme in SCHEMES:
                     page.emulate_media(color_scheme=scheme)
-                    page.screenshot(path=pictures / f"{title}-{name}-{scheme}.png", full_page=True)
+                    page.screenshot(
+                        path=pictures / f"{title}-{name}-{scheme}.png", full_page=True, scale="css"
+                    )
                 wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 assert wide <= 0, f"{title} is wider than a {name}"
 
