@@ -282,6 +282,10 @@ def test_metrics_are_what_prometheus_reads_and_count_what_happened(daemon: Daemo
     assert found["toft_memory_total_bytes",] > found["toft_memory_available_bytes",] > 0
     assert found["process_resident_memory_bytes",] > 10_000_000
     assert found["toft_lanes",] >= 1
+    assert found["toft_http_requests_total", "POST", "/v1/jobs", "2xx"] >= 1
+    assert found["toft_http_request_duration_seconds_count", "POST", "/v1/jobs"] >= 1
+    waited = found["toft_http_request_duration_seconds_sum", "GET", "/v1/jobs/{id}/wait"]
+    assert 0 < waited < 60
 
 
 def test_the_alerts_and_the_dashboard_ask_for_what_there_is(daemon: Daemon) -> None:

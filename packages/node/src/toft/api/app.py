@@ -80,7 +80,7 @@ class Built:
                 allow_methods=("GET", "POST", "PUT", "DELETE"),
                 allow_headers=("Authorization", "Content-Type", "Last-Event-ID"),
             )
-        return problems.Faults(entered)
+        return self.service.traffic.around(problems.Faults(entered))
 
 
 def build(service: Service, *, faces: Sequence[Callable[[FastAPI], None]] = ()) -> Built:

@@ -31,6 +31,8 @@ class Figures:
         submitted: Jobs that were stored.
         ready: Jobs that could start now.
         oldest_wait_s: How long the first of them has waited.
+        requests: Requests over HTTP, by method, route and class of status.
+        answers: How long their answers took to begin, by method and route.
     """
 
     serves: Service
@@ -41,6 +43,8 @@ class Figures:
     submitted: int
     ready: int
     oldest_wait_s: float
+    requests: Mapping[tuple[str, str, str], int]
+    answers: Mapping[tuple[str, str], tally.Durations]
 
 
 async def read(serves: Service) -> bytes:
@@ -53,10 +57,12 @@ async def read(serves: Service) -> bytes:
         queue=await serves.jobs.status(),
         checks=await serves.health.checks(),
         ended={(plugin, str(state)): count for (plugin, state), count in engine.tally.ended.items()},
-        durations=dict(engine.tally.durations),
+        durations={plugin: each.copy() for plugin, each in engine.tally.durations.items()},
         submitted=engine.tally.submitted,
         ready=sum(each.ready for each in heads),
         oldest_wait_s=max((now - each.since for each in heads), default=0.0),
+        requests=serves.traffic.counts(),
+        answers=serves.traffic.durations(),
     )
     return await asyncio.to_thread(_text, figures)
 
@@ -82,6 +88,7 @@ class _Collector:
         yield from _of_node(figures)
         yield from _of_queue(figures)
         yield from _of_machine(figures.queue)
+        yield from _of_traffic(figures)
 
 
 def _of_node(figures: Figures) -> Iterator[Metric]:
@@ -120,14 +127,23 @@ def _of_queue(figures: Figures) -> Iterator[Metric]:
     for names, count in sorted(figures.ended.items()):
         ended.add_metric(names, count)
     yield ended
-    took = core.HistogramMetricFamily(
-        "toft_attempt_duration_seconds", "Seconds that attempts took.", labels=("plugin",)
+    took = [((plugin,), each) for plugin, each in figures.durations.items()]
+    yield _histogram("toft_attempt_duration_seconds", "Seconds that attempts took.", took, ("plugin",))
+
+
+def _of_traffic(figures: Figures) -> Iterator[Metric]:
+    from prometheus_client import core  # noqa: PLC0415 - as in _text
+
+    asked = core.CounterMetricFamily(
+        "toft_http_requests", "Requests since the start.", labels=("method", "route", "status")
     )
-    bounds = (*map(str, tally.BOUNDS_S), "+Inf")
-    for plugin, durations in sorted(figures.durations.items()):
-        counts = zip(bounds, durations.cumulative(), strict=True)
-        took.add_metric((plugin,), list(counts), durations.total_s)
-    yield took
+    for names, count in sorted(figures.requests.items()):
+        asked.add_metric(names, count)
+    yield asked
+    words = "Seconds until the answer to a request began."
+    yield _histogram(
+        "toft_http_request_duration_seconds", words, figures.answers.items(), ("method", "route")
+    )
 
 
 def _of_machine(queue: Mapping[str, Any]) -> Iterator[Metric]:
@@ -139,6 +155,22 @@ def _of_machine(queue: Mapping[str, Any]) -> Iterator[Metric]:
     for name, words in (("total", "Memory of a GPU."), ("free", "Memory of a GPU that can be had.")):
         found = [((each["gpu"],), each[f"{name}_bytes"] or 0) for each in queue["gpu"]]
         yield _gauge(f"toft_gpu_memory_{name}_bytes", words, found, ("gpu",))
+
+
+def _histogram(
+    name: str,
+    words: str,
+    found: Iterable[tuple[tuple[str, ...], tally.Durations]],
+    labels: tuple[str, ...],
+) -> Metric:
+    from prometheus_client import core  # noqa: PLC0415 - as in _text
+
+    histogram = core.HistogramMetricFamily(name, words, labels=labels)
+    for names, durations in sorted(found, key=lambda each: each[0]):
+        bounds = (*map(str, durations.bounds_s), "+Inf")
+        counts = zip(bounds, durations.cumulative(), strict=True)
+        histogram.add_metric(names, list(counts), durations.total_s)
+    return histogram
 
 
 def _gauge(

@@ -17,6 +17,7 @@ from toft.access.gate import Gate
 from toft.api import frames
 from toft.api.following import Turnstile
 from toft.api.sessions import Session, Sessions
+from toft.api.traffic import Traffic
 from toft.dispatch.health import Health
 from toft.dispatch.jobs import Jobs
 from toft.dispatch.node import Node
@@ -66,6 +67,7 @@ class Service:
     sessions: Sessions = field(init=False)
     health: Health = field(init=False)
     turnstile: Turnstile = field(default_factory=Turnstile)
+    traffic: Traffic = field(default_factory=Traffic)
     _running: set[Call] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -20,20 +20,29 @@ _MOST = 100
 
 @dataclass(slots=True)
 class Durations:
-    """How long attempts took.
+    """How long attempts took, or something else.
 
     Attributes:
-        counts: How many lie in each stretch between two of `BOUNDS_S`; the last is what took longer.
+        bounds_s: Between what is told apart.
+        counts: How many lie in each stretch between two bounds; the last is what took longer.
         total_s: All of them together.
     """
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    bounds_s: Sequence[float] = BOUNDS_S
+    counts: list[int] = field(default_factory=list)
     total_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds_s) + 1)
 
     def add(self, seconds: float) -> None:
         """Count one."""
-        self.counts[bisect.bisect_left(BOUNDS_S, seconds)] += 1
+        self.counts[bisect.bisect_left(self.bounds_s, seconds)] += 1
         self.total_s += seconds
+
+    def copy(self) -> Durations:
+        """Return what it is now."""
+        return Durations(self.bounds_s, list(self.counts), self.total_s)
 
     def cumulative(self) -> Sequence[int]:
         """Return how many took no longer than each bound; the last is all of them."""
