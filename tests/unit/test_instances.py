@@ -1,15 +1,18 @@
+import contextlib
 import dataclasses
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from toft.kernel import clock, errors
+from toft.plugins import instance as handles
 from toft.plugins import instances, log_reading, logs
+from toft.plugins.manifests.manifest import Code, Install, Manifest
 from toft.store import database
 from toft_sdk.errors import InputError
 
@@ -234,3 +237,46 @@ async def test_whoever_listens_to_a_log_hears_of_each_write_and_of_no_other_log(
         await stirred.wait()
     mine.add(Said("nobody listens"))
     await writer.close()
+
+
+class Switched:
+    """As much of a supervisor as a switch needs."""
+
+    def __init__(self) -> None:
+        self.enabled, self.told = True, 0
+        self.config: dict[str, Any] = {}
+        self.workers = self
+
+    async def set_enabled(self, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def tell_watchers(self) -> None:
+        self.told += 1
+
+
+async def test_a_switch_that_cannot_be_remembered_is_not_turned() -> None:
+    switched: Any = Switched()
+    code = Code("ocr", "1", "", "ocr", "Ocr")
+
+    async def save(record: instances.InstanceRecord) -> None:
+        raise errors.UnavailableError("the disk is full", code="store.disk_full")
+
+    loaded = handles.Instance(
+        "ocr",
+        handles.Parts(
+            supervisor=switched,
+            manifest=Manifest(Install(python_path="/usr/bin/python3"), code),
+            options=instances.InstanceOptions(),
+            output=cast("Any", None),
+            held=contextlib.AsyncExitStack(),
+            save=save,
+            validate=dict,
+            forget=lambda name: None,
+            given={},
+        ),
+    )
+    for turn in (loaded.disable, loaded.enable):
+        with pytest.raises(errors.UnavailableError):
+            await turn()
+        assert loaded.is_enabled
+    assert switched.told == 0

@@ -204,7 +204,7 @@ class Instance:
             await self._supervisor.reconfigure(before)
             raise
         parts.given, self.config = given, config
-        self._parts.supervisor.workers.tell_watchers()
+        self._supervisor.workers.tell_watchers()
 
     async def config_options(self) -> dict[str, Any]:
         """Return the values each setting can take right now; empty when the plugin cannot say."""
@@ -221,15 +221,17 @@ class Instance:
 
     async def enable(self) -> None:
         """Take calls again, and remember it; also brings back an instance that died too often."""
-        await self._supervisor.set_enabled(True)
-        await self._save(enabled=True)
-        self._parts.supervisor.workers.tell_watchers()
+        await self._set_enabled(True)
 
     async def disable(self) -> None:
         """Refuse calls, and remember it; the worker stays, running calls end."""
-        await self._supervisor.set_enabled(False)
-        await self._save(enabled=False)
-        self._parts.supervisor.workers.tell_watchers()
+        await self._set_enabled(False)
+
+    async def _set_enabled(self, enabled: bool) -> None:
+        # Remembered first: what the disk did not take must not hold until the next start alone.
+        await self._save(enabled=enabled)
+        await self._supervisor.set_enabled(enabled)
+        self._supervisor.workers.tell_watchers()
 
     async def _save(self, *, config: Mapping[str, Any] | None = None, enabled: bool | None = None) -> None:
         parts = self._parts
