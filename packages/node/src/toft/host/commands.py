@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from toft.kernel import errors
 
 _MAIN = str(Path(__file__).with_name("command_main.py"))
 _OUTPUT_BYTES = 1_000_000
-_LINE_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Run(Protocol):
         env: Mapping[str, str],
         cwd: Path,
         timeout_s: float,
-        on_line: Callable[[str], None] | None = None,
         keep_fds: Sequence[int] = (),
         writable: Sequence[Path] = (),
     ) -> Completed:
@@ -67,7 +66,6 @@ async def run(
     env: Mapping[str, str],
     cwd: Path,
     timeout_s: float,
-    on_line: Callable[[str], None] | None = None,
     keep_fds: Sequence[int] = (),
     writable: Sequence[Path] = (),
 ) -> Completed:
@@ -78,7 +76,6 @@ async def run(
         env: Its whole environment.
         cwd: Its working directory.
         timeout_s: Seconds after which it is ended.
-        on_line: Called with each line it writes to stderr, as it comes.
         keep_fds: Open files that it and its children keep open until they end, such as a lock.
         writable: The only directories it may write, where it can be confined; nothing confines it here.
 
@@ -107,7 +104,7 @@ async def run(
         ) from error
     finally:
         os.close(lifeline)
-    stdout, stderr = Tail(), Tail(on_line)
+    stdout, stderr = Tail(), Tail()
     try:
         async with asyncio.timeout(timeout_s):
             await asyncio.gather(stdout.read(process.stdout), stderr.read(process.stderr), process.wait())
@@ -140,27 +137,17 @@ def timed_out(argv: Sequence[str], timeout_s: float, said: str) -> CommandTimeou
 
 
 class Tail:
-    """The end of a stream, and its lines as they come."""
+    """The end of a stream."""
 
-    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._kept = bytearray()
-        self._line = bytearray()
-        self._on_line = on_line
 
     async def read(self, stream: asyncio.StreamReader | None) -> None:
         """Take everything a stream gives until it ends."""
         assert stream is not None
-        while data := await stream.read(_LINE_BYTES):
+        while data := await stream.read(_READ_BYTES):
             self._kept += data
             del self._kept[:-_OUTPUT_BYTES]
-            if self._on_line:
-                self._report(data, self._on_line)
-
-    def _report(self, data: bytes, on_line: Callable[[str], None]) -> None:
-        *lines, rest = (self._line + data).split(b"\n")
-        for line in lines:
-            on_line(line.decode(errors="replace"))
-        self._line = bytearray(rest[-_LINE_BYTES:])
 
     def text(self) -> str:
         """Return the last megabyte."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +34,6 @@ class ConfinedCommands:
         env: Mapping[str, str],
         cwd: Path,
         timeout_s: float,
-        on_line: Callable[[str], None] | None = None,
         keep_fds: Sequence[int] = (),
         writable: Sequence[Path] = (),
     ) -> commands.Completed:
@@ -43,7 +42,7 @@ class ConfinedCommands:
         `keep_fds` are not passed on: through an open directory the whole file system could be reached. They
         are not needed either: should a directory be swept too early, what writes here still has the old one.
         """
-        stdout, stderr = commands.Tail(), commands.Tail(on_line)
+        stdout, stderr = commands.Tail(), commands.Tail()
         async with _pipe() as (out, out_end), _pipe() as (err, err_end):
             spec = keeper.SpawnSpec(
                 argv=tuple(argv),

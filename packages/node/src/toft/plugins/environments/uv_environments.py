@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -338,7 +338,6 @@ class UvProvisioner:
         *,
         keep_fds: Sequence[int] = (),
         extra_env: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
     ) -> commands.Completed:
         downloads = "automatic" if self._options.allow_downloads else "never"
         env = {
@@ -363,7 +362,6 @@ class UvProvisioner:
             env=env,
             cwd=work,
             timeout_s=self._options.timeout_s,
-            on_line=on_line,
             keep_fds=keep_fds,
             writable=tuple({work, disk, self._cache}),
         )
