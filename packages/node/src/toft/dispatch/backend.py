@@ -8,49 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toft.jobs.ledger import Amounts, Reading
+from toft.jobs.records import Claimed
 from toft.jobs.retries import Origin
 
 OnChange = Callable[[str], object]
 """Told the name of an instance whose state changed."""
-
-
-class Claim(Protocol):
-    """A job that was claimed, as far as a backend needs it; `toft.jobs.records.Claimed` is one."""
-
-    @property
-    def id(self) -> str:
-        """The job."""
-        ...
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt."""
-        ...
-
-    @property
-    def plugin(self) -> str:
-        """The plugin."""
-        ...
-
-    @property
-    def instance(self) -> str:
-        """Its instance."""
-        ...
-
-    @property
-    def action(self) -> str:
-        """What is executed."""
-        ...
-
-    @property
-    def arguments(self) -> Any:
-        """Packed arguments."""
-        ...
-
-    @property
-    def sequence(self) -> str | None:
-        """The graph it belongs to."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +139,7 @@ class Backend(Protocol):
         """Return one loaded instance."""
         ...
 
-    def start(self, claim: Any, told: Listens, *, timeout_s: float | None) -> Running:
+    def start(self, claim: Claimed, told: Listens, *, timeout_s: float | None) -> Running:
         """Begin an attempt on a ready instance; whatever goes wrong is told, never raised."""
         ...
 
