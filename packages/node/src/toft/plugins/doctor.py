@@ -7,22 +7,21 @@ made is a check that failed, with the reason as its evidence. It changes nothing
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
-import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import uv
 from packaging.version import Version
 
-from toft.host import commands, isolation
+from toft.host import commands, disks, facts, isolation, process_tree
 from toft.kernel.errors import NodeError
+from toft.kernel.quantities import size
 from toft.kernel.settings import Settings
+from toft.plugins.environments import conda_tools
 from toft.plugins.environments.environments import Environment, Environments
 from toft.plugins.environments.interpreters import OLDEST, Interpreters
 from toft.plugins.environments.tool_environment import scrubbed
@@ -36,7 +35,6 @@ LEAST_MEMORY_BYTES = 500_000_000
 LEAST_DISK_BYTES = 1_000_000_000
 _COMMAND_S = 20.0
 _SHOWN = 8
-_CONDA_TOOLS = ("micromamba", "mamba", "conda", "pixi")
 
 
 @dataclass(frozen=True)
@@ -106,17 +104,17 @@ async def _gpu(patient: Patient) -> Finding:
 
 
 async def _memory(patient: Patient) -> Finding:
-    memory = psutil.virtual_memory()
-    ok = memory.available >= LEAST_MEMORY_BYTES
-    evidence = f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} available"
+    memory = await asyncio.to_thread(facts.read_memory)
+    ok = memory.available_bytes >= LEAST_MEMORY_BYTES
+    evidence = f"{size(memory.available_bytes)} of {size(memory.total_bytes)} available"
     return Finding("memory", ok, evidence, "" if ok else "End what uses it, or give plugins a memory limit.")
 
 
 async def _disk(patient: Patient) -> Finding:
     place = next(path for path in (patient.home, *patient.home.parents) if path.is_dir())
-    usage = shutil.disk_usage(place)
-    ok = usage.free >= LEAST_DISK_BYTES
-    evidence = f"{_gigabytes(usage.free)} of {_gigabytes(usage.total)} free at {place}"
+    space = await asyncio.to_thread(disks.read_space, place)
+    ok = space.free_bytes >= LEAST_DISK_BYTES
+    evidence = f"{size(space.free_bytes)} of {size(space.total_bytes)} free at {place}"
     return Finding("disk", ok, evidence, "" if ok else "toft env gc removes environments that nothing uses.")
 
 
@@ -211,10 +209,7 @@ async def _leftovers(patient: Patient) -> Finding:
 
 async def _conda(patient: Patient) -> Finding:
     prefix = patient.settings.conda_prefix or patient.home / "conda"
-    places = os.pathsep.join((str(prefix / "bin"), patient.environ.get("PATH", "")))
-    tools = [name for name in _CONDA_TOOLS if shutil.which(name, path=places)]
-    if importlib.util.find_spec("rattler") is not None:
-        tools.insert(0, "py-rattler")
+    tools = conda_tools.present(prefix, patient.environ)
     evidence = ", ".join(tools) or "none; only plugins with an environment.yml need it"
     # Most nodes never need one, so its absence is no fault.
     return Finding("conda", True, evidence, "" if tools else "toft env setup-runtime")
@@ -250,8 +245,4 @@ def _directories(home: Path) -> list[Path]:
 def _owner_is_gone(path: Path) -> bool:
     """A temporary name carries the process that writes it (`toft.store.durable.temporary_name`)."""
     words = path.name.rsplit("-", 2)
-    return not (len(words) == 3 and words[1].isdigit() and psutil.pid_exists(int(words[1])))
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
+    return not (len(words) == 3 and words[1].isdigit() and process_tree.read(words[1]) is not None)

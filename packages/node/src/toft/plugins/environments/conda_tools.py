@@ -258,6 +258,12 @@ def choose(wanted: str, *, prefix: Path | None, environ: Mapping[str, str], time
     )
 
 
+def present(prefix: Path | None, environ: Mapping[str, str]) -> list[str]:
+    """Return the tools that are there, in the order in which they are chosen."""
+    found = [name for name in COMMANDS if _executable(name, prefix, environ)]
+    return ["py-rattler", *found] if RattlerTool.is_there() else found
+
+
 def installed(prefix: Path) -> dict[str, CondaPackage]:
     """Return what a prefix says is in it, by name."""
     found = {}

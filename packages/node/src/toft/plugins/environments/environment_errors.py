@@ -11,9 +11,9 @@ SourceError            what was given is no plugin source
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from toft.host import disks
 from toft.kernel import errors
 
 
@@ -71,14 +71,12 @@ class SourceError(errors.UsageError):
 
 def disk_full(path: Path, evidence: str, needed_bytes: int | None = None) -> DiskFullError:
     """Return the error for a full disk, with what is left of it."""
-    usage = os.statvfs(path)
-    available = usage.f_bavail * usage.f_frsize
     return DiskFullError(
         f"the disk ran full while an environment was made: {evidence}",
         details={
             "resource": "disk",
             "path": str(path),
-            "available_bytes": available,
+            "available_bytes": disks.read_space(path).free_bytes,
             "needed_bytes": needed_bytes,
             "evidence": evidence,
         },
