@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toft.kernel import schemas, suggestions
-from toft.plugins.manifests import checks, scalars
+from toft.plugins.manifests import checks, scalars, unseen
 from toft_sdk import errors
 
 
@@ -310,17 +310,13 @@ def _kinds(schema: Mapping[str, Any]) -> set[str]:
     marker = schema.get("x-toft-type")
     if not isinstance(marker, str):
         marker = None
-    if marker in _MARKED_KINDS:
-        return found | {_MARKED_KINDS[marker]} | (listed & {"null"})
+    if marker in unseen.MARKED_KINDS:
+        return found | {unseen.MARKED_KINDS[marker]} | (listed & {"null"})
     if marker is not None and marker != "enum":
         return found | {marker} | (listed & {"null"})
     if "enum" in schema and not listed:
-        listed = {_JSON_KINDS.get(type(each), "string") for each in schema["enum"]}
+        listed = {unseen.JSON_KINDS.get(type(each), "string") for each in schema["enum"]}
     return found | listed
-
-
-_MARKED_KINDS = {"tuple": "array", "set": "array", "frozenset": "array", "dataclass": "object"}
-_JSON_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 def _parameters(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

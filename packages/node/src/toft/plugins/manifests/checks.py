@@ -238,7 +238,7 @@ _PLAIN_ITEMS: dict[str, frozenset[type]] = {
 }
 
 
-def _array(schema: Mapping[str, Any], root: Any, seen: _Seen, make: Callable[[Any], Any]) -> Check:
+def _array(schema: Mapping[str, Any], root: Any, seen: _Seen, make: type[Any]) -> Check:
     items = schema.get("items", True)
     first = [_compile(each, root, seen) for each in schema.get("prefixItems", ())]
     rest = _compile(items, root, seen)
@@ -254,7 +254,7 @@ def _array(schema: Mapping[str, Any], root: Any, seen: _Seen, make: Callable[[An
         if not first and (
             rest is scalars.anything or (plain is not None and plain.issuperset(map(type, value)))
         ):
-            return value if isinstance(value, make) else _made(make, value)  # type: ignore[arg-type]
+            return value if isinstance(value, make) else _made(make, value)
         problems: list[tuple[Path, str]] = []
         kept: list[Any] = []
         for index, each in enumerate(value):
@@ -266,7 +266,7 @@ def _array(schema: Mapping[str, Any], root: Any, seen: _Seen, make: Callable[[An
     return check
 
 
-def _made(make: Callable[[Any], Any], items: Any) -> Any:
+def _made(make: type[Any], items: Any) -> Any:
     try:
         return make(items)
     except TypeError:
@@ -363,4 +363,4 @@ def _marked(marker: str, schema: Mapping[str, Any], root: Any, seen: _Seen) -> C
     return scalars.MARKED.get(marker, scalars.anything)
 
 
-_SEQUENCES: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_SEQUENCES: dict[str, type[Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}

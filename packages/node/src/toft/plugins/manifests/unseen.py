@@ -9,8 +9,10 @@ from toft.kernel import schemas
 from toft.plugins.manifests import scalars
 
 _MARK = "x-toft-type"
-_MARKED_KINDS = {"tuple": "array", "set": "array", "frozenset": "array", "dataclass": "object"}
-_JSON_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+MARKED_KINDS = {"tuple": "array", "set": "array", "frozenset": "array", "dataclass": "object"}
+JSON_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+"""The words for kinds of values: of what a marker in a schema names, and of Python's own."""
+
 # What a parameter of one kind takes beside that kind itself: the checks convert it.
 _TAKES = {
     "number": {"integer"},
@@ -84,9 +86,9 @@ def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
     )
     marker = schema.get(_MARK)
     if isinstance(marker, str) and marker != "enum":
-        return frozenset({_MARKED_KINDS.get(marker, marker)} | (kinds & {"null"}))
+        return frozenset({MARKED_KINDS.get(marker, marker)} | (kinds & {"null"}))
     if "enum" in schema and not kinds:
-        kinds = {_JSON_KINDS.get(type(each), "string") for each in schema["enum"]}
+        kinds = {JSON_KINDS.get(type(each), "string") for each in schema["enum"]}
     return frozenset(kinds)
 
 
