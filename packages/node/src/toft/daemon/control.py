@@ -67,15 +67,13 @@ def start(
         found = place.find()
         if found is not None:
             return found
-    _raise(place, begun, timeout_s)
-    raise AssertionError("unreachable")
+    raise _not_started(place, begun, timeout_s)
 
 
-def _raise(place: places.Place, begun: detached.Started, timeout_s: float) -> None:
+def _not_started(place: places.Place, begun: detached.Started, timeout_s: float) -> errors.NodeError:
     with contextlib.suppress(ValueError):
-        told = json.loads(begun.said)
-        raise errors.from_dict(told)
-    raise errors.UnavailableError(
+        return errors.from_dict(json.loads(begun.said))
+    return errors.UnavailableError(
         f"the daemon was not ready within {timeout_s:g} s"
         if begun.is_running
         else "the daemon ended at its start",
@@ -130,6 +128,7 @@ def stop(place: places.Place, *, timeout_s: float, is_urgent: bool = False) -> p
             f"process {found.pid} belongs to another user",
             code="daemon.other_user",
             details={"pid": found.pid},
+            hint=f"ps -o user= -p {found.pid} says whose it is; that user's toft down ends it",
         ) from None
     finally:
         os.close(fd)

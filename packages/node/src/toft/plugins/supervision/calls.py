@@ -50,8 +50,8 @@ class Call:
         number: Counts the calls of its instance; log lines carry it.
         action: What is executed.
         phase: How far it is.
-        progress: The last fraction the plugin reported, 0 to 1; -1 when it cannot tell; None before the
-        first. message: What the plugin said with it.
+        progress: The last fraction the plugin reported, 0 to 1; -1 for no telling; None before the first.
+        message: What the plugin said with it.
         usage: What the plugin reported to have used, by unit.
         is_raw: Whether its result is wanted as `toft.plugins.packed.Packed`, to be kept or sent on.
         started_at: Loop time at which it began to run; 0 while it waits.

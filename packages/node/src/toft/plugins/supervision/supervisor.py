@@ -157,7 +157,7 @@ class Supervisor:
         *,
         timeout_s: float | None = None,
         grace_s: float | None = None,
-        kind: type[C] = calls.Call,  # type: ignore[assignment]
+        kind: type[C] = calls.Call,  # type: ignore[assignment]  # mypy has no default for a type variable
         is_raw: bool = False,
     ) -> C:
         """Check the arguments and start a call, or let it wait for its turn.

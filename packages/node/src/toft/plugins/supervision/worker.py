@@ -85,6 +85,7 @@ class Worker:
         self._on_broken: Callable[[Any], None] = lambda worker: None
         self._on_lost: Callable[[Any, Exception], None] = lambda worker, error: None
         self._doing: dict[str, int] = {}
+        self._killing: asyncio.Task[keeper.Exit] | None = None
         self.process: keeper.Process | Forked
         self.connection: Connection
         self._reaping: asyncio.Task[None]
