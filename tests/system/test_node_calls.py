@@ -293,6 +293,7 @@ async def test_several_plugins_load_side_by_side_and_one_failure_is_a_value(home
         with pytest.raises(PluginError):
             await node.load_many(
                 [
+                    "misbehaving",
                     {"plugin": "misbehaving", "instance": "three"},
                     {"plugin": "misbehaving", "instance": "bad", "config": {"at_initialize": "raise"}},
                 ],

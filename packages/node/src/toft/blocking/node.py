@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Instance
 from toft.blocking.jobs import Jobs
+from toft.plugins import batches
 from toft.plugins.loop_thread import LoopThread
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Node:
 
     def load_many(
         self,
-        wanted: Sequence[str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]],
+        wanted: Sequence[batches.Wanted],
         *,
         at_once: int = 4,
         fail_fast: bool = False,

@@ -13,11 +13,10 @@ from toft.client.installed import RemoteInstalled
 from toft.client.instance import RemoteInstance
 from toft.client.jobs import RemoteJobs
 from toft.client.secrets import RemoteSecrets
-from toft.kernel import errors
+from toft.plugins import batches
 from toft.plugins.catalog import Entry
 from toft.plugins.instances import InstanceOptions
 from toft.plugins.manifests.manifest import Manifest
-from toft.plugins.plugin_errors import PluginError
 
 
 class RemoteNode:
@@ -80,33 +79,14 @@ class RemoteNode:
 
     async def load_many(
         self,
-        wanted: Sequence[str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]],
+        wanted: Sequence[batches.Wanted],
         *,
         at_once: int = 4,
         fail_fast: bool = False,
     ) -> dict[str, RemoteInstance | Exception]:
         """Load several plugins side by side; an error stands in the place of what did not load."""
-        gate = asyncio.Semaphore(at_once)
-        results: dict[str, RemoteInstance | Exception] = {}
-
-        async def one(plugin: str, config: Any, instance: str | None, options: Mapping[str, Any]) -> None:
-            name = instance or plugin
-            async with gate:
-                try:
-                    results[name] = await self.load(plugin, config, instance=instance, **options)
-                except (errors.NodeError, PluginError) as error:
-                    if fail_fast:
-                        raise
-                    results[name] = error
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in wanted:
-                    group.create_task(one(*_wish(each)))
-        except* (errors.NodeError, PluginError) as failed:
-            await self.unload_many([name for name, got in results.items() if not isinstance(got, Exception)])
-            raise failed.exceptions[0] from None
-        return results
+        present = {each.id for each in await self.instances()} if fail_fast else None
+        return await batches.load_many(self, wanted, at_once=at_once, undo_but=present)
 
     async def instances(self) -> list[RemoteInstance]:
         """Return what is loaded there, by name."""
@@ -187,15 +167,3 @@ class RemoteNode:
     async def system(self, what: str = "status") -> Any:
         """Return what the machine is doing."""
         return await self._asked.ask("GET", "/v1/system", query={"what": what})
-
-
-def _wish(
-    wanted: str | tuple[str, Mapping[str, Any]] | Mapping[str, Any],
-) -> tuple[str, Any, str | None, Mapping[str, Any]]:
-    if isinstance(wanted, str):
-        return wanted, None, None, {}
-    if isinstance(wanted, tuple):
-        return wanted[0], wanted[1], None, {}
-    rest = dict(wanted)
-    plugin = str(rest.pop("plugin", None) or rest.pop("name"))
-    return plugin, rest.pop("config", None), rest.pop("instance", None), rest

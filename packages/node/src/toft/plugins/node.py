@@ -16,7 +16,7 @@ from typing import Any
 from toft.host.keeper import Isolation
 from toft.host.monitor import Monitor
 from toft.kernel import errors, ids, log, settings
-from toft.plugins import catalog, install, installed, loading, logs
+from toft.plugins import batches, catalog, install, installed, loading, logs
 from toft.plugins import instance as handles
 from toft.plugins.environments import provisioning
 from toft.plugins.instances import InstanceOptions, InstanceRecord, Instances, checked_options
@@ -160,7 +160,7 @@ class Node:
 
     async def load_many(
         self,
-        wanted: Sequence[str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]],
+        wanted: Sequence[batches.Wanted],
         *,
         at_once: int = 4,
         fail_fast: bool = False,
@@ -175,29 +175,12 @@ class Node:
 
         Returns:
             Instance name to the instance, or to the error that kept it from loading.
+
+        Raises:
+            UsageError: A mapping names no plugin; nothing was loaded.
         """
-        gate = asyncio.Semaphore(at_once)
-        results: dict[str, handles.Instance | Exception] = {}
-
-        async def one(request: loading.Request) -> None:
-            async with gate:
-                try:
-                    results[request.name] = await self.load(
-                        request.plugin, request.config, instance=request.instance, **request.options
-                    )
-                except (errors.NodeError, plugin_errors.PluginError) as error:
-                    if fail_fast:
-                        raise
-                    results[request.name] = error
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in wanted:
-                    group.create_task(one(_request(each)))
-        except* (errors.NodeError, plugin_errors.PluginError) as group_error:
-            await self.unload_many([name for name, got in results.items() if not isinstance(got, Exception)])
-            raise group_error.exceptions[0] from None
-        return results
+        present = set(self._instances) if fail_fast else None
+        return await batches.load_many(self, wanted, at_once=at_once, undo_but=present)
 
     def instances(self) -> list[handles.Instance]:
         """Return what is loaded here, by name."""
@@ -394,18 +377,3 @@ async def load_current(node: Node, plugin: str, *, instance: str | None = None) 
     loaded = await node.load(plugin, instance=name)
     loaded.is_shared = True
     return loaded
-
-
-def _request(wanted: str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]) -> loading.Request:
-    if isinstance(wanted, str):
-        return loading.Request(plugin=wanted)
-    if isinstance(wanted, tuple):
-        return loading.Request(plugin=wanted[0], config=wanted[1])
-    rest = dict(wanted)
-    plugin = str(rest.pop("plugin", None) or rest.pop("name"))
-    return loading.Request(
-        plugin=plugin,
-        config=rest.pop("config", None),
-        instance=rest.pop("instance", None),
-        options=rest,
-    )
