@@ -1,29 +1,17 @@
-"""A value as it is kept: the text of its tree, and its buffers behind it, never decoded unless asked to.
-
-    plain   the JSON text of the tree, when it names no buffers; nothing else starts with another byte than 0
-    frame   magic, length of the header, header, buffers; header and buffers start at multiples of 64
-
-The header is `[tree, [size, ...]]`. What lies on disk is not trusted more than what comes over a socket.
-"""
+"""A value that is carried: the text of its tree, and its buffers behind it, never decoded unless asked to."""
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from toft.kernel.errors import IntegrityError
+from toft.plugins import packed_format
 from toft.plugins.manifests.unseen import Unseen
 from toft.plugins.paths import PathError, find
 from toft_sdk import codec
 from toft_sdk.codec import TAG
 
-MAGIC = b"\x00toft\x00\x001"
-_ALIGN = 64
-_HEAD_BYTES = 12
-MAX_HEADER = 256 << 20
 _MAX_TREE_DEPTH = 3 * codec.MAX_DEPTH
 _CHUNK_BYTES = 4 << 20
 _JSON_KINDS = {
@@ -87,14 +75,10 @@ class Packed(Unseen):
             IntegrityError: It is not that.
         """
         view = memoryview(data)
-        if bytes(view[:1]) != MAGIC[:1]:
+        if packed_format.is_plain(view):
             return _plain(cls, view)
-        tree, sizes, start, is_tagged = _header(view)
-        buffers = []
-        for size in sizes:
-            buffers.append(view[start : start + size])
-            start += _padded(size)
-        return cls(tree, buffers, is_tagged=is_tagged)
+        tree, spans, is_tagged = packed_format.header(view)
+        return cls(tree, [view[start:end] for start, end in spans], is_tagged=is_tagged)
 
     @classmethod
     def open(cls, path: Path) -> Packed:
@@ -104,16 +88,14 @@ class Packed(Unseen):
             FileNotFoundError: There is none.
             IntegrityError: It holds something else.
         """
-        file = _File(path)
+        file = packed_format.File(path)
         view = file.map()
-        if bytes(view[:1]) != MAGIC[:1]:
+        if packed_format.is_plain(view):
             return _plain(cls, view)
-        tree, sizes, start, is_tagged = _header(view)
-        buffers = []
-        for size in sizes:
-            buffers.append(Slice(file, start, size))
-            start += _padded(size)
-        return cls(tree, buffers, is_tagged=is_tagged)
+        tree, spans, is_tagged = packed_format.header(view)
+        return cls(
+            tree, [packed_format.Slice(file, start, end - start) for start, end in spans], is_tagged=is_tagged
+        )
 
     def value(self) -> Any:
         """Return the value itself; each call gives one of its own.
@@ -136,7 +118,7 @@ class Packed(Unseen):
         try:
             return codec.decode(self.tree, [_bytes_of(buffer) for buffer in self.buffers])
         except ValueError as error:
-            raise _damaged(str(error)) from None
+            raise packed_format.damaged(str(error)) from None
 
     @property
     def size_bytes(self) -> int:
@@ -153,13 +135,11 @@ class Packed(Unseen):
             yield codec.dumps(self.tree).encode("ascii")
             return
         sizes = list(map(_size_of, self.buffers))
-        header = codec.dumps([self.tree, sizes]).encode("ascii")
-        head = MAGIC + len(header).to_bytes(4, "big") + header
-        yield head.ljust(_padded(len(head)), b"\0")
+        yield packed_format.head(codec.dumps([self.tree, sizes]).encode("ascii"))
         for size, buffer in zip(sizes, self.buffers, strict=True):
             yield from _chunks(buffer, size)
-            if size % _ALIGN:
-                yield bytes(_ALIGN - size % _ALIGN)
+            if rest := packed_format.padded(size) - size:
+                yield bytes(rest)
 
     def at(self, path: Sequence[str | int]) -> Packed:
         """Return a part of it, without decoding anything.
@@ -210,11 +190,11 @@ class Packed(Unseen):
         """
         tree = self.tree
         if type(tree) is not dict:
-            raise _damaged("arguments are no mapping")
+            raise packed_format.damaged("arguments are no mapping")
         if TAG in tree:
             value = self.value()
             if not isinstance(value, dict):
-                raise _damaged("arguments are no mapping")
+                raise packed_format.damaged("arguments are no mapping")
             return value
         found: dict[str, Any] = {}
         for name, part in tree.items():
@@ -283,63 +263,6 @@ class _Grafting:
 codec.register(Packed, _write_packed)
 
 
-class _File:
-    """A file that is opened whenever something of it is wanted: thousands may be parts of one value."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def map(self) -> memoryview:
-        """Return its bytes; the file stays mapped as long as that is held."""
-        with open(self._path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise _damaged("it is empty")
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-
-    def read_into(self, target: memoryview, start: int) -> None:
-        """Read a part: no page of the file is mapped for it, and the interpreter is free meanwhile."""
-        done = 0
-        try:
-            with open(self._path, "rb", buffering=0) as file:
-                while done < len(target):
-                    count = os.preadv(file.fileno(), [target[done:]], start + done)
-                    if count == 0:
-                        raise _damaged("its file was cut off while it was read")
-                    done += count
-        except OSError as error:
-            raise _damaged(f"its file cannot be read: {error}") from error
-
-
-class Slice:
-    """A buffer that is still in its file."""
-
-    __slots__ = ("_at", "_file", "nbytes")
-
-    def __init__(self, file: _File, at: int, size: int) -> None:
-        self._file = file
-        self._at = at
-        self.nbytes = size
-
-    def copy_into(self, target: memoryview) -> None:
-        """Read all of it."""
-        self.read_into(target[: self.nbytes], 0)
-
-    def read_into(self, target: memoryview, start: int) -> None:
-        """Read a part of it."""
-        self._file.read_into(target, self._at + start)
-
-    def to_bytes(self) -> bytes:
-        """Return its bytes."""
-        return bytes(self.view())
-
-    def view(self) -> memoryview:
-        """Return its bytes as the mapped file has them."""
-        try:
-            return self._file.map()[self._at : self._at + self.nbytes]
-        except OSError as error:
-            raise _damaged(f"its file cannot be read: {error}") from error
-
-
 def _size_of(buffer: Any) -> int:
     for name in ("nbytes", "size"):
         if hasattr(buffer, name):
@@ -350,7 +273,7 @@ def _size_of(buffer: Any) -> int:
 def _bytes_of(buffer: Any) -> Any:
     if hasattr(buffer, "is_taken"):
         return buffer  # the codec knows leases
-    if isinstance(buffer, Slice):
+    if isinstance(buffer, packed_format.Slice):
         return buffer.view()
     return buffer.to_bytes() if hasattr(buffer, "copy_into") else buffer
 
@@ -369,41 +292,5 @@ def _chunks(buffer: Any, size: int) -> Iterator[Any]:
 
 
 def _plain(cls: type[Packed], view: memoryview) -> Packed:
-    tree, is_tagged = _parsed(view)
+    tree, is_tagged = packed_format.parsed(view)
     return cls(tree, (), is_tagged=is_tagged)
-
-
-def _header(view: memoryview) -> tuple[Any, list[int], int, bool]:
-    if bytes(view[: len(MAGIC)]) != MAGIC or len(view) < _HEAD_BYTES:
-        raise _damaged("it starts like nothing this toft knows")
-    length = int.from_bytes(view[len(MAGIC) : _HEAD_BYTES], "big")
-    if length > MAX_HEADER or _HEAD_BYTES + length > len(view):
-        raise _damaged("its header is longer than all of it")
-    header, is_tagged = _parsed(view[_HEAD_BYTES : _HEAD_BYTES + length])
-    if type(header) is not list or len(header) != 2 or type(header[1]) is not list:
-        raise _damaged("its header is no tree with sizes")
-    tree, sizes = header
-    start = _padded(_HEAD_BYTES + length)
-    if any(type(size) is not int or size < 0 for size in sizes) or start + sum(map(_padded, sizes)) != len(
-        view
-    ):
-        raise _damaged("its buffers do not fill it")
-    return tree, sizes, start, is_tagged
-
-
-def _parsed(view: memoryview) -> tuple[Any, bool]:
-    try:
-        text = str(view, "utf-8")
-        return codec.loads(text), codec.MARK in text
-    except (ValueError, RecursionError, StopIteration) as error:
-        raise _damaged(f"its text is not JSON: {type(error).__name__}: {str(error)[:200]}") from None
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
-
-
-def _damaged(reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"a stored value is damaged: {reason}", code="value.damaged", details={"reason": reason}
-    )
