@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.test_wire_codec import Point, same, values
 
 from toft.kernel import errors
-from toft.plugins import packed as packing
+from toft.plugins import packed_format
 from toft.plugins import values as bytes_of
 from toft.plugins.packed import Packed
 from toft.plugins.paths import PathError
@@ -67,7 +67,7 @@ def is_value_or_damage(data: bytes) -> bool:
     return True
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda data: packing.MAGIC + data))
+@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda data: packed_format.MAGIC + data))
 @settings(max_examples=500, deadline=None)
 def test_hostile_bytes_are_a_value_or_damage(data: bytes) -> None:
     assert is_value_or_damage(data)
@@ -90,11 +90,11 @@ def test_flipped_and_cut_bytes_are_a_value_or_damage() -> None:
         b"",
         b"[" * 100_000,
         b"NaN",
-        packing.MAGIC,
-        packing.MAGIC + b"\xff\xff\xff\xff",
-        packing.MAGIC + (4).to_bytes(4, "big") + b"[1,2" + bytes(48),
-        packing.MAGIC + (9).to_bytes(4, "big") + b"[1,[-64]]" + bytes(43),
-        packing.MAGIC + (21).to_bytes(4, "big") + b"[1,[18446744073709551" + bytes(43),
+        packed_format.MAGIC,
+        packed_format.MAGIC + b"\xff\xff\xff\xff",
+        packed_format.MAGIC + (4).to_bytes(4, "big") + b"[1,2" + bytes(48),
+        packed_format.MAGIC + (9).to_bytes(4, "big") + b"[1,[-64]]" + bytes(43),
+        packed_format.MAGIC + (21).to_bytes(4, "big") + b"[1,[18446744073709551" + bytes(43),
     ],
     ids=["empty", "deep", "nan", "magic", "long", "cut", "negative", "huge"],
 )

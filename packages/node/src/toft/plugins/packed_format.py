@@ -17,7 +17,6 @@ from toft.kernel.errors import IntegrityError
 from toft_sdk import codec
 
 MAGIC = b"\x00toft\x00\x001"
-MAX_HEADER = 256 << 20
 _ALIGN = 64
 _HEAD_BYTES = 12
 
@@ -36,7 +35,7 @@ def header(view: memoryview) -> tuple[Any, list[tuple[int, int]], bool]:
     if bytes(view[: len(MAGIC)]) != MAGIC or len(view) < _HEAD_BYTES:
         raise damaged("it starts like nothing this toft knows")
     length = int.from_bytes(view[len(MAGIC) : _HEAD_BYTES], "big")
-    if length > MAX_HEADER or _HEAD_BYTES + length > len(view):
+    if _HEAD_BYTES + length > len(view):
         raise damaged("its header is longer than all of it")
     told, is_tagged = parsed(view[_HEAD_BYTES : _HEAD_BYTES + length])
     if type(told) is not list or len(told) != 2 or type(told[1]) is not list:
