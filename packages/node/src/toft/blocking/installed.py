@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from toft.plugins import installed as installed_plugins
     from toft.plugins.conformance import Finding
     from toft.plugins.environments import provisioning
-    from toft.plugins.environments.environments import Environment
+    from toft.plugins.environments.record import Environment
     from toft.plugins.manifests.manifest import Manifest
 
 

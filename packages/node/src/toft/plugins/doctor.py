@@ -22,8 +22,9 @@ from toft.kernel.errors import NodeError
 from toft.kernel.quantities import size
 from toft.kernel.settings import Settings
 from toft.plugins.environments import conda_tools
-from toft.plugins.environments.environments import Environment, Environments
+from toft.plugins.environments.environments import Environments
 from toft.plugins.environments.interpreters import OLDEST, Interpreters
+from toft.plugins.environments.record import Environment
 from toft.plugins.environments.tool_environment import scrubbed
 from toft.plugins.findings import Finding
 from toft.plugins.manifests.registry import Registry

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from toft.kernel import ids
 from toft.plugins import catalog, findings, install, trial
 from toft.plugins.environments import micromamba, provisioning, wishes
-from toft.plugins.environments.environments import Environment, Environments
+from toft.plugins.environments.environments import Environments
+from toft.plugins.environments.record import Environment
 from toft.plugins.manifests import registry, taxonomy
 from toft.plugins.manifests.manifest import Manifest
 

@@ -16,16 +16,14 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
-from toft.plugins.environments import environment_errors, trees
+from toft.plugins.environments import environment_errors, record, trees
 from toft.plugins.environments.provisioning import (
-    SCHEMA,
     EnvironmentRequest,
     Installed,
     Progress,
@@ -34,57 +32,14 @@ from toft.plugins.environments.provisioning import (
     SizeEstimate,
     silent,
 )
+from toft.plugins.environments.record import RECORD as RECORD
+from toft.plugins.environments.record import Environment as Environment
 from toft.store import claims, durable
 
-RECORD = "environment.json"
 _HASH = re.compile(r"[0-9a-f]{32}")
 _WAIT_FIRST_S = 0.02
 _WAIT_MOST_S = 0.5
 _LOG = log.get_logger("plugins.environments")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """One environment on disk.
-
-    Attributes:
-        size_bytes: What it takes on disk.
-        is_new: It was built by the call that returned it.
-        local_name: Name of the distribution that the request's project or wheel turned out to be.
-    """
-
-    hash: str
-    path: Path
-    python: str
-    python_version: str
-    cache_tag: str
-    kind: str
-    lock: str
-    packages: Mapping[str, str]
-    size_bytes: int
-    created_at: str
-    origin: str = ""
-    is_new: bool = field(default=False, compare=False)
-    local_name: str | None = field(default=None, compare=False)
-
-    @property
-    def prefix(self) -> Path:
-        """Return the directory its interpreter calls its prefix; some tools put it below `path`."""
-        return Path(self.python).parent.parent
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the record holds, without the lock, plus where it is."""
-        return {
-            "hash": self.hash,
-            "path": str(self.path),
-            "kind": self.kind,
-            "python": self.python,
-            "python_version": self.python_version,
-            "packages": dict(self.packages),
-            "size_bytes": self.size_bytes,
-            "created_at": self.created_at,
-            "origin": self.origin,
-        }
 
 
 class Environments:
@@ -118,10 +73,10 @@ class Environments:
             return None
         path = self.root / digest
         try:
-            record = durable.read_json(path / RECORD)
+            found = durable.read_json(path / RECORD)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _from_record(path, record)
+        return record.read(path, found)
 
     def get(self, digest: str) -> Environment:
         """Return an environment.
@@ -217,7 +172,7 @@ class Environments:
             provisioner = self._provisioner(request)
             resolution = await provisioner.resolve(request, work, progress)
             estimate = await provisioner.estimate(resolution, work)
-        found = self.find(resolution.hash)
+        found = await asyncio.to_thread(self.find, resolution.hash)
         if found is None:
             return estimate
         return SizeEstimate(
@@ -304,7 +259,7 @@ class Environments:
 
     @contextlib.asynccontextmanager
     async def _workspace(self) -> AsyncIterator[Path]:
-        durable.make_directory(self.root)
+        await asyncio.to_thread(durable.make_directory, self.root)
         held = None
         while held is None:
             held = claims.make(self.root / f".work-{ids.ulid(self._clock)}", mode=0o700)
@@ -327,7 +282,7 @@ class Environments:
             if held is not None:
                 with held:
                     # Somebody may have finished it between the look and the claim.
-                    found = self.find(resolution.hash)
+                    found = await asyncio.to_thread(self.find, resolution.hash)
                     return found or await self._make(provisioner, resolution, origin, work, held, progress)
             if pause == _WAIT_FIRST_S:
                 progress("waiting for another process that builds this environment")
@@ -337,7 +292,7 @@ class Environments:
     async def _find_usable(self, digest: str, progress: Progress) -> Environment | None:
         """Find an environment; one whose record is damaged is taken away, so that it is built again."""
         try:
-            return self.find(digest)
+            return await asyncio.to_thread(self.find, digest)
         except errors.IntegrityError:
             if not await asyncio.to_thread(self._take_away, self.root / digest):
                 raise  # somebody runs from it, or it cannot be removed
@@ -374,49 +329,17 @@ class Environments:
         trees.unshare(path)
         trees.take_write_permission(path)
         durable.sync_tree(path)
-        record = {
-            "schema": SCHEMA,
-            "hash": resolution.hash,
-            "kind": resolution.kind,
-            "identity": dict(resolution.identity),
-            "python": installed.python,
-            "python_version": installed.python_version,
-            "cache_tag": installed.cache_tag,
-            "lock": resolution.lock,
-            "packages": dict(sorted(installed.packages.items())),
-            "size_bytes": trees.disk_bytes(path),
-            "created_at": clocks.rfc3339(self._clock.now()),
-            "origin": origin,
-        }
+        told = record.of(
+            resolution,
+            installed,
+            origin=origin,
+            size_bytes=trees.disk_bytes(path),
+            created_at=clocks.rfc3339(self._clock.now()),
+        )
         self._operations.sync_directory(str(self.root))
-        durable.write_json(path / RECORD, record, mode=0o444, operations=self._operations)
+        durable.write_json(path / RECORD, told, mode=0o444, operations=self._operations)
         os.chmod(path, 0o555)
-        return _from_record(path, record, is_new=True)
-
-
-def _from_record(path: Path, record: Mapping[str, Any], *, is_new: bool = False) -> Environment:
-    schema = record.get("schema") if isinstance(record, Mapping) else None
-    if schema != SCHEMA:
-        raise errors.IntegrityError(
-            f"{path / RECORD} has schema {schema!r}; this toft reads {SCHEMA}",
-            code="environment.unreadable",
-            hint="toft plugin refresh builds the environment again",
-        )
-    names = ("python", "python_version", "cache_tag", "kind", "lock", "size_bytes", "created_at", "origin")
-    missing = [name for name in (*names, "packages") if name not in record]
-    if missing:
-        raise errors.IntegrityError(
-            f"{path / RECORD} lacks {', '.join(missing)}",
-            code="environment.unreadable",
-            hint="toft plugin refresh builds the environment again",
-        )
-    return Environment(
-        hash=path.name,
-        path=path,
-        packages=dict(record["packages"]),
-        is_new=is_new,
-        **{name: record[name] for name in names},
-    )
+        return record.read(path, told, is_new=True)
 
 
 @contextlib.contextmanager
