@@ -46,7 +46,7 @@ class Terms:
     Attributes:
         lanes: Jobs at once.
         caps: Jobs at once for each instance.
-            wall_jumps: The wall clock was set, so that times of events say nothing about what is due.
+        wall_jumps: The wall clock was set, so that times of events say nothing about what is due.
         forgets: Ended jobs may be forgotten, and their keys stand for others then.
         unexplained_s: Seconds the first job of an instance may wait before there must be a reason.
     """
