@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from toft.jobs.ledger import Amounts, Reading
 from toft.jobs.records import Claimed
 from toft.jobs.retries import Origin
+from toft.kernel.record import record
 
 OnChange = Callable[[str], object]
 """Told the name of an instance whose state changed."""
@@ -77,7 +78,7 @@ class Fault:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Ending:
     """How an attempt ended.
 

@@ -7,6 +7,7 @@ next delay or deadline is over.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from toft.store import database
 # An appointment is on the wall clock, which may be set; looking at it again now and then costs nothing.
 _APPOINTMENT_CHECK_S = 30.0
 _DUE_AGAIN_S = 1.0
+# After so many turns of the loop without anything new, or this long (about a commit), the next commit begins.
+_IDLE_TURNS = 3
+_GATHER_S = 0.001
 _LOOK_EVERY_S = 3600.0
 # Jobs that were submitted last, of which it is known without a question that they have not ended.
 _ALIVE = 10_000
@@ -69,7 +73,7 @@ class Commits:
         self._looking: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: dict[str, list[asyncio.Future[Job | None]]] = {}
-        self._alive: dict[str, None] = {}
+        self._alive: OrderedDict[str, None] = OrderedDict()
 
     def add(self, operation: operations.Operation) -> None:
         """Ask for something; it is applied with all else that is asked until the next transaction begins."""
@@ -148,14 +152,25 @@ class Commits:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 await self._commit(batch)
-                # Whoever was answered just now often asks for the next thing at once; that goes along.
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                await self._gather()
         finally:
             self._flushing = None
             if self._waiting and self._is_open:
                 # A mistake in one transaction must not leave those who asked meanwhile without an answer.
                 self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _gather(self) -> None:
+        """Let what comes at once come along: whoever was answered just now often asks for the next thing.
+
+        As long as more comes with each turn of the loop, it is cheaper to commit it together.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _GATHER_S
+        idle = 0
+        while idle < _IDLE_TURNS and loop.time() < until:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            idle = 0 if len(self._waiting) > before else idle + 1
 
     async def _commit(self, batch: list[operations.Operation]) -> None:
         batch.sort(key=_order)
@@ -229,7 +244,8 @@ class Commits:
             if each.is_new:
                 self._alive[each.job_id] = None
         while len(self._alive) > _ALIVE:
-            del self._alive[next(iter(self._alive))]
+            # Of a plain dictionary the first one is found behind the places of all that were removed.
+            self._alive.popitem(last=False)
 
     def _refuse(self, operation: operations.Operation, error: BaseException) -> None:
         if isinstance(operation, submission.Submit):

@@ -34,18 +34,23 @@ WHERE state = 'pending' AND waiting = 0 AND held = 0 AND instance = ?
     AND (deadline_q IS NULL OR deadline_q > ?)
 ORDER BY rank, seq LIMIT ?;
 
--- name: claim_job
+-- name: claim_jobs
 UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = ?, progress = NULL, message = NULL,
     block_reason = NULL
-WHERE seq = ?;
+WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: add_attempt
 INSERT INTO attempts (job, attempt, state, started_at, finished_at, because, error, usage, lane)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: finish_job
-UPDATE jobs SET state = ?, finished_at = ?, finished_q = ?, error = ?, usage = ?, result_bytes = ?, result_blob = ?, result = ?
-WHERE seq = ? AND attempt = ? AND state = 'running';
+WITH ended (state, at, q, error, usage, result_bytes, result_blob, result, seq, attempt) AS (
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+)
+UPDATE jobs SET state = ended.state, finished_at = ended.at, finished_q = ended.q, error = ended.error,
+    usage = ended.usage, result_bytes = ended.result_bytes, result_blob = ended.result_blob, result = ended.result
+FROM ended
+WHERE jobs.seq = ended.seq AND jobs.attempt = ended.attempt AND jobs.state = 'running';
 
 -- name: requeue_job
 UPDATE jobs SET state = 'pending', started_at = NULL, finished_at = NULL, finished_q = NULL, rank = ?, queued_q = ?, held = ?,

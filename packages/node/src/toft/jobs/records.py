@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from toft.kernel import clock as clocks
+from toft.kernel.record import record
 
 INLINE_BYTES = 16 * 1024
 """Arguments and results up to this size stand in the job's row, larger ones in a blob."""
@@ -87,7 +88,7 @@ ONCE = RetryPolicy()
 THRICE = RetryPolicy(max_attempts=3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Request:
     """A job to submit.
 
@@ -137,7 +138,7 @@ class Request:
         return self.retry or (THRICE if self.idempotent else ONCE)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Submitted:
     """The answer to a submission; `is_new` is False when the key named a job that was there."""
 
@@ -146,7 +147,7 @@ class Submitted:
     is_new: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class ResultRef:
     """A result: its bytes, or the blob that has them."""
 
@@ -155,7 +156,7 @@ class ResultRef:
     blob: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Head:
     """The next job of an instance.
 
@@ -176,7 +177,7 @@ class Head:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Claimed:
     """A job that is now running, with all that is needed to run it.
 
@@ -205,7 +206,7 @@ class Claimed:
     priority: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Outcome:
     """How an attempt ended.
 
@@ -266,7 +267,7 @@ class Attempt:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Event:
     """Something that happened; `cursor` grows and is never used twice."""
 
@@ -305,7 +306,7 @@ class Event:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Job:
     """A job as it is now."""
 

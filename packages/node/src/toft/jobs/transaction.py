@@ -13,6 +13,7 @@ from typing import Any
 
 from toft.jobs import rows
 from toft.jobs.records import AGEING_S, ENDED, Event, State
+from toft.kernel.record import record
 from toft.store import database
 
 QUERIES = database.read_queries("toft.jobs")
@@ -30,7 +31,7 @@ class Numbers:
     has_edges: bool = False  # whether any job ever waited for another one; without, nobody looks
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Running:
     """A job that runs, as memory knows it."""
 
@@ -43,7 +44,7 @@ class Running:
     lane: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Change:
     """One change of state in a transaction."""
 
@@ -158,8 +159,8 @@ class Transaction:
         if lane:
             told["lane"] = lane
         text = rows.encode(told)
+        self.put("claim_jobs", self.at, rows.encode([job.seq for job in jobs]))
         for job in jobs:
-            self.put("claim_job", self.at, job.seq)
             self._move(job, job.attempt, State.PENDING, State.RUNNING, told, text)
         self.effects.started += jobs
 

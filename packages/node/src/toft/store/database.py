@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from toft.kernel import errors, log
 from toft.store import durable
 from toft.store.checkpoints import Checkpoints
+from toft.store.processors import Follower
 from toft.store.scripts import migrate, read_migrations, read_queries, run_many
 from toft.store.sqlite_errors import LOCKED_AFTER_S, translate
 
@@ -165,6 +166,8 @@ class _Lane:
         self._path = path
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._after_commit = after_commit
+        # Long questions are better asked beside the loop than in its place.
+        self._follower = Follower() if after_commit is not None else None
         self._has_ended = False
         self._run = self._look if after_commit is None else self._commit
         name = f"toft-store-{'reader' if after_commit is None else 'writer'}"
@@ -179,6 +182,8 @@ class _Lane:
     def run(self, work: Work) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        if self._follower is not None:
+            self._follower.see()
         self._waiting.put(_Item(work, loop, future))
         if self._has_ended:
             self._give_up([])
@@ -234,6 +239,8 @@ class _Lane:
                     break
             is_open = item is not None
             if items:
+                if self._follower is not None:
+                    self._follower.go()
                 self._run(items)
                 _deliver(items.copy())
                 items.clear()

@@ -12,8 +12,10 @@ from typing import Any
 from toft.kernel import errors
 
 _SCRIPT = re.compile(r"(\d{4})_(pre|post)_[a-z0-9_]+\.sql")
-_TOGETHER = (32, 8)
-_ROW = re.compile(r"^INSERT\b.*\bVALUES\s*(\([^()]*\))\s*$", re.DOTALL)
+_TOGETHER = (32, 16, 8, 4, 2)
+_ROW = re.compile(
+    r"^INSERT\b.*\bVALUES\s*(\([^()]*\))\s*$|^WITH\b.*\bVALUES\s*(\([?, ]*\))\s*\)\s*UPDATE\b", re.DOTALL
+)
 _NAMED = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
 
 
@@ -35,12 +37,13 @@ def read_queries(package: str, file: str = "queries.sql") -> dict[str, str]:
 
 
 def run_many(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Run a statement for each row, in order; inserts of many rows go as few long statements.
+    """Run a statement for each row, in order; of many rows, inserts and changes by a row go as few long ones.
 
-    Each run of a statement lets other threads have the interpreter and has to get it back.
+    Each run of a statement lets other threads have the interpreter and has to get it back. A change by a row
+    reads `WITH name (…) AS (VALUES (?, …)) UPDATE … FROM name …`, and no two rows may be about the same one.
     """
     done = 0
-    for count in _TOGETHER if len(rows) >= _TOGETHER[-1] else ():
+    for count in _TOGETHER:
         while len(rows) - done >= count and (long := _lengthened(statement, count)) is not None:
             connection.execute(long, [value for row in rows[done : done + count] for value in row])
             done += count
@@ -52,11 +55,12 @@ def run_many(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequ
 
 @functools.lru_cache
 def _lengthened(statement: str, count: int) -> str | None:
-    """Return an insert of so many rows; None for what inserts no row of plain parameters."""
+    """Return a statement of so many rows; None for what has no row of plain parameters."""
     found = _ROW.search(statement)
     if found is None:
         return None
-    return f"{statement[: found.start(1)]}{', '.join([found[1]] * count)}"
+    start, end = found.span(1 if found[2] is None else 2)
+    return f"{statement[:start]}{', '.join([statement[start:end]] * count)}{statement[end:]}"
 
 
 def migrate(connection: sqlite3.Connection, room: str, scripts: Iterable[tuple[int, str]]) -> None:
