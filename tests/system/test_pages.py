@@ -215,8 +215,9 @@ def test_every_page_is_drawn_for_a_phone_and_a_desk_by_day_and_by_night(
                     page.screenshot(
                         path=pictures / f"{title}-{name}-{scheme}.png", full_page=True, scale="css"
                     )
-                wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-                assert wide <= 0, f"{title} is wider than a {name}"
+                # A phone makes its window wider when a page is; so it is compared with the glass.
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= look["viewport"]["width"], f"{title} is wider than a {name}"
 
 
 def fill(node: Doorway) -> dict[str, str]:

@@ -131,6 +131,7 @@ def test_how_an_instance_is_run_is_changed_as_its_configuration_is(node: Doorway
     with browsers.visiting(node.url, browser) as visitor:
         page = visitor.go("/plugins/painter")
         form = page.locator("#options")
+        page.locator("#options-of summary").click()
         form.get_by_label("Calls at once").fill("-1")
         form.get_by_label("May write to").fill("/var/tmp\nscratch")
         form.get_by_label("Stay loaded").check()

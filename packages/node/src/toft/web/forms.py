@@ -166,14 +166,18 @@ def rules(schema: Mapping[str, Any]) -> str:
 def _range(schema: Mapping[str, Any], low: str, high: str, unit: str, *, is_open: bool = False) -> str:
     least, most = schema.get(low), schema.get(high)
     if is_open:
-        parts = [f"above {in_words(least)}" if _is_number(least) else ""]
-        parts.append(f"below {in_words(most)}" if _is_number(most) else "")
+        parts = [f"above {_figure(least)}" if _is_number(least) else ""]
+        parts.append(f"below {_figure(most)}" if _is_number(most) else "")
         return ", ".join(filter(None, parts))
     if _is_number(least) and _is_number(most):
-        return f"{in_words(least)} to {in_words(most)}{unit}"
+        return f"{_figure(least)} to {_figure(most)}{unit}"
     if _is_number(least):
-        return f"at least {in_words(least)}{unit}"
-    return f"at most {in_words(most)}{unit}" if _is_number(most) else ""
+        return f"at least {_figure(least)}{unit}"
+    return f"at most {_figure(most)}{unit}" if _is_number(most) else ""
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else in_words(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,7 @@ States = Annotated[list[str] | None, Query()]
 
 _LISTED = 50
 _LINES = 400
+_TOLD = 80
 _SHOWN_BYTES = 64 << 10
 _PLOTS = (
     [{"name": "memory_bytes", "label": "memory", "unit": "bytes"}],
@@ -57,7 +58,6 @@ async def list_jobs(
     )
     given = {"state": states, "plugin": plugin.strip(), "error": error.strip(), "span": span}
     asked = [(name, each) for name in given for each in _several(given[name]) if each]
-    now = await serves.jobs.status()
     return rendering.page(
         request,
         "jobs",
@@ -70,7 +70,6 @@ async def list_jobs(
         older=_address(asked, found[_LISTED - 1].id) if len(found) > _LISTED else None,
         is_first=not before,
         is_asked=bool(asked),
-        counts=now["queue"],
     )
 
 
@@ -90,11 +89,13 @@ async def show(request: Request, serves: Serves, id: str) -> Response:
         serves.jobs.get(id), serves.jobs.attempts(id), serves.jobs.logs(id, _LINES)
     )
     told = job.to_dict()
+    story = list(reversed(await serves.jobs.why(id)))
     return rendering.page(
         request,
         "job",
         job=told,
-        story=list(reversed(await serves.jobs.why(id))),
+        story=story[:_TOLD],
+        hidden=max(len(story) - _TOLD, 0),
         attempts=[each.to_dict() for each in reversed(made)],
         result=_result(told),
         plots=_PLOTS,

@@ -19,8 +19,8 @@ router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
 _LISTED = 8
 _DEPTH = (
-    {"name": "queue_pending", "label": "waiting", "unit": "count"},
-    {"name": "queue_running", "label": "running", "unit": "count"},
+    {"name": "queue_pending", "label": "jobs waiting", "unit": "count"},
+    {"name": "queue_running", "label": "jobs running", "unit": "count"},
 )
 
 

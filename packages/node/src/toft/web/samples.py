@@ -50,6 +50,9 @@ _MACHINE: tuple[dict[str, Any], ...] = (
             _line("memory_total_bytes", "there is", "bytes"),
         ],
     },
-    {"title": "Lanes", "series": [_line("lanes_busy", "taken"), _line("lanes", "there are")]},
-    {"title": "Queue", "series": [_line("queue_pending", "waiting"), _line("queue_running", "running")]},
+    {"title": "Lanes", "series": [_line("lanes_busy", "lanes taken"), _line("lanes", "lanes there are")]},
+    {
+        "title": "Queue",
+        "series": [_line("queue_pending", "jobs waiting"), _line("queue_running", "jobs running")],
+    },
 )

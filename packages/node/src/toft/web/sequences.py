@@ -42,12 +42,12 @@ async def list_sequences(request: Request, serves: Serves, before: str = "") -> 
 @router.get("/sequences/{id}", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE)])
 async def show(request: Request, serves: Serves, id: str) -> Response:
     """Show a sequence as it is now."""
-    found = await serves.jobs.sequence(id)
+    graph = await steps.graph(serves, await serves.jobs.sequence(id))
     story = list(reversed(await serves.jobs.why(id)))
     return rendering.page(
         request,
         "sequence",
-        graph=await steps.graph(serves, found),
-        story=story[:_TOLD],
+        graph=graph,
+        story=[steps.named(each, graph["names"]) for each in story[:_TOLD]],
         hidden=max(len(story) - _TOLD, 0),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from toft.jobs.sequences import SKIPPED, JobSequence
 from toft.web import drawing
 
 _MEMBERS = 1000
+_JOB = re.compile(r"job_[0-9A-Z]{26}")
 # What is told of a step with several parts: the first of these that one of them is in.
 _WEIGHTS = ("failed", "interrupted", "running", "pending", "cancelled", "skipped", "completed")
 
@@ -29,8 +31,14 @@ async def graph(serves: Service, sequence: JobSequence, *, chosen: str = "") -> 
         "steps": described(sequence.steps, members),
         "picture": drawing.draw(sequence.steps),
         "chosen": chosen.partition("[")[0],
+        "names": {str(each["id"]): str(each["step"] or "") for each in members if each["step"]},
         "is_cut": len(members) == _MEMBERS,
     }
+
+
+def named(entry: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return an entry of a story with its reason about steps: who reads a graph knows no numbers of jobs."""
+    return {**entry, "because": _JOB.sub(lambda found: names.get(found[0], found[0]), str(entry["because"]))}
 
 
 def described(

@@ -60,6 +60,8 @@
   Plot.prototype.within = function (first, last) {
     var span = Number(this.element.dataset.span);
     if (span) { return [window.toft.now() / 1000 - span, window.toft.now() / 1000]; }
+    // Of one sample uPlot would show years.
+    if (this.data[0].length === 1) { last = first; }
     return last - first < 10 ? [first - 5, last + 5] : [first, last];
   };
   Plot.prototype.options = function () {
@@ -72,6 +74,7 @@
       width: Math.max(this.element.clientWidth, 200),
       height: 200,
       cursor: { y: false },
+      hooks: { setCursor: [function (plot) { requestAnimationFrame(function () { self.latest(plot); }); }] },
       scales: {
         x: { range: function (plot, first, last) { return self.within(first, last); } },
         y: { range: function (plot, least, most) { return [0, (most || 1) * 1.05]; } },
@@ -105,6 +108,10 @@
       return;
     }
     this.drawn = new uPlot(this.options(), this.data, this.element);
+  };
+  // Where nobody points, and on a phone nobody does, the legend tells the newest sample.
+  Plot.prototype.latest = function (plot) {
+    if (plot === this.drawn && plot.cursor.left < 0) { plot.setLegend({ idx: this.data[0].length - 1 }); }
   };
   Plot.prototype.take = function (told) {
     var at = told.at;
