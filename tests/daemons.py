@@ -71,11 +71,11 @@ class Daemon:
     def request(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request as any HTTP client would, with JSON as its body."""
+        """Send a request as any HTTP client would, with JSON as its body, or bytes as they are."""
         connection = http.client.HTTPConnection("localhost", timeout=25)
         connection.sock = self.connect()
         try:
-            content = None if body is None else json.dumps(body)
+            content = body if body is None or isinstance(body, bytes) else json.dumps(body)
             connection.request(method, path, body=content, headers=dict(headers or {}))
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -66,6 +67,11 @@ def test_a_node_with_a_full_disk_is_not_ready_and_is_again_when_there_is_room(
         for route in ("/healthz", "/readyz"):
             eventually(lambda route=route: "disk" in failing(daemon.request("GET", route)))
         assert daemon.request("GET", "/livez").status == 200
+        data = os.urandom(2 * _MB)
+        route = f"/v1/artifacts/{hashlib.sha256(data).hexdigest()}"
+        answer = daemon.request("PUT", route, data, {"Content-Type": "application/octet-stream"})
+        assert (answer.status, answer.value["code"]) == (503, "store.disk_full")
+        assert [each for each in (small_disk / "home" / "artifacts").rglob("*") if each.is_file()] == []
         filler.unlink()
         eventually(lambda: failing(daemon.request("GET", "/readyz")) == [])
         job = daemon.request("POST", "/v1/jobs", {"plugin": "misbehaving"}).value["id"]

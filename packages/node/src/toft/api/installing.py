@@ -38,8 +38,9 @@ async def upload(request: Request, serves: Serves, sha256: str) -> Response:
     Nobody sees it before all of it is there and has this sha256. An upload that broke off starts anew.
     """
     serves.admit()
-    _check_kind(request)
     installer = serves.node.rooms.installer
+    installer.artifacts.path(sha256)  # refuses what is no digest
+    _check_kind(request)
     saved = await installer.artifacts.save(sha256, request.stream())
     await asyncio.to_thread(installer.artifacts.collect, installer.is_installed_from)
     return bodies.answer(saved.to_dict(), status=201)

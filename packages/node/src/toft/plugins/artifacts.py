@@ -57,11 +57,18 @@ class Artifacts:
     Args:
         home: `TOFT_HOME`.
         clock: Says what is old.
+        operations: The steps of a durable write.
     """
 
-    def __init__(self, home: Path, *, clock: clocks.Clock = clocks.SYSTEM) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        clock: clocks.Clock = clocks.SYSTEM,
+        operations: durable.Operations = durable.SYSTEM,
+    ) -> None:
         self._directory = home / "artifacts"
-        self._blobs = blobs.Blobs(self._directory)
+        self._blobs = blobs.Blobs(self._directory, operations=operations)
         self._clock = clock
 
     async def save(self, digest: str, pieces: AsyncIterable[bytes]) -> Artifact:
@@ -94,23 +101,25 @@ class Artifacts:
         hashed = hashlib.sha256()
         gathered = bytearray()
 
-        def write(file: IO[bytes], data: bytes) -> None:
+        def write(data: bytes) -> None:
             hashed.update(data)
-            file.write(data)
-
-        try:
-            file = await asyncio.to_thread(open, staged, "xb", 0, opener=_private)
             try:
-                async for piece in pieces:
-                    gathered += piece
-                    if len(gathered) >= _GATHERED:
-                        await asyncio.to_thread(write, file, bytes(gathered))
-                        gathered.clear()
-                await asyncio.to_thread(write, file, bytes(gathered))
-            finally:
+                file.write(data)
+                file.flush()
+            except OSError as error:
+                raise blobs.translated(error, staged) from error
+
+        file = await asyncio.to_thread(_create, staged)
+        try:
+            async for piece in pieces:
+                gathered += piece
+                if len(gathered) >= _GATHERED:
+                    await asyncio.to_thread(write, bytes(gathered))
+                    gathered.clear()
+            await asyncio.to_thread(write, bytes(gathered))
+        finally:
+            with contextlib.suppress(OSError):  # of what a full disk did not take
                 file.close()
-        except OSError as error:
-            raise blobs.translated(error, staged) from error
         return hashed.hexdigest()
 
     def _adopt(self, staged: Path, digest: str) -> None:
@@ -254,5 +263,11 @@ async def pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _create(path: Path) -> IO[bytes]:
+    def private(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)
+
+    try:
+        return open(path, "xb", opener=private)
+    except OSError as error:
+        raise blobs.translated(error, path) from error

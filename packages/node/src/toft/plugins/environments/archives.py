@@ -40,11 +40,10 @@ def pack(directory: Path, file: IO[bytes]) -> None:
             header = tarfile.TarInfo(path.relative_to(directory).as_posix())
             header.size, header.mtime = found.st_size, _TIME
             header.mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
+            if not _is_safe(header.name):
+                raise _unsendable(path, "has a name that is none everywhere")
             with path.open("rb") as source:
-                try:
-                    archive.addfile(header, source)
-                except UnicodeEncodeError:
-                    raise _unsendable(path, "has a name that is no text") from None
+                archive.addfile(header, source)
 
 
 def _files(directory: Path, root: Path) -> Iterator[Path]:
@@ -159,19 +158,20 @@ def check_wheel(path: Path, *, most_bytes: int = MOST_BYTES, most_files: int = M
 
 def _checked(name: str) -> PurePosixPath:
     """Return the path that a member may have."""
+    if not _is_safe(name) and name not in (".", "./"):
+        raise _bad(f"{name[:200]!r} is no path below a directory")
+    return PurePosixPath(name)
+
+
+def _is_safe(name: str) -> bool:
     path = PurePosixPath(name)
-    parts = path.parts
-    is_safe = (
-        parts
+    return (
+        name.isprintable()
+        and 0 < len(path.parts) <= _DEEPEST
         and not path.is_absolute()
-        and len(parts) <= _DEEPEST
-        and all(part != ".." and len(os.fsencode(part)) <= 255 for part in parts)
-        and name.isprintable()
+        and all(part != ".." and len(os.fsencode(part)) <= 255 for part in path.parts)
         and "\\" not in name
     )
-    if not is_safe and name not in (".", "./"):
-        raise _bad(f"{name[:200]!r} is no path below a directory")
-    return path
 
 
 def _bad(why: str) -> environment_errors.SourceError:

@@ -15,7 +15,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from toft.host import commands
-from toft.plugins.environments import conda_files, conda_tools, environment_errors, interpreters, projects
+from toft.plugins.environments import (
+    conda_files,
+    conda_tools,
+    elsewhere,
+    environment_errors,
+    interpreters,
+    projects,
+)
 from toft.plugins.environments.provisioning import (
     EnvironmentRequest,
     Installed,
@@ -89,6 +96,8 @@ class CondaProvisioner:
         wanted = await asyncio.to_thread(
             conda_files.read, str(request.env_file), python=request.python, offline=offline
         )
+        if request.directory is not None:
+            elsewhere.check_environment(wanted)
         tool = conda_tools.choose(
             self._options.tool,
             prefix=self._options.prefix,

@@ -5,15 +5,13 @@ A path of this machine would put files of its owner into an environment that oth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from toft.plugins.environments import artifact_names, environment_errors, sources, uv_errors
+from toft.plugins.environments import artifact_names, conda_files, environment_errors, sources, uv_errors
 from toft.plugins.environments.wishes import Wish
 
-_PYTHON = re.compile(r"[A-Za-z0-9.<>=!~*, ]{1,100}")
 _ORIGIN = 500
 _ADDRESSES = ("http", "https")
 _KINDS = (".tar", ".whl", ".py")
@@ -35,7 +33,7 @@ def wish(fields: Mapping[str, Any]) -> Wish:
         artifact_names.parse(found.lock)
     if found.env_file is not None and urlsplit(found.env_file).scheme not in _ADDRESSES:
         artifact_names.parse(found.env_file)
-    if found.python is not None and not _PYTHON.fullmatch(found.python):
+    if found.python is not None and "/" in found.python:
         raise _not_here(found.python, "is a version or a range", "such as 3.12 or >=3.11")
     for name, value in found.env_vars.items():
         if not isinstance(value, str):
@@ -60,6 +58,19 @@ def _check_source(text: str, *, kinds: tuple[str, ...]) -> None:
     url = text if text.startswith("git+") else sources.parse_requirement(text).url
     if url is not None and urlsplit(url.removeprefix("git+")).scheme not in _ADDRESSES:
         raise _not_here(uv_errors.redacted(text), "is fetched by http or https", "or upload it")
+
+
+def check_environment(file: conda_files.EnvironmentFile) -> None:
+    """Refuse an `environment.yml` of somebody elsewhere that names what lies on this machine.
+
+    Raises:
+        SourceError: It does (`source.elsewhere`).
+    """
+    for each in file.requirements:
+        _check_source(each, kinds=())
+    for each in (*file.channels, *file.specs):
+        if "file:" in each or each.startswith((".", "/", "~")):
+            raise _not_here(uv_errors.redacted(each), "is no channel or package of one", "or upload a wheel")
 
 
 def _not_here(what: str, why: str, hint: str) -> environment_errors.SourceError:
