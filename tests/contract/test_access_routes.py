@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from fastapi.routing import APIRoute, iter_route_contexts
 from tests import nodes
@@ -21,7 +22,9 @@ from toft.api import app as applications
 from toft.api import guard, permits, visible
 from toft.api.permits import Permit
 from toft.api.service import Service, State
+from toft.kernel import errors
 from toft.kernel.clock import ManualClock
+from toft.plugins.node import load_current
 from toft.web import app as pages
 
 LESS = {Action.CANCEL: "read", Action.WRITE: "cancel", Action.ADMIN: "write"}
@@ -248,6 +251,36 @@ async def test_why_tells_which_rule_and_which_scope_would_do(world: World) -> No
         "GET", "/v1/access/why?action=read&kind=node&token=t0", await world.token("token:read")
     )
     assert (status, told["principal"], told["needed"]) == (200, "token:t0", "node:read")
+
+
+async def test_a_scope_of_one_plugin_runs_no_other_one_under_the_name_of_its_instance(
+    world: World, toft_home: Path
+) -> None:
+    nodes.register(toft_home, "stranger")
+    mine = await world.token("*:write:misbehaving")
+    job = {"plugin": "misbehaving", "action": "echo", "arguments": {"value": 1}, "instance": "stranger"}
+    graph = {"steps": [{"id": "a", **job}]}
+    load = {"plugin": "misbehaving", "instance": "stranger"}
+    for is_loaded in (False, True):
+        if is_loaded:
+            theirs = await world.service.node.load("stranger")
+        for path, body in (("/v1/jobs", job), ("/v1/jobs/batch", {"jobs": [job]}), ("/v1/sequences", graph),
+                           ("/v1/instances", load)):  # fmt: skip
+            status, told = await world.ask("POST", path, mine, body)
+            refused = (400 if path == "/v1/sequences" else 404, "instance.not_found")
+            assert (status, told["code"]) == refused, (path, told)
+    # Nor does anybody who may name both put one in the place of the other.
+    with pytest.raises(errors.ConflictError, match="loaded already"):
+        await load_current(world.service.node, "misbehaving", instance="stranger")
+    status, told = await world.ask("POST", "/v1/instances", await world.token("*"), load)
+    assert (status, told["code"]) == (409, "instance.loaded")
+    assert world.service.node.find("stranger") is theirs
+    # A name that was nobody's when the job was stored, and is another one's when it is its turn.
+    jobs = world.service.jobs
+    late = await jobs.submit("misbehaving", action="echo", instance="later", delay_s=0.5)
+    await world.service.node.load("stranger", instance="later")
+    ended = await jobs.wait(late.id, 20)
+    assert (ended.state, ended.error["code"]) == ("failed", "instance.not_found")
 
 
 async def test_what_a_job_returned_is_seen_by_whoever_may_read_results(world: World) -> None:

@@ -13,6 +13,7 @@ from toft.access.resources import Action, Kind
 from toft.api import bodies, frames, permits, schemas, service
 from toft.api.service import Service
 from toft.api.sessions import Session
+from toft.plugins import configuring
 from toft.plugins import instances as records
 from toft.plugins.instance import Instance
 
@@ -79,6 +80,9 @@ async def load(request: Request, serves: Serves) -> Response:
     # Options say what of the machine an instance may touch; that is more than using it.
     action = Action.ADMIN if options else Action.WRITE
     await permits.require(request, action, Kind.INSTANCE, plugins=[wanted["plugin"]])
+    if permits.visible_of(request, Kind.INSTANCE, action) is not None:
+        # Whoever is limited to a plugin takes no name that another one goes by.
+        await configuring.check_owner(serves.node, wanted["plugin"], wanted["instance"])
     if session is None:
         found = await serves.node.load(
             wanted["plugin"],

@@ -12,9 +12,9 @@ from toft.dispatch import logs, readings
 from toft.jobs import ledger, records
 from toft.jobs.retries import Origin
 from toft.kernel import errors, log, traces
+from toft.plugins import configuring, loading, values
 from toft.plugins import errors as plugin_faults
 from toft.plugins import instance as handles
-from toft.plugins import loading, values
 from toft.plugins import node as nodes
 from toft.plugins.manifests import manifest as manifests
 from toft.plugins.packed import Packed
@@ -86,7 +86,7 @@ class LocalBackend:
         """Return what is known of an instance without loading it, or why it cannot run jobs."""
         try:
             known = await self._node.installed.get(plugin)
-            loaded = self._node.find(instance)
+            loaded = configuring.loaded_of(self._node, plugin, instance)
             if loaded is not None:
                 if not loaded.is_enabled:
                     return _disabled(instance)
@@ -261,6 +261,12 @@ class _Attempt:
             if instance is None:
                 raise plugin_faults.DownError(
                     f"instance {claim.instance} is not loaded", details={"instance": claim.instance}
+                )
+            if instance.plugin != claim.plugin:
+                # Whoever may run one plugin must not run another one under a name that came to be its.
+                raise errors.ConflictError(
+                    f"instance {claim.instance} belongs to plugin {instance.plugin}, not to {claim.plugin}",
+                    code="instance.other_plugin",
                 )
             call = handles.start_raw(
                 instance,

@@ -11,9 +11,9 @@ from typing import Any
 
 from toft.jobs import records
 from toft.kernel import errors, ids
+from toft.plugins import configuring, loading, values
 from toft.plugins import errors as faults
 from toft.plugins import instance as handles
-from toft.plugins import loading, values
 from toft.plugins import node as nodes
 from toft.plugins.supervision.supervisor import Binds, no_action
 
@@ -91,7 +91,7 @@ class Checker:
         """Return checked arguments as they are stored.
 
         Raises:
-            NotFoundError: No such plugin.
+            NotFoundError: No such plugin, or the instance is another one's.
             DisabledError: Somebody switched the instance off.
             InputError: The action or the arguments do not fit; `fields` says what.
             EncodeError: A value cannot be kept.
@@ -146,8 +146,9 @@ class Checker:
 
     async def _look(self, plugin: str, instance: str) -> _Known:
         manifest = await self._node.installed.get(plugin)
+        await configuring.check_owner(self._node, plugin, instance)
         loaded = self._node.find(instance)
-        if loaded is not None and loaded.plugin == plugin:
+        if loaded is not None:
             is_enabled = loaded.is_enabled
             if await self._node.rooms.loader.is_outdated(loaded):
                 self._on_outdated(instance)

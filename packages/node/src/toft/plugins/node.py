@@ -366,10 +366,14 @@ async def load_current(node: Node, plugin: str, *, instance: str | None = None) 
 
     Returns:
         The instance; None when a call still runs on the one that should be replaced.
+
+    Raises:
+        ConflictError: Another plugin's instance has the name; it stays.
     """
     name = ids.check_name(instance or plugin, "instance name")
     present = node.find(name)
-    if present is not None and not await node.rooms.loader.is_current(present, plugin):
+    is_its_own = present is not None and present.plugin == plugin
+    if present is not None and is_its_own and not await node.rooms.loader.is_current(present, plugin):
         if handles.is_busy(present):
             return None
         _log.info("replaced", instance=name)
