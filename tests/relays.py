@@ -26,6 +26,7 @@ class Relay:
     def __init__(self, target: Open, tls: ssl.SSLContext | None) -> None:
         self.port = 0
         self.connections = 0
+        self.lets_through: int | None = None
         self._target = target
         self._tls = tls
         self._loop = asyncio.new_event_loop()
@@ -74,12 +75,26 @@ class Relay:
             there, back = await self._target()
             ends.append(back)
             await asyncio.wait(
-                [asyncio.ensure_future(_pump(reader, back)), asyncio.ensure_future(_pump(there, writer))],
+                [
+                    asyncio.ensure_future(_pump(reader, back)),
+                    asyncio.ensure_future(self._bring(there, writer)),
+                ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             for each in ends:
                 each.transport.abort()
+
+    async def _bring(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        """Carry to the client; a connection that has brought `lets_through` bytes breaks."""
+        brought = 0
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                brought += len(data)
+                sink.write(data)
+                await sink.drain()
+                if self.lets_through is not None and brought > self.lets_through:
+                    return
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

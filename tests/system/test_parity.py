@@ -89,6 +89,10 @@ CASES = (
     _of_a_sequence("retry", lambda jobs: jobs.retry_sequence(NO_SEQUENCE)),
     _of_a_plugin("plugin.show", "plugin", "show", "nothing", call=lambda node: node.installed.get("nothing")),
     _of_a_plugin("plugin.config", "plugin", "config", "nothing", call=lambda node: node.config("nothing")),
+    _of_a_plugin(
+        "secret.list", "secret", "list", "nothing",
+        call=lambda node: node.installed.variables("nothing"),
+    ),
     _of_a_plugin("plugin.logs", "plugin", "logs", "nothing", call=lambda node: node.logs("nothing")),
     _of_a_plugin(
         "plugin.configure", "plugin", "config", "nothing", "label=x",
@@ -211,7 +215,6 @@ ELSEWHERE = {
     "instance.logs": "plugin logs are tried",
     "instance.config_options": "plugin config is tried",
     "instance.reconfigure": "plugin config is tried",
-    "secret.list": "the command lists what is stored, also of plugins that are gone",
     "call.begin": "toft run loads first; instance.load is tried",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -168,6 +169,21 @@ def test_waiting_goes_on_and_only_what_changes_nothing_is_asked_again(
     closed.start()
     assert node.jobs.get(job.id).state == "completed"
     closed.join()
+
+
+def test_a_result_goes_on_where_its_download_broke(
+    relay: Relay, node: NodeElsewhere, elsewhere: CommandLine, tmp_path: Path
+) -> None:
+    value = secrets.token_bytes(6_000_000)
+    job = node.jobs.submit("misbehaving", {"value": value}, action="echo")
+    assert job.wait(60).state == "completed"
+    relay.lets_through = 1_000_000
+    before = relay.connections
+    assert job.result() == value
+    assert relay.connections >= before + 5
+    done = elsewhere("job", "result", job.id, "--output", tmp_path / "result")
+    assert done.status == 0, done.err
+    assert (tmp_path / "result").read_bytes() == value
 
 
 def test_what_is_wrong_with_an_address_is_said_in_words(

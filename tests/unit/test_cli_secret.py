@@ -76,6 +76,7 @@ def test_a_very_short_value_is_stored_with_a_warning(toft: Run) -> None:
         (["set", "ocr", "API_KEY", "--from-stdin", "--scope", "A/B"], 2, "secret.bad_scope"),
         (["rm", "ocr", "API_KEY"], 1, "secret.not_found"),
         (["list", "a\nb"], 2, "name.invalid"),
+        (["list", "nobody"], 1, "plugin.not_found"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_nothing_is_made(

@@ -6,7 +6,7 @@ import contextlib
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from toft.cli.session import JsonOption, PluginArgument, Session, argument, opti
 from toft.kernel.errors import NodeError, RefusedError, UsageError
 from toft.secrets.redaction import SHORTEST_IN_TEXT
 from toft.secrets.store import DEFAULT_SCOPE, LONGEST_VALUE_BYTES
+
+if TYPE_CHECKING:
+    from toft.plugins.manifests.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Keep secrets for plugins: set, list, rm.")
 
@@ -101,6 +104,9 @@ def list_secrets(
         store = session.secrets()
         plugins = [plugin] if plugin is not None else store.list_plugins(scope=scope)
         found = [(each, key) for each in plugins for key in store.list_keys(each, scope=scope)]
+        if plugin is not None and not found:
+            # A slip of the keyboard is told, as a node elsewhere tells it.
+            _registry(session).get(plugin)
     if as_json:
         session.terminal.json([{"plugin": each, "key": key, "scope": scope} for each, key in found])
     elif found:
@@ -148,6 +154,16 @@ def _declared(session: Session, plugin: str) -> list[str] | None:
     if found is None:
         return None
     return [str(each["name"]) for each in found.manifest.code.worker_env if each.get("secret")]
+
+
+def _registry(session: Session) -> Registry:
+    from toft.plugins.manifests import registry  # noqa: PLC0415 - manifests, which `toft --help` does not pay
+
+    return registry.Registry(
+        session.settings().home,
+        search_paths=registry.project_paths(Path.cwd()),
+        fallback_paths=registry.reference_paths(Path.cwd(), session.environ.get("HOME")),
+    )
 
 
 def _remark(session: Session, plugin: str, key: str, declared: list[str] | None) -> None:

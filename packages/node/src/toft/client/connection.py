@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import httpcore
 
 from toft.api import frames
-from toft.client import faults
+from toft.client import downloads, faults
 from toft.client.origins import CONNECT_S, Origin
 from toft.jobs import errors as _job_errors
 from toft.kernel import errors, traces
@@ -119,6 +119,47 @@ class Connection:
             return frames.unpack(data)
         except errors.UsageError:
             raise self.origin.strange(answer.status) from None
+
+    async def fetch(self, route: str) -> Any:
+        """Return a value that may be large; from another machine it goes on where it broke off.
+
+        Raises:
+            UnavailableError: It got no further, or is not what its digest says (`remote.damaged`).
+        """
+        coming, is_second = downloads.Download(), False
+        url, pauses = self._url(route), list(_AGAIN_S)
+        while True:
+            furthest = coming.furthest
+            broken: errors.NodeError = self.origin.broken(ConnectionError("its answers changed"))
+            try:
+                if await self._fetch(url, coming):
+                    if coming.is_right:
+                        return frames.unpack(coming.data)
+                    if is_second:
+                        raise faults.damaged(self.origin.base + route)
+                    is_second = True
+                    coming.forget()
+                    continue
+            except errors.UnavailableError as error:
+                if error.code not in BROKEN:
+                    raise
+                broken = error
+            if coming.furthest > furthest:
+                pauses = list(_AGAIN_S)
+            if not pauses:
+                raise broken
+            await asyncio.sleep(pauses.pop(0))
+
+    async def _fetch(self, url: str, coming: downloads.Download) -> bool:
+        """Get what is missing; False when it has to be asked for again."""
+        async with self._asking("GET", url, None, coming.wanted()) as answer:
+            if answer.status not in (200, 206, 416):
+                raise self._problem(answer.status, await answer.aread())
+            if not coming.begin(answer.status, answer.headers):
+                return False
+            async for piece in answer.aiter_stream():
+                coming.take(piece)
+        return coming.is_whole
 
     async def stream(
         self, method: str, route: str, body: Mapping[str, Any] | None = None

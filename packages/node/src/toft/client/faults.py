@@ -92,6 +92,17 @@ def unreachable(url: str, error: BaseException) -> errors.NodeError:
     return _gone(url, error)
 
 
+def damaged(url: str) -> errors.UnavailableError:
+    """Return the error for what is not what its digest says, twice."""
+    return errors.UnavailableError(
+        f"what came from {url} is not what the node sent",
+        code="remote.damaged",
+        blame="environment",
+        details={"url": url},
+        hint="something on the way changes it, such as a proxy: ask without it",
+    )
+
+
 def _no_answer(url: str, reason: str, message: str, hint: str) -> errors.UnavailableError:
     return errors.UnavailableError(
         message,

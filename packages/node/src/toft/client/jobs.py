@@ -75,8 +75,11 @@ class RemoteJobs(RemoteSequences):
         return Told(await self._waited(connections.path("jobs", id, "wait"), timeout_s))
 
     async def result(self, id: str) -> Any:
-        """Return what a job returned, with its exact types, or raise what it failed with."""
-        return await self._ask("GET", id, "result")
+        """Return what a job returned, with its exact types, or raise what it failed with.
+
+        From another machine it goes on where the connection broke, and is checked against its digest.
+        """
+        return await self._asked.fetch(connections.path("jobs", id, "result"))
 
     async def attempts(self, id: str) -> Sequence[Attempt]:
         """Return the attempts of a job, the first one first."""
