@@ -408,3 +408,16 @@ async def test_what_somebody_loads_after_a_job_had_it_loaded_is_his_own(node: No
     job = await node.jobs.submit("misbehaving", do("echo", value=1))
     await node.jobs.wait(job.id, 20)
     assert node.instance("misbehaving") is own
+
+
+async def test_what_was_measured_goes_with_a_removed_plugin_whatever_its_instances_were_called(
+    node: Node,
+) -> None:
+    measured = (await node.jobs.open()).peaks
+    await node.configure("other", {}, instance="remembered")
+    await node.configure("third", {}, instance="stays")
+    for name in ("other", "remembered", "stays"):
+        measured.count(name, "hash", 1.0, succeeded=True, usage={})
+    await measured.flush()
+    await node.remove("other")
+    assert [measured.find(name, "hash").jobs for name in ("other", "remembered", "stays")] == [0, 0, 1]

@@ -59,6 +59,7 @@ class Node(nodes.Node):
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
         names = {plugin, *(each.id for each in self.instances() if each.plugin == plugin)}
+        names.update(each.name for each in await self.rooms.records.list(plugin))
         removed = await super().remove(plugin, keep_environment=keep_environment)
         for name in sorted(names):
             await self.jobs.forget(name)

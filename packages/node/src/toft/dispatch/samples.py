@@ -7,7 +7,6 @@ taken and nothing wakes up: a plot has a gap there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import json
 import math
@@ -247,8 +246,7 @@ class Sampler:
         """Take no more."""
         if self._taking is not None:
             self._taking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._taking
+            await asyncio.wait([self._taking])
 
     async def _take(self) -> None:
         while True:
