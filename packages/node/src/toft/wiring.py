@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,31 @@ async def open_tokens(settings: node_settings.Settings) -> AsyncIterator[tokens.
         await store.close()
 
 
-async def _open_base(
-    stack: AsyncExitStack, settings: node_settings.Settings
-) -> tuple[database.Database, keeper.Keeper]:
-    """Open what everything else stands on."""
-    await asyncio.to_thread(durable.make_directory, settings.home, 0o700)
-    store = database.Database(settings.home / "node.db")
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """What everything else stands on."""
+
+    store: database.Database
+    keeper: keeper.Keeper
+    secrets: FileSecretStore
+    redactor: Redactor
+    writer: logs.LogWriter
+    machine: _Machine
+
+
+async def _open(
+    stack: AsyncExitStack, settings: node_settings.Settings, environ: Mapping[str, str], runs_jobs: bool
+) -> node.Node:
+    base = await _open_base(stack, settings)
+    opened = node.Node(await _rooms(base, settings, environ), await _means(base, settings, runs_jobs))
+    stack.push_async_callback(opened.close)
+    return opened
+
+
+async def _open_base(stack: AsyncExitStack, settings: node_settings.Settings) -> _Base:
+    home = settings.home
+    await asyncio.to_thread(durable.make_directory, home, 0o700)
+    store = database.Database(home / "node.db")
     stack.push_async_callback(store.close)
     kept, failed = await asyncio.gather(
         keeper.Keeper.start(settings.isolation),
@@ -103,22 +123,19 @@ async def _open_base(
     stack.push_async_callback(kept.close)
     if failed is not None:
         raise failed
-    return store, kept
-
-
-async def _open(
-    stack: AsyncExitStack, settings: node_settings.Settings, environ: Mapping[str, str], runs_jobs: bool
-) -> node.Node:
-    home = settings.home
-    store, kept = await _open_base(stack, settings)
     secrets = FileSecretStore(home / "secrets", on_warning=lambda text: _log.warning("secrets", text=text))
     redactor = Redactor(await asyncio.to_thread(secrets.list_values))
-    sdk = SdkCopy(home, environ=environ)
     writer = logs.LogWriter()
     stack.push_async_callback(writer.close)
     machine = _Machine()
     stack.callback(machine.close)
-    crew = crews.Crew(kept, segments.SegmentPool(), gpus=machine.read_gpus)
+    return _Base(store=store, keeper=kept, secrets=secrets, redactor=redactor, writer=writer, machine=machine)
+
+
+async def _rooms(base: _Base, settings: node_settings.Settings, environ: Mapping[str, str]) -> nodes.Rooms:
+    home = settings.home
+    sdk = SdkCopy(home, environ=environ)
+    crew = crews.Crew(base.keeper, segments.SegmentPool(), gpus=base.machine.read_gpus)
     place = launch.Place(
         home=home,
         sdk=await asyncio.to_thread(lambda: sdk.directory),
@@ -126,65 +143,72 @@ async def _open(
         cwd=Path.cwd(),
         environ=environ,
     )
-    written = orders.Orders(place, sdk.prepare, secrets, learn=redactor.add)
-    records = instances.Instances(store)
+    written = orders.Orders(place, sdk.prepare, base.secrets, learn=base.redactor.add)
+    records = instances.Instances(base.store)
     plugins = registry.Registry(
         home,
         search_paths=registry.project_paths(Path.cwd()),
         fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
     )
-    run: commands.Run = commands.run
-    if kept.isolation.mode == "namespaces":
-        hidden = await asyncio.to_thread(lambda: tuple(launch.hidden_directories(place)))
-        run = confined_commands.ConfinedCommands(kept, hidden).run
-    made_by = provisioners.build(settings, environ, run=run)
+    made_by = provisioners.build(settings, environ, run=await _run(base.keeper, place))
     built = environments.Environments(home, made_by, prepare=sdk.prepare)
     scratch = trial.Scratch(
-        written=written, crew=crew, writer=writer, directory=home / "logs", stall_s=settings.load_stall_s
+        written=written,
+        crew=crew,
+        writer=base.writer,
+        directory=home / "logs",
+        stall_s=settings.load_stall_s,
     )
-    uploaded = artifacts.Artifacts(home)
-    installer = install.Installer(plugins, built, scratch.describe, artifacts=uploaded)
-    opened = node.Node(
-        nodes.Rooms(
-            settings=settings,
-            installed=installed.Installed(
-                plugins,
-                catalog.Catalog(plugins, built, records, secrets),
-                built,
-                installer,
-                trial=trial.Trial(installer, scratch),
-                conda=provisioners.own_micromamba(settings, environ),
-            ),
-            installer=installer,
-            records=records,
-            loader=loading.Loader(
-                settings,
-                plugins,
-                built,
-                records,
-                orders=written,
-                crew=crew,
-                writer=writer,
-                redactor=redactor,
-            ),
-            secrets=secrets,
-            redactor=redactor,
-            monitor=machine.monitor,
-            isolation=kept.isolation,
+    installer = install.Installer(plugins, built, scratch.describe, artifacts=artifacts.Artifacts(home))
+    return nodes.Rooms(
+        settings=settings,
+        installed=installed.Installed(
+            plugins,
+            catalog.Catalog(plugins, built, records, base.secrets),
+            built,
+            installer,
+            trial=trial.Trial(installer, scratch),
+            conda=provisioners.own_micromamba(settings, environ),
         ),
-        engine.Means(
-            store=store,
-            blobs=blobs.Blobs(home / "blobs"),
-            logs=job_logs.JobLogs(home / "logs" / "jobs", writer, redact=redactor.text),
-            reader=readings.MachineReader(machine.read_gpus),
-            settings=settings,
-            cores=facts.read_cores(),
-            runs_jobs=runs_jobs,
-            follower=await asyncio.to_thread(_follower, settings.tracing_endpoint),
+        installer=installer,
+        records=records,
+        loader=loading.Loader(
+            settings,
+            plugins,
+            built,
+            records,
+            orders=written,
+            crew=crew,
+            writer=base.writer,
+            redactor=base.redactor,
         ),
+        secrets=base.secrets,
+        redactor=base.redactor,
+        monitor=base.machine.monitor,
+        isolation=base.keeper.isolation,
     )
-    stack.push_async_callback(opened.close)
-    return opened
+
+
+async def _run(kept: keeper.Keeper, place: launch.Place) -> commands.Run:
+    """Return how tools that run other people's code are run: confined, where that is possible here."""
+    if kept.isolation.mode != "namespaces":
+        return commands.run
+    hidden = await asyncio.to_thread(lambda: tuple(launch.hidden_directories(place)))
+    return confined_commands.ConfinedCommands(kept, hidden).run
+
+
+async def _means(base: _Base, settings: node_settings.Settings, runs_jobs: bool) -> engine.Means:
+    home = settings.home
+    return engine.Means(
+        store=base.store,
+        blobs=blobs.Blobs(home / "blobs"),
+        logs=job_logs.JobLogs(home / "logs" / "jobs", base.writer, redact=base.redactor.text),
+        reader=readings.MachineReader(base.machine.read_gpus),
+        settings=settings,
+        cores=facts.read_cores(),
+        runs_jobs=runs_jobs,
+        follower=await asyncio.to_thread(_follower, settings.tracing_endpoint),
+    )
 
 
 def _follower(endpoint: str | None) -> engine.Follower | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, settings, traces
@@ -20,7 +21,7 @@ from toft.plugins.environments import environments
 from toft.plugins.manifests import arguments, config
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.manifests.registry import Registry
-from toft.plugins.supervision import calls, nursery, orders, restart, states, supervisor, worker
+from toft.plugins.supervision import calls, launch, nursery, orders, restart, states, supervisor, worker
 from toft.plugins.supervision import crew as crews
 from toft.plugins.supervision.redacted import ErrorRedactor
 from toft.plugins.wire.frames import LogLine
@@ -52,6 +53,37 @@ class Request:
     def name(self) -> str:
         """Return what the instance is called."""
         return self.instance or self.plugin
+
+
+class _Start(Protocol):
+    def __call__(
+        self, order: launch.Launch, *, numbers: Iterator[int], on_line: Callable[[LogLine], None]
+    ) -> Coroutine[Any, Any, worker.Worker]: ...
+
+
+class _Starts:
+    """Starts the workers of one instance, one after another, each with the secrets that are stored by then.
+
+    Attributes:
+        secrets: What the last one was given.
+        hears: Told every line of each.
+    """
+
+    def __init__(
+        self, order: Callable[[], Awaitable[launch.Launch]], start: _Start, numbers: Iterator[int]
+    ) -> None:
+        self.secrets: dict[str, str] = {}
+        self.hears: Callable[[LogLine], None] = lambda line: None
+        self._order = order
+        self._start = start
+        self._numbers = numbers
+
+    async def worker(self) -> worker.Worker:
+        """Start one; see `toft.plugins.supervision.crew.Crew.start`."""
+        order = await self._order()
+        self.secrets.clear()
+        self.secrets.update(order.secrets)
+        return await self._start(order, numbers=self._numbers, on_line=lambda line: self.hears(line))
 
 
 class Loader:
@@ -203,34 +235,20 @@ class Loader:
         options = record.options
         output = self.log_of(name)
         numbers = itertools.count(1)
-        supervised: supervisor.Supervisor
-
-        def heard(line: LogLine) -> None:
-            supervised.heard(line)
-
-        stall_s = _or(options.load_stall_s, self._settings.load_stall_s)
-        forked = self._nursery(manifest, options, output, stall_s)
-        if forked is not None:
-            held.push_async_callback(forked.close)
-
-        given_secrets: dict[str, str] = {}
-
-        async def make() -> worker.Worker:
-            order = await self._orders.for_instance(name, manifest, interpreter, options)
-            given_secrets.clear()
-            given_secrets.update(order.secrets)
-            if forked is not None:
-                return await forked.start(order, numbers=numbers, on_line=heard)
-            return await self._crew.start(order, output, stall_s=stall_s, numbers=numbers, on_line=heard)
-
+        starts = _Starts(
+            lambda: self._orders.for_instance(name, manifest, interpreter, options),
+            self._start(manifest, options, output, held),
+            numbers,
+        )
         supervised = supervisor.Supervisor(
             name,
-            make,
+            starts.worker,
             binders(manifest),
             policy=self._policy(manifest, options),
             numbers=numbers,
             redact=self._redact_error,
         )
+        starts.hears = supervised.heard
         return handles.Parts(
             supervisor=supervised,
             manifest=manifest,
@@ -241,26 +259,30 @@ class Loader:
             validate=validate,
             forget=lambda name: None,
             given={},
-            secrets=given_secrets,
+            secrets=starts.secrets,
             called=self.called,
         )
 
-    def _nursery(
+    def _start(
         self,
         manifest: Manifest,
         options: instances.InstanceOptions,
         output: logs.InstanceLog,
-        stall_s: float,
-    ) -> nursery.Nursery | None:
+        held: contextlib.AsyncExitStack,
+    ) -> _Start:
+        """Return what starts a worker: anew, or by a fork of one that has the plugin's imports."""
+        stall_s = _or(options.load_stall_s, self._settings.load_stall_s)
         if not options.zygote:
-            return None
+            return functools.partial(self._crew.start, output=output, stall_s=stall_s)
         if manifest.runtime.environment and not manifest.runtime.fork_safe:
             raise errors.UsageError(
                 f"{manifest.name} does not say that it may be forked after its import",
                 code="plugin.not_fork_safe",
                 hint="set fork_safe = True on its class if that is so, and refresh it; or leave zygote out",
             )
-        return nursery.Nursery(self._crew, output, stall_s=stall_s)
+        forked = nursery.Nursery(self._crew, output, stall_s=stall_s)
+        held.push_async_callback(forked.close)
+        return forked.start
 
     async def _save(self, record: instances.InstanceRecord) -> None:
         await self._records.put(record)
