@@ -226,6 +226,35 @@ def test_an_action_is_run_as_a_job_with_its_arguments(node: Doorway, browser: Br
         page.locator(".plot canvas").nth(3).wait_for()
 
 
+def test_a_plugin_is_installed_renewed_and_removed_from_its_page(
+    node: Doorway, browser: Browser, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "hello.py", tmp_path / "no.whl"
+    good.write_text(
+        "from toft_sdk import Plugin\n\n\nclass Hello(Plugin):\n"
+        "    def execute(self) -> int:\n        return 3\n"
+    )
+    bad.write_bytes(b"<b>no</b>")
+    with browsers.visiting(node.url, browser) as visitor:
+        visitor.expected += ["status of 400"]
+        page = visitor.go("/plugins")
+        page.locator("#install summary").click()
+        page.get_by_label("File", exact=True).set_input_files(bad)
+        page.get_by_role("button", name="Install").click()
+        page.locator(".note", has_text="the uploaded file cannot be used").wait_for()
+        page.get_by_label("File", exact=True).set_input_files(good)
+        page.get_by_role("button", name="Install").click()
+        page.locator("#steps li", has_text="asking hello what it is").wait_for()
+        page.locator("#steps li", has_text="installed").wait_for()
+        page.get_by_role("link", name="hello", exact=True).click()
+        page.get_by_role("button", name="Refresh").click()
+        page.locator(".note", has_text="built anew").wait_for()
+        assert asked(node, "GET", "/v1/plugins/hello")["toft"]["source"] == "browser:hello.py"
+        page.get_by_role("button", name="Remove").click()
+        page.wait_for_url("**/plugins")
+        assert page.get_by_role("link", name="hello", exact=True).count() == 0
+
+
 def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:
     """Return the addresses of a kind of page; a new kind has to be named here."""
     paths = {

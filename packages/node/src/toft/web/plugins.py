@@ -35,7 +35,14 @@ async def list_plugins(request: Request, serves: Serves) -> Response:
     limit_to = permits.visible_of(request, Kind.PLUGIN)
     rows = [each for each in await serves.node.plugins() if limit_to is None or each.name in limit_to]
     said = {each.name: each.code.description for each in await serves.node.installed.find()}
-    return rendering.page(request, "plugins", rows=rows, said=said)
+    return rendering.page(request, "plugins", rows=rows, said=said, installs=await _installs(request))
+
+
+async def _installs(request: Request) -> bool:
+    """Say whether who asks may install whatever plugin there is."""
+    principal = permits.principal_of(request)
+    decision = await permits.decided(request, principal, Action.ADMIN, Resource(Kind.PLUGIN))
+    return decision.allowed and permits.visible_of(request, Kind.PLUGIN, Action.ADMIN) is None
 
 
 @router.get("/plugins/{name}", dependencies=[READS])

@@ -286,6 +286,6 @@
   moments(document);
   setInterval(function () { grow(document); }, 1000);
   hear();
-  window.toft = { ask: ask, complaint: complaint, note: note, now: now, visible: visible };
+  window.toft = { ask: ask, complaint: complaint, headers: headers, note: note, now: now, visible: visible };
   root.dataset.ready = "yes";
 })();
