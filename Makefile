@@ -12,7 +12,7 @@ INPUTS := tools/setup.sh requirements/uv.txt requirements/dev.txt packages/node/
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: setup demo check test bench fix lock clean
+.PHONY: setup demo check test lives bench fix lock clean
 setup: $(STAMP)
 
 $(STAMP): $(INPUTS)
@@ -34,6 +34,10 @@ check: setup
 test: check
 	$(BIN)/python -m pytest $(wildcard tests/contract tests/system)
 	$(BIN)/python -m pytest tests/simulation -m long
+
+# Ten thousand lives of a node's configuration, each with its own kills, power cuts, clocks and rotten files.
+lives: setup
+	TOFT_SEQUENCES=10000 $(BIN)/python -m pytest tests/simulation/test_generation_lives.py --timeout 1800
 
 bench: setup
 	$(BIN)/toft bench runtime

@@ -18,7 +18,7 @@ class PowerCutError(BaseException):
     """The world stops here; no handler of the program runs to tidy up."""
 
 
-class StoppingOperations:
+class StoppingOperations(durable.SystemOperations):
     """Does the first `steps` operations; the next one happens half or not at all, then the world stops."""
 
     def __init__(self, steps: int) -> None:

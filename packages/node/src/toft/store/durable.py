@@ -1,7 +1,8 @@
 """Durable file writes: when a function here returns, what it wrote survives a power cut.
 
 Temporary file beside the target, fsync, rename, fsync of the directory. The operations come in as an object,
-so that a test can stop the world between any two of them.
+so that a test can stop the world between any two of them; looking is one too, so that all of it can happen
+on a disk that a test has made.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +40,31 @@ class Operations(Protocol):
         ...
 
     def remove(self, path: str) -> None:
-        """Take a file away."""
+        """Take a file or a link away."""
+        ...
+
+    def make(self, path: str, mode: int) -> bool:
+        """Make a directory; False when there is one."""
+        ...
+
+    def unmake(self, path: str) -> None:
+        """Take an empty directory away."""
+        ...
+
+    def link(self, target: str, path: str) -> None:
+        """Make a symbolic link; fails when the name is taken."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return what a file holds; fails on a link."""
+        ...
+
+    def read_link(self, path: str) -> str:
+        """Return where a symbolic link points; fails with `ENOENT` or `EINVAL`."""
+        ...
+
+    def list(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted."""
         ...
 
 
@@ -73,6 +98,38 @@ class SystemOperations:
     def remove(self, path: str) -> None:
         """Unlink the file."""
         os.unlink(path)
+
+    def make(self, path: str, mode: int) -> bool:
+        """Make the directory."""
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+            return False
+        return True
+
+    def unmake(self, path: str) -> None:
+        """Remove the empty directory."""
+        os.rmdir(path)
+
+    def link(self, target: str, path: str) -> None:
+        """Make the symbolic link."""
+        os.symlink(target, path)
+
+    def read(self, path: str) -> bytes:
+        """Read the whole file, never through a link."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(fd, "rb") as file:
+            return file.read()
+
+    def read_link(self, path: str) -> str:
+        """Read the link itself."""
+        return os.readlink(path)
+
+    def list(self, path: str) -> list[str]:
+        """List the directory."""
+        return sorted(os.listdir(path))
 
 
 SYSTEM = SystemOperations()
@@ -131,14 +188,66 @@ def read_json(path: Path) -> Any:
 
 def make_directory(path: Path, mode: int = 0o755, *, operations: Operations = SYSTEM) -> None:
     """Make a directory and the ones above it, and make their names survive."""
-    missing = []
-    current = path
-    while not current.is_dir():
-        missing.append(current)
-        current = current.parent
-    for directory in reversed(missing):
-        directory.mkdir(mode=mode, exist_ok=True)
-        operations.sync_directory(str(directory.parent))
+    try:
+        is_new = operations.make(str(path), mode)
+    except FileNotFoundError:
+        make_directory(path.parent, mode, operations=operations)
+        is_new = operations.make(str(path), mode)
+    if is_new:
+        operations.sync_directory(str(path.parent))
+
+
+def write_directory(
+    path: Path, files: Mapping[str, bytes], *, mode: int = 0o755, operations: Operations = SYSTEM
+) -> None:
+    """Put a directory of files under a name, whole, in place of what has it.
+
+    A stop in between may leave the name free, but never with half of the files or with old and new ones.
+    """
+    staged, condemned = temporary_name(path), temporary_name(path)
+    try:
+        operations.make(str(staged), mode)
+        for name, data in files.items():
+            operations.write(str(staged / name), data, mode & 0o666)
+        operations.sync_directory(str(staged))
+        with contextlib.suppress(FileNotFoundError):
+            operations.rename(str(path), str(condemned))
+        operations.rename(str(staged), str(path))
+    except OSError:
+        with contextlib.suppress(OSError):
+            discard(staged, operations=operations)
+        raise
+    operations.sync_directory(str(path.parent))
+    discard(condemned, operations=operations)
+
+
+def point(path: Path, target: str, *, operations: Operations = SYSTEM) -> None:
+    """Make a name a symbolic link to a target; at every moment it points to the old or to the new one."""
+    temporary = temporary_name(path)
+    operations.link(target, str(temporary))
+    operations.rename(str(temporary), str(path))
+    operations.sync_directory(str(path.parent))
+
+
+def discard(path: Path, *, operations: Operations = SYSTEM) -> None:
+    """Take away whatever is there: a file, a link, or a directory of those; nothing is fine too."""
+    try:
+        operations.read_link(str(path))
+    except FileNotFoundError:
+        return
+    except OSError:
+        pass
+    else:  # never through it, into what it points to
+        operations.remove(str(path))
+        return
+    try:
+        names = operations.list(str(path))
+    except NotADirectoryError:
+        operations.remove(str(path))
+        return
+    for name in names:
+        discard(path / name, operations=operations)
+    operations.unmake(str(path))
 
 
 def sync_tree(path: Path) -> None:

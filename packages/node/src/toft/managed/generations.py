@@ -1,0 +1,432 @@
+"""The engine: at every moment one verified document counts, and what took its place goes back as one.
+
+Each verb is a sequence of durable steps whose order is the whole point; a stop between any two of them is
+healed by the next boot. Whoever calls a verb other than `read` holds the lock of the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from toft.kernel.errors import ConflictError
+from toft.managed import journal, phases, slots
+from toft.managed.moments import Moment
+from toft.managed.phases import Phase, State
+from toft.store import durable
+
+SEED = "seed.json"
+ENROLLMENT = "enrollment.json"
+IDENTITY = "identity.json"
+"""What a node keeps of its membership beside the slots; never touched by a commit or a way back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A checked document, with what belongs to it, to be committed."""
+
+    document: bytes
+    meta: slots.Meta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    """One life of the node's process: what it has loaded; the only thing that can confirm it.
+
+    Attributes:
+        nonce: Names this life.
+        mode: `slot`; without one that counts `seed`, `enrollment`, or `bare` for a node nobody manages.
+        slot: Which slot was loaded; empty in the other modes.
+        document: What to load.
+        meta: What is known of it.
+        trial: It has not proven itself yet.
+        notes: What was done or found at this boot, one sentence each.
+    """
+
+    nonce: str
+    mode: str
+    slot: str
+    document: bytes
+    meta: slots.Meta
+    trial: phases.Trial | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def etag(self) -> str:
+        """Return the name of what was loaded; empty for what nobody served."""
+        return self.meta.etag
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is on disk, for whoever only looks."""
+
+    state: State
+    active: str | None
+    slots: Mapping[str, slots.Slot]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass
+class _Start:
+    """What a boot has found so far."""
+
+    state: State
+    active: str | None
+    notes: list[str] = field(default_factory=list)
+
+
+class Generations:
+    """The documents of one node, on disk.
+
+    Args:
+        directory: `managed/` of the home.
+        now: Tells the moment; asked once in each verb.
+        operations: The steps of a durable write.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        now: Callable[[], Moment],
+        operations: durable.Operations = durable.SYSTEM,
+    ) -> None:
+        self.directory = directory
+        self._now = now
+        self._operations = operations
+        self._journal = journal.Journal(directory, operations)
+        self._slots = slots.Slots(directory, operations)
+
+    def read(self) -> Standing:
+        """Return what is on disk; without the lock, and without raising for what the files hold."""
+        found = self._journal.read()
+        looked = {name: self._slots.look(name) for name in slots.NAMES}
+        return Standing(found.state, self._slots.active(), looked, found.problems)
+
+    def boot(self, nonce: str) -> Boot:
+        """Decide what this process loads, before anything of it runs; finish what a stop cut off.
+
+        A start within a trial is counted before it can fail. Too many of them, or no time left, end the
+        trial.
+
+        Args:
+            nonce: A new name for this life of the process.
+        """
+        try:
+            return self._boot(nonce)
+        except OSError as error:
+            # A full disk must not keep a node from what it has; it cannot be confirmed, and nothing is
+            # counted.
+            state, active = self._journal.read().state, self._slots.active()
+            looked = [self._slots.look(name) for name in (active, slots.other(active)) if name]
+            slot = next((each for each in looked if not each.problem), None) if active else None
+            return self._loaded(nonce, slot, state, (f"the journal could not be written: {error}",))
+
+    def _boot(self, nonce: str) -> Boot:
+        now = self._now()
+        self._prepare()
+        found = self._journal.read()
+        start = _Start(found.state, self._slots.active(), list(found.problems))
+        if found.is_older:
+            start.state = phases.doubted(start.state, now)
+            start.notes.append("the last journal was damaged; the one before it counts")
+        self._finish(start, now)
+        self._try(start, now)
+        slot = self._resolve(start, now)
+        state = start.state
+        if slot is not None and phases.find_bad(state, slot.meta.etag) is not None:
+            # Only somebody's hand can bring this about; the running one wins, the next offer may come.
+            state = phases.forgiven(state, slot.meta.etag)
+            start.notes.append("the active document was condemned; that is forgotten")
+        booted = phases.Booted(
+            nonce=nonce, slot=slot.name if slot else "", etag=slot.meta.etag if slot else ""
+        )
+        state = replace(state, booted=booted, stopped=False)
+        self._journal.write(state)
+        if state.is_proven:
+            self._forget_seed()
+        return self._loaded(nonce, slot, state, tuple(start.notes))
+
+    def adopt(self, nonce: str) -> Boot | None:
+        """Return what the boot of this name decided, for the process behind it; None when it is another.
+
+        Nothing is written: the guard that started this process has counted the start.
+        """
+        state = self._journal.read().state
+        if state.booted is None or state.booted.nonce != nonce:
+            return None
+        slot = self._slots.look(state.booted.slot) if state.booted.slot else None
+        if slot is not None and (slot.problem or slot.meta.etag != state.booted.etag):
+            return None
+        return self._loaded(nonce, slot, state, ())
+
+    def commit(self, offer: Offer, nonce: str) -> str:
+        """Put a document in the place of the active one; the next boot loads it, on trial.
+
+        Returns:
+            The slot it is in.
+
+        Raises:
+            ConflictError: The active one has not proven itself yet; the other slot is what one goes back to.
+            OSError: The disk did not take it; the active document is untouched.
+        """
+        now = self._now()
+        state = self._journal.read().state
+        if state.phase is not Phase.IDLE:
+            raise ConflictError(
+                f"the document {state.trial.etag if state.trial else ''} has not proven itself yet",
+                code="generation.probation_active",
+                details={"phase": state.phase},
+                hint="toft config show tells how long it has; then apply again",
+            )
+        prev = self._slots.active()
+        if prev is None or self._slots.look(prev).problem:
+            prev = self._lay_base(prev)
+        slot = slots.other(prev)
+        self._slots.fill(slot, offer.document, offer.meta)
+        window = phases.window_s(offer.meta.poll_interval_s)
+        trial = phases.Trial(
+            etag=offer.meta.etag,
+            slot=slot,
+            prev=prev,
+            by_nonce=nonce,
+            window_s=window,
+            left_s=window,
+            since=now,
+            revision=offer.meta.revision,
+            attempt=offer.meta.attempt,
+        )
+        self._journal.write(phases.staged(state, trial, now))
+        self._slots.point(slot)
+        return slot
+
+    def confirm(self, boot: Boot) -> bool:
+        """Say that the loaded generation has proven itself; True exactly once for each.
+
+        False for whoever staged it, for a process that loaded another one, and for one that is not the last.
+        """
+        state = self._journal.read().state
+        trial = state.trial
+        if (
+            state.phase is not Phase.STAGED
+            or trial is None
+            or boot.nonce == trial.by_nonce
+            or (boot.slot, boot.etag) != (trial.slot, trial.etag)
+            or state.booted != phases.Booted(nonce=boot.nonce, slot=boot.slot, etag=boot.etag)
+            or self._slots.active() != trial.slot
+        ):
+            return False
+        self._journal.write(phases.confirmed(state, self._now(), floor=boot.meta.floor))
+        self._forget_seed()
+        return True
+
+    def revert(self, reason: str, severity: phases.Severity, detail: str = "") -> bool:
+        """Go back to the generation before; whoever runs the active one then ends itself with status 75.
+
+        Args:
+            reason: Why, as one word.
+            severity: Whether the document may be tried again by itself.
+            detail: What a person may want to know.
+
+        Returns:
+            False when there is nothing whole to go back to: then nothing moves, and that is on record.
+        """
+        now = self._now()
+        start = _Start(self._journal.read().state, self._slots.active())
+        is_back = self._go_back(start, reason, severity, now, detail)
+        if start.state.phase is not Phase.STAGED:
+            self._journal.write(start.state)
+        return is_back
+
+    def reset(self, seed: Mapping[str, Any] | None) -> None:
+        """Begin anew: with a seed, to join; without, to leave.
+
+        Args:
+            seed: Where to ask (`control_urls`), and the token for it.
+        """
+        self._prepare()
+        state = self._journal.read().state
+        data = b"" if seed is None else json.dumps({"schema": 1, **seed}, sort_keys=True).encode()
+        digest = hashlib.sha256(data).hexdigest() if data else ""
+        self._journal.write(replace(state, phase=Phase.RESETTING, reset=phases.Reset(seed_sha256=digest)))
+        if data:
+            durable.write_file(self.directory / SEED, data, mode=0o600, operations=self._operations)
+        self._clear(is_joining=bool(data))
+        self._journal.write(State())
+
+    def record(self, change: Callable[[State], State]) -> State:
+        """Keep a change of the journal that moves nothing else."""
+        state = change(self._journal.read().state)
+        self._journal.write(state)
+        return state
+
+    def seed(self) -> Mapping[str, Any] | None:
+        """Return what a join has left here; None when there is none, or no whole one."""
+        return self._member_file(SEED)
+
+    def _prepare(self) -> None:
+        """Make what is there durable before anything is decided by it, and sweep what was cut off."""
+        durable.make_directory(self.directory, 0o700, operations=self._operations)
+        self._operations.sync_directory(str(self.directory.parent))
+        self._operations.sync_directory(str(self.directory))
+        for name in self._operations.list(str(self.directory)):
+            if name.startswith(".tmp-"):
+                durable.discard(self.directory / name, operations=self._operations)
+
+    def _finish(self, start: _Start, now: Moment) -> None:
+        """Bring to its end what was decided and cut off."""
+        state = start.state
+        if state.phase is Phase.RESETTING and state.reset is not None:
+            expected = state.reset.seed_sha256
+            if not expected or self._seed_digest() == expected:
+                self._clear(is_joining=bool(expected))
+                start.state, start.active = State(), None
+                start.notes.append("finished joining" if expected else "finished leaving")
+            else:
+                # The seed was never there: nothing has happened yet.
+                back = Phase.STAGED if state.trial is not None else Phase.IDLE
+                start.state = replace(state, phase=back, reset=None)
+        elif state.phase is Phase.REVERTING and state.undo is not None:
+            undo = state.undo
+            self._go_back(start, undo.reason, undo.severity, now, undo.detail)
+            start.notes.append(f"finished going back: {undo.reason}")
+
+    def _try(self, start: _Start, now: Moment) -> None:
+        """Count this start of a generation on trial, or end the trial."""
+        state = start.state
+        if state.phase is not Phase.STAGED or state.trial is None:
+            return
+        if start.active != state.trial.slot:
+            start.state = phases.orphaned(state, now)
+            start.notes.append("a commit was cut off before it counted; the document may come again")
+            return
+        start.state = phases.counted(state, now)
+        over = phases.overdue(start.state, now)
+        if over is None:
+            return
+        self._go_back(start, *over, now, "")
+        start.notes.append(f"the trial was over: {over[0]}")
+
+    def _go_back(
+        self,
+        start: _Start,
+        reason: str,
+        severity: phases.Severity | None,
+        now: Moment,
+        detail: str,
+    ) -> bool:
+        """Flip to the slot before, with the intent on disk first; the caller writes the last state."""
+        state, trial, undo = start.state, start.state.trial, start.state.undo
+        if undo is None:
+            slot = trial.slot if trial else start.active or ""
+            prev = trial.prev if trial else slots.other(slot)
+            etag = trial.etag if trial else self._slots.look(slot).meta.etag if slot else ""
+            undo = phases.Undo(
+                etag=etag, slot=slot, prev=prev, reason=reason, severity=severity, detail=phases.cut(detail)
+            )
+        target = self._slots.look(undo.prev)
+        is_bad = trial is None and phases.find_bad(state, target.meta.etag) is not None
+        if target.problem or is_bad or not undo.slot or undo.prev == undo.slot:
+            start.state = phases.stranded(replace(state, undo=None), undo.etag, reason, now)
+            return False
+        if state.undo is None:
+            state = phases.reverting(state, undo)
+            self._journal.write(state)
+        if start.active != undo.prev:
+            self._slots.point(undo.prev)
+            start.active = undo.prev
+        start.state = phases.reverted(state, now)
+        if trial is None:
+            start.state = replace(start.state, ok=target.meta.etag)
+        return True
+
+    def _resolve(self, start: _Start, now: Moment) -> slots.Slot | None:
+        """Return the slot that counts: the active one, or the other one when that is damaged."""
+        active = self._slots.look(start.active) if start.active else None
+        if active is not None and not active.problem:
+            return active
+        if active is not None:
+            start.notes.append(active.problem)
+            spare = self._slots.look(slots.other(active.name))
+            is_fit = not spare.problem and phases.find_bad(start.state, spare.meta.etag) is None
+        else:  # before the first document, or somebody took the pointer away
+            proven = start.state.ok
+            looked = [self._slots.look(name) for name in slots.NAMES]
+            fits = [each for each in looked if proven and not each.problem and each.meta.etag == proven]
+            spare, is_fit = (fits or looked)[0], bool(fits)
+        if is_fit:
+            self._slots.point(spare.name)
+            start.active = spare.name
+            start.notes.append(f"slot {spare.name} counts instead")
+        if start.state.trial is not None:
+            start.state = phases.let_go(start.state, now)
+        return spare if is_fit else None
+
+    def _lay_base(self, damaged: str | None) -> str:
+        """Put what a node is without a document into a slot, for the first one to go back to."""
+        name = damaged or "a"
+        document = self._base()
+        digest = hashlib.sha256(document).hexdigest()
+        self._slots.fill(name, document, slots.Meta(etag="", sha256=digest))
+        return name
+
+    def _base(self) -> bytes:
+        """Return the document of a node without one: whom it asks, if anybody; never the token."""
+        known = self.seed() or self._member_file(ENROLLMENT) or {}
+        urls = [each for each in known.get("control_urls", ()) if isinstance(each, str)]
+        value: dict[str, Any] = {"schema_version": 1}
+        if urls:
+            value["control"] = {"urls": urls}
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+    def _loaded(self, nonce: str, slot: slots.Slot | None, state: State, notes: tuple[str, ...]) -> Boot:
+        if slot is not None:
+            trial = state.trial if state.phase is Phase.STAGED else None
+            return Boot(
+                nonce=nonce,
+                mode="slot",
+                slot=slot.name,
+                document=slot.document,
+                meta=slot.meta,
+                trial=trial,
+                notes=notes,
+            )
+        mode = "seed" if self.seed() else "enrollment" if self._member_file(ENROLLMENT) else "bare"
+        document = self._base()
+        meta = slots.Meta(etag="", sha256=hashlib.sha256(document).hexdigest())
+        return Boot(nonce=nonce, mode=mode, slot="", document=document, meta=meta, notes=notes)
+
+    def _forget_seed(self) -> None:
+        """Take the token of the join away for good; again at every boot, in case that was cut off."""
+        with contextlib.suppress(FileNotFoundError):
+            self._operations.remove(str(self.directory / SEED))
+            self._operations.sync_directory(str(self.directory))
+
+    def _clear(self, *, is_joining: bool) -> None:
+        for name in (IDENTITY, ENROLLMENT, *(() if is_joining else (SEED,))):
+            durable.discard(self.directory / name, operations=self._operations)
+        self._slots.clear()
+
+    def _seed_digest(self) -> str:
+        try:
+            return hashlib.sha256(self._operations.read(str(self.directory / SEED))).hexdigest()
+        except OSError:
+            return ""
+
+    def _member_file(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            value = json.loads(self._operations.read(str(self.directory / name)))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+
+def offer(document: bytes, **known: Any) -> Offer:
+    """Return an offer of some bytes; `known` is what else `slots.Meta` takes."""
+    digest = hashlib.sha256(document).hexdigest()
+    return Offer(document=document, meta=slots.Meta(etag=f"sha256-{digest}", sha256=digest, **known))
