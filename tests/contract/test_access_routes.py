@@ -301,6 +301,41 @@ async def test_what_a_job_returned_is_seen_by_whoever_may_read_results(world: Wo
             assert (told["state"], told["result"]) == ("completed", "secret" if sees else None), scope
 
 
+async def test_a_page_is_filled_with_what_ones_own_plugins_have(world: World, toft_home: Path) -> None:
+    nodes.register(toft_home, "stranger")
+    jobs = world.service.jobs
+    mine, theirs, both = [
+        await jobs.submit_graph([{"id": name, "plugin": name, "action": "echo"} for name in names])
+        for names in (["misbehaving"], ["stranger"], ["misbehaving", "stranger"])
+    ]
+    for each in (mine, theirs, both):
+        await jobs.wait_sequence(each.id, 20)
+    text = await world.token("*:write:misbehaving")
+    _, told = await world.ask("GET", "/v1/sequences?limit=1", text)
+    assert [each["id"] for each in told["list"]] == [mine.id]
+    seen = []
+    while True:
+        after = seen[-1]["cursor"] if seen else 0
+        _, told = await world.ask("GET", f"/v1/events?limit=3&after={after}", text)
+        seen += told["list"]
+        if len(told["list"]) < 3:
+            break
+    events = [each.to_dict() for each in await jobs.events()]
+    known = {each.id: each.plugin for each in await jobs.list()}
+    assert [each["cursor"] for each in seen] == [
+        each["cursor"]
+        for each in events
+        if (known[each["job"]] == "misbehaving" if each["job"] else each["sequence"] == mine.id)
+    ]
+    assert {each["sequence"] for each in seen if each["job"] is None} == {mine.id}
+    for part in (f"sequence={both.id}", f"job={seen[-1]['job']}"):
+        _, told = await world.ask("GET", f"/v1/events?{part}", text)
+        name, _, id = part.partition("=")
+        assert told["list"] == [each for each in seen if each[name] == id]
+    hidden = next(id for id, plugin in known.items() if plugin == "stranger")
+    assert (await world.ask("GET", f"/v1/events?job={hidden}", text))[1] == {"list": []}
+
+
 async def test_whoever_waits_is_told_that_their_token_has_ended(world: World) -> None:
     job = await world.service.jobs.submit("misbehaving", action="echo", delay_s=3600)
     text = await world.token("job:read")

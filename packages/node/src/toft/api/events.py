@@ -28,11 +28,9 @@ async def list_events(
     limit: Limit = 1000,
 ) -> Response:
     """List stored events after a cursor, the oldest first."""
-    found = await serves.jobs.events(after=after or 0, job=job, sequence=sequence, limit=limit)
     limit_to = permits.visible_of(request, Kind.JOB)
-    if limit_to is not None:
-        eyes = visible.Eyes(serves, limit_to)
-        found = [each for each in found if await eyes.see(each)]
+    queue = (await serves.jobs.open()).queue
+    found = await queue.events(after or 0, job=job, sequence=sequence, limit=limit, plugins=limit_to)
     return bodies.answer([each.to_dict() for each in found])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.access.resources import Action, Kind, Resource
+from toft.access.resources import Action, Kind
 from toft.api import bodies, following, permits, schemas, service, visible
 from toft.api.service import Service
 from toft.jobs.records import State
@@ -41,14 +41,9 @@ async def list_sequences(
     before: str | None = None,
 ) -> Response:
     """List sequences and graphs, the newest first; `before` is the last one of the page before."""
-    found = await serves.jobs.sequences(state=state, limit=limit, before=before)
-    if permits.visible_of(request, Kind.SEQUENCE) is not None:
-        principal = permits.principal_of(request)
-        decided = [
-            await permits.decided(request, principal, Action.READ, Resource(Kind.SEQUENCE, each.id))
-            for each in found
-        ]
-        found = [each for each, is_theirs in zip(found, decided, strict=True) if is_theirs.allowed]
+    limit_to = permits.visible_of(request, Kind.SEQUENCE)
+    graphs = (await serves.jobs.open()).graphs
+    found = await graphs.recent(state=state, limit=limit, before=before, plugins=limit_to)
     return bodies.answer([each.to_dict() for each in found])
 
 

@@ -21,8 +21,7 @@ async def plugins_of(request: Request, kind: Kind, id: str) -> tuple[str, ...]:
         if kind is Kind.INSTANCE:
             return (serves.sessions.instance(service.session_of(request), id).plugin,)
         if kind is Kind.SEQUENCE:
-            found = await serves.jobs.list(sequence=id, limit=1000)
-            return tuple({each.plugin for each in found}) or NOBODYS
+            return tuple((await serves.jobs.sequence(id)).plugins)
         return ((await serves.jobs.get(id)).plugin,)
     except errors.NotFoundError:
         return NOBODYS

@@ -50,10 +50,9 @@ class Eyes:
         try:
             if event.job is not None:
                 return (await self._serves.jobs.get(event.job)).plugin in self._plugins
-            found = await self._serves.jobs.list(sequence=event.sequence, limit=1000)
+            return (await self._serves.jobs.sequence(str(event.sequence))).plugins <= self._plugins
         except errors.NotFoundError:
             return False
-        return bool(found) and all(each.plugin in self._plugins for each in found)
 
 
 def in_steps(document: Any) -> Iterable[str]:

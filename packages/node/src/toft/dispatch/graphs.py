@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from toft.dispatch import fan_outs, promises, resolving
@@ -95,11 +95,16 @@ class Graphs:
         return await self._reading.get(sequence_id)
 
     async def recent(
-        self, *, state: str | None = None, limit: int = 100, before: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+        plugins: Collection[str] | None = None,
     ) -> Sequence[sequences.JobSequence]:
         """Return sequences, the newest first, at most 1000."""
         number = None if before is None else (await self.get(before)).number
-        return await self._reading.recent(state=state, limit=limit, before=number)
+        return await self._reading.recent(state=state, limit=limit, before=number, plugins=plugins)
 
     async def cancel(self, sequence_id: str) -> sequences.JobSequence:
         """End all of it that has not ended; a finished one stays as it is."""

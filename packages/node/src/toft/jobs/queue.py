@@ -8,7 +8,7 @@ randomness and the store are arguments.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -267,10 +267,16 @@ class JobQueue:
         return await self._reading.attempts(job_id)
 
     async def events(
-        self, after: int = 0, *, job: str | None = None, sequence: str | None = None, limit: int = 1000
+        self,
+        after: int = 0,
+        *,
+        job: str | None = None,
+        sequence: str | None = None,
+        limit: int = 1000,
+        plugins: Collection[str] | None = None,
     ) -> Sequence[Event]:
-        """Return stored events after a cursor, the oldest first."""
-        return await self._reading.events(after, job=job, sequence=sequence, limit=limit)
+        """Return stored events after a cursor, the oldest first; of jobs of these plugins, when given."""
+        return await self._reading.events(after, job=job, sequence=sequence, limit=limit, plugins=plugins)
 
     def watch(
         self,

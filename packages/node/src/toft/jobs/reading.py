@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from toft.jobs import listing, rows
@@ -53,16 +53,27 @@ class Reading:
         return [(at, json.loads(data)) for at, data in reversed(found)]
 
     async def events(
-        self, after: int, *, job: str | None, sequence: str | None, limit: int
+        self,
+        after: int,
+        *,
+        job: str | None,
+        sequence: str | None,
+        limit: int,
+        plugins: Collection[str] | None = None,
     ) -> Sequence[Event]:
-        """Return stored events after a cursor."""
-        limit = max(0, min(limit, MOST))
-        query = "list_events"
-        values: tuple[str | int, ...] = (after, limit)
+        """Return stored events after a cursor; only of jobs of these plugins, when they are given."""
+        values = {
+            "after": after,
+            "limit": max(0, min(limit, MOST)),
+            "job": job,
+            "sequence": sequence,
+            "plugins": None if plugins is None else rows.encode(sorted(plugins)),
+        }
+        query = "list_events" if plugins is None else "list_events_of"
         if job is not None:
-            query, values = "list_job_events", (job, after, limit)
+            query = "list_job_events"
         elif sequence is not None:
-            query, values = "list_sequence_events", (sequence, after, limit)
+            query = "list_sequence_events"
         found = await self._store.read(lambda connection: _all(connection, query, values))
         return [rows.event(row) for row in found]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class JobSequence:
     error: Mapping[str, Any] | None
     steps: Sequence[Mapping[str, Any]]
     counts: Mapping[str, int]
+
+    @property
+    def plugins(self) -> frozenset[str]:
+        """Return the plugins of its steps."""
+        return frozenset(str(step["plugin"]) for step in self.steps)
 
     @property
     def is_finished(self) -> bool:
@@ -168,10 +173,20 @@ class Reading:
         return found
 
     async def recent(
-        self, *, state: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        *,
+        state: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        plugins: Collection[str] | None = None,
     ) -> Sequence[JobSequence]:
-        """Return sequences, the newest first."""
-        values = {"state": state, "limit": max(0, min(limit, MOST)), "before": before}
+        """Return sequences, the newest first; when plugins are given those whose steps are all of them."""
+        values = {
+            "state": state,
+            "limit": max(0, min(limit, MOST)),
+            "before": before,
+            "plugins": None if plugins is None else json.dumps(sorted(plugins)),
+        }
         return [from_row(row) for row in await self._all("list_sequences", values)]
 
     async def members(self, sequence_id: str) -> Sequence[Mapping[str, Any]]:

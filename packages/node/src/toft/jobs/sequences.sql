@@ -6,8 +6,11 @@ VALUES (:id, :name, :mode, :priority, :state, :submitted_at, :finished_at, :step
 SELECT * FROM sequences WHERE id = ?;
 
 -- name: list_sequences
-SELECT * FROM sequences
-WHERE (:state IS NULL OR state = :state) AND (:before IS NULL OR number < :before)
+SELECT * FROM sequences AS s
+WHERE (:state IS NULL OR state = :state) AND (:before IS NULL OR number < :before) AND (:plugins IS NULL OR NOT EXISTS (
+    SELECT 1 FROM json_each(s.steps) AS step
+    WHERE step.value ->> 'plugin' NOT IN (SELECT value FROM json_each(:plugins))
+))
 ORDER BY number DESC LIMIT :limit;
 
 -- name: put_sequence
