@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 _SOURCES = ("toft", "uvicorn.error", "asyncio", "py.warnings")
+# What the HTTP library says of a stream that was cut off. That is how one ends whose token has ended, and what
+# ended it stands in the log already.
+_CUT_OFF = "ASGI callable returned without completing response."
 
 
 class LogFile(logging.Handler):
@@ -30,6 +33,7 @@ class LogFile(logging.Handler):
         self._fd = -1
         self._size = 0
         self.setFormatter(logging.Formatter("%(message)s"))
+        self.addFilter(lambda record: record.msg != _CUT_OFF)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one event; a disk that is full stops nothing."""
