@@ -17,12 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-import toft
-from toft.bench import crowd, http_load, lines, pages, streams
+from toft.bench import crowd, homes, http_load, lines, pages, streams
 from toft.client import place as places
 
-HERE = Path(__file__).parent
-ECHO, MANY = "bench-echo", "bench-many"
 WARM = 200
 FAR_S = 86_400.0
 TOLD = 20
@@ -64,11 +61,7 @@ class Api:
 
     @functools.cached_property
     def _home(self) -> Path:
-        home = self._folder / "home"
-        with toft.connect(home=home) as node:
-            for plugin in (ECHO, MANY):
-                node.installed.add(str(HERE / "plugins" / plugin.removeprefix("bench-")))
-        return home
+        return homes.make(self._folder / "home", homes.ECHO, homes.MANY)
 
     @functools.cached_property
     def _crowd(self) -> Path:
@@ -82,7 +75,7 @@ class Api:
 
     def submissions(self) -> Mapping[str, float]:
         """Let 64 clients submit jobs of tomorrow, each waiting until its last one is on disk."""
-        job = {"plugin": MANY, "arguments": {"payload": lines.PAYLOAD}, "delay_s": FAR_S}
+        job = {"plugin": homes.MANY, "arguments": {"payload": lines.PAYLOAD}, "delay_s": FAR_S}
         request = http_load.request("POST", "/v1/jobs", job)
         count = self._scale.submissions
 
@@ -91,7 +84,7 @@ class Api:
             await http_load.share(askers, itertools.repeat(request, WARM), status=201)
             return await http_load.share(askers, itertools.repeat(request, count), status=201)
 
-        with _daemon(self._home) as (address, _):
+        with _asked(self._home) as (address, _):
             return {"submit_http_per_s": count / asyncio.run(many(address))}
 
     def lists(self) -> Mapping[str, float]:
@@ -105,12 +98,12 @@ class Api:
                 await asker.ask_all(_lists(self._scale.crowd), status=200)
             return asker.seconds
 
-        with _daemon(self._crowd) as (address, _):
+        with _asked(self._crowd) as (address, _):
             return {"list_p99_ms": lines.percentile(asyncio.run(many(address)), 0.99) * 1e3}
 
     def streams(self) -> Mapping[str, float]:
         """Open 2,000 event streams, of which one never reads; everybody else must hear everything."""
-        job = {"plugin": MANY, "arguments": {"payload": lines.PAYLOAD}, "delay_s": FAR_S}
+        job = {"plugin": homes.MANY, "arguments": {"payload": lines.PAYLOAD}, "delay_s": FAR_S}
         one = http_load.request("POST", "/v1/jobs", job)
         backlog = http_load.request("POST", "/v1/jobs/batch", {"jobs": [job] * self._scale.backlog})
 
@@ -130,19 +123,19 @@ class Api:
             asker.close()
             return after - before
 
-        with _daemon(self._home) as (address, pid):
+        with _asked(self._home) as (address, pid):
             asyncio.run(_warm(address, one))
             return {"sse_2k_rss_mb": asyncio.run(many(address, pid))}
 
     def events(self) -> Mapping[str, float]:
         """Let a plugin report its clock to a page in a browser."""
-        with _daemon(self._home) as (address, _):
-            return asyncio.run(pages.measure_events(address, ECHO))
+        with _asked(self._home) as (address, _):
+            return asyncio.run(pages.measure_events(address, homes.ECHO))
 
     def page(self) -> Mapping[str, float]:
         """Open the page of a job in a browser."""
-        with _daemon(self._home) as (address, _):
-            return asyncio.run(pages.measure_page(address, ECHO))
+        with _asked(self._home) as (address, _):
+            return asyncio.run(pages.measure_page(address, homes.ECHO))
 
 
 async def _warm(address: str, request: bytes) -> None:
@@ -173,18 +166,10 @@ def _lists(crowd_size: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _daemon(home: Path) -> Iterator[tuple[str, int]]:
+def _asked(home: Path) -> Iterator[tuple[str, int]]:
     """Run a daemon for the length of a block; yields where it is asked and its process."""
-    command = [sys.executable, "-m", "toft", "--home", str(home)]
-    subprocess.run([*command, "up", "--detach"], check=True, capture_output=True)
-    try:
-        place = places.Place(home)
-        found = place.find()
-        assert found is not None
-        with places.address(place.socket) as address:
-            yield address, found.pid
-    finally:
-        subprocess.run([*command, "down"], check=True, capture_output=True)
+    with homes.daemon(home) as found, places.address(Path(found.socket)) as address:
+        yield address, found.pid
 
 
 def main() -> None:

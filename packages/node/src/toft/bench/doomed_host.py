@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import toft
+from toft.bench import homes
 
-ECHO = "bench-echo"
 # The keeper, the worker, and three that forked themselves away from it.
 PROCESSES = 5
 
@@ -20,9 +20,9 @@ def main() -> None:
     """Wait to be killed."""
     home = Path(sys.argv[1])
     with toft.connect(home=home) as node:
-        if ECHO not in {plugin.name for plugin in node.installed.list()}:
-            node.installed.add(str(Path(__file__).parent / "plugins" / "echo"))
-        echo = node.load(ECHO)
+        if homes.ECHO not in {plugin.name for plugin in node.installed.list()}:
+            node.installed.add(homes.project(homes.ECHO))
+        echo = node.load(homes.ECHO)
         echo.call("scatter")
         handle = echo.start("hang")
         while handle.progress is None:

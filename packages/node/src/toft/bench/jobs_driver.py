@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import toft
-from toft.bench import lines
+from toft.bench import homes, lines
 from toft.host import process_tree
 
-HERE = Path(__file__).parent
-ECHO, MANY = "bench-echo", "bench-many"
 LANES = 2
 SUBMISSIONS = 20_000
 JOBS = 6_000
@@ -47,11 +45,7 @@ class Jobs:
     def home(self) -> Path:
         """Return a home of its own for a measure, with the plugins installed."""
         self.homes += 1
-        home = self.folder / str(self.homes)
-        with toft.connect(home=home) as node:
-            for plugin in (ECHO, MANY):
-                node.installed.add(str(HERE / "plugins" / plugin.removeprefix("bench-")))
-        return home
+        return homes.make(self.folder / str(self.homes), homes.ECHO, homes.MANY)
 
     def submissions(self) -> Mapping[str, float]:
         """Let 64 callers submit jobs of tomorrow, each waiting until its last one is on disk."""
@@ -63,7 +57,7 @@ class Jobs:
                 nonlocal left
                 while left > 0:
                     left -= 1
-                    await node.jobs.submit(MANY, {"payload": lines.PAYLOAD}, delay_s=FAR_S)
+                    await node.jobs.submit(homes.MANY, {"payload": lines.PAYLOAD}, delay_s=FAR_S)
 
             start = time.perf_counter()
             await asyncio.gather(*(one_after_another() for _ in range(lines.OUTSTANDING)))
@@ -111,7 +105,7 @@ class Jobs:
         """Cancel a job that listens, until a subscriber has heard of its end."""
 
         async def cancelled(node: Any) -> float:
-            job = await node.jobs.submit(ECHO, action="wait")
+            job = await node.jobs.submit(homes.ECHO, action="wait")
             seconds = 0.0
             async with contextlib.aclosing(node.jobs.watch(job=job.id)) as events:
                 async for event in events:
@@ -133,7 +127,7 @@ class Jobs:
         """Let a plugin report its clock, and look at the clock when a subscriber has it."""
 
         async def heard(node: Any) -> list[float]:
-            job = await node.jobs.submit(ECHO, {"count": TICKS, "pause_s": TICK_S}, action="tick")
+            job = await node.jobs.submit(homes.ECHO, {"count": TICKS, "pause_s": TICK_S}, action="tick")
             seconds = []
             async with contextlib.aclosing(node.jobs.watch(job=job.id)) as events:
                 async for event in events:
@@ -148,7 +142,8 @@ class Jobs:
 
     def idle(self) -> Mapping[str, float]:
         """Look at a daemon that has nothing to do."""
-        with _daemon(self.folder / "idle") as pid:
+        with homes.daemon(self.folder / "idle") as found:
+            pid = found.pid
             time.sleep(1.0)
             before, start = _cpu_s(pid), time.perf_counter()
             time.sleep(IDLE_S)
@@ -158,13 +153,13 @@ class Jobs:
     def million(self) -> Mapping[str, float]:
         """Claim out of a million jobs that could all run, and look at a daemon that has them."""
         home = self.home()
-        command = [sys.executable, "-m", "toft.bench.million", str(home), MANY]
+        command = [sys.executable, "-m", "toft.bench.million", str(home), homes.MANY]
         told = subprocess.run(command, check=True, capture_output=True, text=True)
-        with _daemon(home) as pid:
+        with homes.daemon(home) as found:
             time.sleep(1.0)
             return {
                 "claim_p99_ms_1m": json.loads(told.stdout)["claim_p99_ms"],
-                "rss_1m_mb": lines.rss_mb(pid),
+                "rss_1m_mb": lines.rss_mb(found.pid),
             }
 
     def _with_node(self, use: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -184,22 +179,10 @@ async def _opened(home: Path) -> AsyncIterator[Any]:
 
 
 async def _run(node: Any) -> None:
-    job = await node.jobs.submit(MANY, {"payload": lines.PAYLOAD})
+    job = await node.jobs.submit(homes.MANY, {"payload": lines.PAYLOAD})
     ended = await node.jobs.wait(job.id)
     if ended.state != "completed":
         raise AssertionError(f"{ended.state}: {ended.error}")
-
-
-@contextlib.contextmanager
-def _daemon(home: Path) -> Any:
-    """Run a daemon for the length of a block."""
-    command = [sys.executable, "-m", "toft", "--home", str(home)]
-    subprocess.run([*command, "up", "--detach"], check=True, capture_output=True)
-    try:
-        told = subprocess.run([*command, "status", "--json"], check=True, capture_output=True, text=True)
-        yield json.loads(told.stdout)["pid"]
-    finally:
-        subprocess.run([*command, "down"], check=True, capture_output=True)
 
 
 def _cpu_s(pid: int) -> float:

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import toft
-from toft.bench import lines
+from toft.bench import homes, lines
 from toft.host import process_tree
 from toft.plugins.plugin_errors import CancelledError
 
-HERE = Path(__file__).parent
-ECHO, MANY, BLOCKS = "bench-echo", "bench-many", "bench-blocks"
 CALLS = 2000
 CHUNKS = 20_000
 MOVES = 7
@@ -42,8 +40,8 @@ class Node:
     def __init__(self, node: Any, home: Path) -> None:
         self.node = node
         self.home = home
-        node.installed.add(str(HERE / "plugins" / "echo"))
-        self.echo = node.load(ECHO)
+        node.installed.add(homes.project(homes.ECHO))
+        self.echo = node.load(homes.ECHO)
         self.echo.call(payload=lines.PAYLOAD)
 
     def call(self) -> Mapping[str, float]:
@@ -58,7 +56,7 @@ class Node:
                 seconds.append(time.perf_counter() - start)
             return statistics.median(seconds[50:]) * 1e6
 
-        return {**lines.call_figures(blocking), "call_async_p50_us": self._with_async_node(ECHO, many)}
+        return {**lines.call_figures(blocking), "call_async_p50_us": self._with_async_node(homes.ECHO, many)}
 
     def open_calls(self) -> Mapping[str, float]:
         """Keep 64 calls open on one worker."""
@@ -77,7 +75,7 @@ class Node:
             await asyncio.gather(*(one_after_another() for _ in range(lines.OUTSTANDING)))
             return count / (time.perf_counter() - start)
 
-        return {"calls_per_s_64": self._with_async_node(MANY, many)}
+        return {"calls_per_s_64": self._with_async_node(homes.MANY, many)}
 
     def stream(self) -> Mapping[str, float]:
         """Take a stream of small chunks."""
@@ -90,14 +88,14 @@ class Node:
             assert count == CHUNKS
             return count / (time.perf_counter() - start)
 
-        return {"stream_chunks_per_s": self._with_async_node(ECHO, take)}
+        return {"stream_chunks_per_s": self._with_async_node(homes.ECHO, take)}
 
     def move(self) -> Mapping[str, float]:
         """Move a big array each way."""
         import numpy  # noqa: PLC0415 - the node does not need it, and its memory would be counted as the host's
 
-        self.node.installed.add(str(HERE / "plugins" / "blocks"))
-        blocks = self.node.load(BLOCKS)
+        self.node.installed.add(homes.project(homes.BLOCKS))
+        blocks = self.node.load(homes.BLOCKS)
         try:
             numbers = lines.BIG_BYTES // 4
             array = numpy.ones(numbers, numpy.float32)
@@ -112,7 +110,7 @@ class Node:
         seconds = []
         for number in range(5):
             start = time.perf_counter()
-            fresh = self.node.load(ECHO, instance=f"cold-{number}")
+            fresh = self.node.load(homes.ECHO, instance=f"cold-{number}")
             fresh.call(payload=lines.PAYLOAD)
             seconds.append(time.perf_counter() - start)
             fresh.unload()
@@ -120,7 +118,7 @@ class Node:
 
     def zygote_start(self) -> Mapping[str, float]:
         """Replace the worker of an instance whose imports a zygote holds."""
-        forked = self.node.load(ECHO, instance="zygote", zygote=True)
+        forked = self.node.load(homes.ECHO, instance="zygote", zygote=True)
         try:
             seconds = lines.time_each(forked.reload, 7, warm=2)
             forked.call(payload=lines.PAYLOAD)
@@ -176,7 +174,7 @@ class Node:
         async def run() -> float:
             async with toft.open_node(home=self.home) as node:
                 if not self.home.joinpath("plugins", plugin).exists():
-                    await node.installed.add(str(HERE / "plugins" / plugin.removeprefix("bench-")))
+                    await node.installed.add(homes.project(plugin))
                 echo = await node.load(plugin)
                 await echo.call(payload=lines.PAYLOAD)
                 return await use(echo)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _SOURCES = ("toft", "uvicorn.error", "asyncio", "py.warnings")
-# What the HTTP library says of a stream that was cut off. That is how one ends whose token has ended, and what
+# What the HTTP library says of a stream that was cut off. So ends one whose token has ended, and what
 # ended it stands in the log already.
 _CUT_OFF = "ASGI callable returned without completing response."
 
