@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -12,6 +13,7 @@ from toft.api import bodies, following, permits, service, visible
 from toft.api.service import Service
 
 router = APIRouter(tags=["events"])
+_CURSOR = re.compile(r"\d{1,18}", re.ASCII)
 Serves = Annotated[Service, Depends(service.of)]
 Cursor = Annotated[int | None, Query(ge=0, le=(1 << 63) - 1)]
 Capacity = Annotated[int, Query(ge=1, le=100_000)]
@@ -49,9 +51,9 @@ async def watch(
     over `after`. A reader that is too slow gets an event `lost` with how many it missed; by cursor it reads
     them again.
     """
-    last: Any = request.headers.get("last-event-id", "")
-    if last.isdigit():
-        after = int(last)
+    last = request.headers.get("last-event-id", "")
+    if _CURSOR.fullmatch(last):
+        after = int(last)  # one that is none was not made by us, and says nothing
     source = serves.jobs.watch(job=job, sequence=sequence, after=after, capacity=capacity)
     limit_to = permits.visible_of(request, Kind.JOB)
     if limit_to is not None:
