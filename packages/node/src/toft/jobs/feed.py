@@ -38,7 +38,7 @@ class _Line:
         self.end = 0
         self.capacity = 0
         self.readers = 0
-        self.sleeping: list[asyncio.Future[None]] = []
+        self.sleeping: set[asyncio.Future[None]] = set()
 
     def add(self, event: Event) -> None:
         self.events.append(event)
@@ -47,7 +47,7 @@ class _Line:
             self.events.popleft()
 
     def wake(self) -> None:
-        sleeping, self.sleeping = self.sleeping, []
+        sleeping, self.sleeping = self.sleeping, set()
         for future in sleeping:
             if not future.done():
                 future.set_result(None)
@@ -107,7 +107,10 @@ class Feed:
                 held = min(len(line.events), capacity)
                 if behind > held:
                     place = line.end - held
-                    yield _lost(behind - held, line.events[-1], job, sequence)
+                    first = line.events[-held]
+                    # The last cursor that was seen: whoever comes back with it reads what is lost here.
+                    seen = cursor if cursor >= 0 else first.cursor - 1
+                    yield Event(seen, first.at, "lost", job, 0, sequence, {"count": behind - held})
                 elif behind:
                     event = line.events[-behind]
                     place += 1
@@ -119,8 +122,11 @@ class Feed:
                     return
                 else:
                     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    line.sleeping.append(future)
-                    await future
+                    line.sleeping.add(future)
+                    try:
+                        await future
+                    finally:
+                        line.sleeping.discard(future)
         finally:
             line.readers -= 1
             if not line.readers and self._lines.get(key) is line:
@@ -134,7 +140,3 @@ class Feed:
             if len(page) < _PAGE:
                 return
             after = page[-1].cursor
-
-
-def _lost(count: int, newest: Event, job: str | None, sequence: str | None) -> Event:
-    return Event(newest.cursor, newest.at, "lost", job, 0, sequence, {"count": count})
