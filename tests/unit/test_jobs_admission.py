@@ -277,10 +277,10 @@ class TestPeaks:
         peak = peaks.Peak()
         peak.fold(peaks.Sample(peaks={"memory": 3 * GB}, idle={"memory": 1 * GB}, at_once=1))
         peak.fold(peaks.Sample(peaks={"memory": 5 * GB}, at_once=2))
-        assert peak.need(1) == {"memory": 3 * GB}
-        assert peak.need(3) == {"memory": 7 * GB}
+        assert Needs(peak.idle, peak.each).of(1) == {"memory": 3 * GB}
+        assert Needs(peak.idle, peak.each).of(3) == {"memory": 7 * GB}
         peak.fold(peaks.Sample(peaks={"memory": 9 * GB}, at_once=2))
-        assert peak.need(2) == {"memory": 9 * GB}
+        assert Needs(peak.idle, peak.each).of(2) == {"memory": 9 * GB}
         assert peak.most == {"memory": 9 * GB}
         assert round(peak.mean["memory"]) == round(17 / 3 * GB)
 

@@ -155,7 +155,7 @@ class Commits:
                 await self._gather()
         finally:
             self._flushing = None
-            if self._waiting and self._is_open:
+            if self._waiting:
                 # A mistake in one transaction must not leave those who asked meanwhile without an answer.
                 self._flushing = asyncio.get_running_loop().create_task(self._flush())
 

@@ -69,6 +69,10 @@ class Notes:
         if known is not None:
             self._store(*known)
 
+    def forget(self, job_id: str) -> None:
+        """Let go of a job that has ended, whatever it reported after its end was asked for."""
+        self._jobs.pop(job_id, None)
+
     def close(self) -> None:
         """Store what waits."""
         if self._timer is not None:

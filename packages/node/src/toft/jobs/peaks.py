@@ -14,6 +14,7 @@ from typing import Any
 
 from toft.jobs import ledger
 from toft.kernel import clock as clocks
+from toft.kernel import errors
 from toft.store import database
 
 _QUERIES = database.read_queries("toft.jobs", "peaks.sql")
@@ -77,11 +78,6 @@ class Peak:
     def success_rate(self) -> float | None:
         """Return the share of jobs that completed; None before the first."""
         return self.succeeded / self.jobs if self.jobs else None
-
-    def need(self, jobs: int) -> dict[str, int]:
-        """Return what the instance may come to hold with so many jobs at once."""
-        names = dict.fromkeys((*self.idle, *self.each))
-        return {name: self.idle.get(name, 0) + jobs * self.each.get(name, 0) for name in names}
 
     def fold(self, sample: Sample) -> None:
         """Take a measurement."""
@@ -168,11 +164,6 @@ class Peaks:
         """Take the end of one of its jobs."""
         self._row(instance, config_hash).count(duration_s, succeeded=succeeded, usage=usage)
 
-    @property
-    def is_changed(self) -> bool:
-        """Say whether there is something to write."""
-        return bool(self._changed)
-
     async def flush(self) -> None:
         """Write what changed since the last time.
 
@@ -183,8 +174,14 @@ class Peaks:
             {"instance": key[0], "config_hash": key[1], "figures": _written(self._rows[key])}
             for key in sorted(keys)
         ]
-        if rows:
+        if not rows:
+            return
+        try:
             await self._store.write(lambda c: c.executemany(_QUERIES["put_peak"], rows).close())
+        except errors.NodeError:
+            # Later, with whatever came meanwhile; what was removed meanwhile stays away.
+            self._changed |= keys & self._rows.keys()
+            raise
 
     async def remove(self, instance: str) -> None:
         """Forget an instance under every configuration."""

@@ -357,6 +357,10 @@ class JobQueue:
 
     def _learn(self, effects: Effects) -> None:
         self._feed.publish(effects.events)
+        if self._notes is not None:
+            for change in effects.changes:
+                if change.before is State.RUNNING:
+                    self._notes.forget(change.id)
         if effects.garbage:
             self._keeping.drop(effects.garbage)
 

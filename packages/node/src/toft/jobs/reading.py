@@ -14,7 +14,6 @@ from typing import Any
 from toft.jobs import listing, rows
 from toft.jobs.records import Attempt, Event, Job
 from toft.jobs.transaction import QUERIES
-from toft.kernel import errors
 from toft.store import database
 
 MOST = 1000
@@ -89,12 +88,12 @@ class Reading:
         text = rows.encode(list(wanted))
         try:
             found = await self._store.read(functools.partial(_all, query="find_jobs", values=(text,)))
-        except errors.NodeError as error:
+            jobs = {row[1]: rows.job(row, self._job_type) for row in found}
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, and nobody waits for ever
             for future in (each for futures in wanted.values() for each in futures):
                 if not future.done():
                     future.set_exception(error)
             return
-        jobs = {row[1]: rows.job(row, self._job_type) for row in found}
         for job_id, futures in wanted.items():
             for future in futures:
                 if not future.done():
