@@ -17,6 +17,7 @@ from tests.waiting import eventually_async
 from toft.cli import app
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal
+from toft.dispatch.finishing import Finisher
 from toft.jobs.queue import JobQueue
 from toft.jobs.records import Limits, Outcome, State
 from toft.kernel import clock as clocks
@@ -144,6 +145,30 @@ async def test_a_result_that_cannot_be_stored_leaves_the_job_running(tmp_path: P
     assert await queue.blobs.load(str(job.result.blob)) == b"r" * 50_000
     await queue.close()
     await store.close()
+
+
+class _SlowDisk(blobs.Blobs):
+    """Takes its time over each value."""
+
+    async def save(self, data: Any) -> str:
+        await asyncio.sleep(0.05)
+        return await super().save(data)
+
+
+async def test_a_large_result_that_is_on_its_way_when_the_node_closes_arrives(tmp_path: Path) -> None:
+    store = database.Database(tmp_path / "node.db")
+    await store.open({"jobs": "toft.jobs"})
+    queue = JobQueue(store, _SlowDisk(tmp_path / "blobs"), randomness=os.urandom)
+    await queue.open()
+    job_id = await submit(queue)
+    await queue.claim("echo")
+    finisher = Finisher(queue, on_failure=lambda error: None, pauses=(0.1, 1.0))
+    finisher.finish(job_id, 1, outcome(result=b"r" * 100_000))
+    await finisher.close()
+    await queue.close()
+    await store.close()
+    async with opened(tmp_path) as (_, queue):
+        assert (await queue.get(job_id)).state is State.COMPLETED
 
 
 async def test_a_database_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:

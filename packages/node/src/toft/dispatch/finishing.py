@@ -91,6 +91,7 @@ class Finisher:
         self._queue = jobs
         self._on_failure = on_failure
         self._first_s, self._most_s = pauses
+        self._writing: set[asyncio.Future[bool]] = set()
         self._trying: dict[asyncio.Task[None], None] = {}
         self._is_closing = False
         self._held: list[tuple[str, int, records.Outcome]] = []
@@ -117,6 +118,8 @@ class Finisher:
 
     def _write(self, job_id: str, attempt: int, wanted: records.Outcome) -> None:
         finishing = self._queue.finish(job_id, attempt, wanted)
+        self._writing.add(finishing)
+        finishing.add_done_callback(self._writing.discard)
         finishing.add_done_callback(partial(self._on_finished, job_id, attempt, wanted))
 
     def give_back(self, claim: records.Claimed) -> None:
@@ -162,8 +165,10 @@ class Finisher:
             pause_s = min(pause_s * 2, self._most_s)
 
     async def close(self) -> None:
-        """Stop trying; what is held is written once."""
+        """Stop trying; what is held is written once, and what is on its way arrives."""
         self._is_closing = True
+        if self._writing:
+            await asyncio.wait(list(self._writing))
         held, self._held = self._held, []
         for each in held:
             await self.insist(*each)
