@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -190,3 +191,18 @@ def test_a_web_of_links_is_refused_before_it_fills_memory() -> None:
     steps = [node(name, after=tuple(names[:number])) for number, name in enumerate(names)]
     with pytest.raises(graphs.GraphError, match="more than 100000 times"):
         graphs.read({"steps": steps})
+
+
+def test_as_many_steps_as_there_may_be_are_read_at_once() -> None:
+    began = time.process_time()
+    steps = [{"plugin": "ocr"} for _ in range(graphs.MAX_STEPS)]
+    taken = [{"id": "ocr-2", "plugin": "x"}, {"id": "ocr-4", "plugin": "x"}]
+    found = graphs.read({"steps": [*taken, *steps[:-2]]})
+    assert [each.id for each in found.steps[2:6]] == ["ocr", "ocr-3", "ocr-5", "ocr-6"]
+    ring = [node(f"s{number}", after=(f"s{number - 1}",)) for number in range(1, graphs.MAX_STEPS)]
+    with pytest.raises(graphs.GraphError) as caught:
+        graphs.read({"steps": [node("s0", after=(f"s{graphs.MAX_STEPS - 1}",)), *ring]})
+    assert len(caught.value.message) < 1000
+    assert len(caught.value.details["cycle"]) < 50
+    assert caught.value.details["steps"] == graphs.MAX_STEPS
+    assert time.process_time() - began < 3

@@ -19,6 +19,7 @@ MAX_LINKS = 100_000
 FAIL_FAST = "fail_fast"
 BEST_EFFORT = "best_effort"
 MODES = (FAIL_FAST, BEST_EFFORT)
+_MOST_TOLD = 20
 _GRAPH_KEYS = frozenset({"name", "mode", "priority", "ordered", "steps"})
 
 
@@ -163,8 +164,9 @@ def uniform(plugin: str, arguments: Iterable[Mapping[str, Any]] | Mapping[str, S
 def _named(listed: Sequence[Any]) -> list[Step]:
     steps: list[Step] = []
     taken = {each["id"] for each in listed if isinstance(each, Mapping) and isinstance(each.get("id"), str)}
+    numbers: dict[str, int] = {}
     for number, each in enumerate(listed, start=1):
-        step = each if isinstance(each, Step) else _step(each, number, taken)
+        step = each if isinstance(each, Step) else _step(each, number, taken, numbers)
         if not ids.is_name(step.id):
             raise refuse(f"the id of a step {ids.NAME_RULE}", step=str(step.id)[:80])
         try:
@@ -187,7 +189,7 @@ def _plain(step: Step) -> dict[str, Any]:
     return plain
 
 
-def _step(given: Any, number: int, taken: set[str]) -> Step:
+def _step(given: Any, number: int, taken: set[str], numbers: dict[str, int]) -> Step:
     if not isinstance(given, Mapping):
         raise refuse(f"step {number} is no object", number=number)
     fields = {str(key): value for key, value in given.items()}
@@ -196,7 +198,7 @@ def _step(given: Any, number: int, taken: set[str]) -> Step:
         raise refuse(f"step {number} names no plugin", number=number)
     name = fields.get("id")
     if name is None:
-        name = _free(plugin, taken)
+        name = _free(plugin, taken, numbers)
         taken.add(name)
     _refuse_unknown(fields, _STEP_KEYS, str(name)[:80])
     fields["id"] = name if isinstance(name, str) else str(name)[:80]
@@ -231,12 +233,14 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
         raise refuse("after is a step or a list of steps", step=fields["id"])
 
 
-def _free(plugin: str, taken: set[str]) -> str:
+def _free(plugin: str, taken: set[str], numbers: dict[str, int]) -> str:
     if plugin not in taken:
         return plugin
-    number = 2
+    # Names are only ever taken: the search goes on where the last one of this plugin ended.
+    number = numbers.get(plugin, 2)
     while f"{plugin}-{number}" in taken:
         number += 1
+    numbers[plugin] = number
     return f"{plugin}-{number}"
 
 
@@ -320,15 +324,21 @@ def _sorted(steps: list[Step], needs: Mapping[str, Mapping[str, str]]) -> list[S
                 ready.append(child)
     if len(done) < len(steps):
         cycle = _cycle({name for name, count in missing.items() if count}, needs)
-        raise refuse(f"the steps wait for each other: {' -> '.join(cycle)}", code="graph.cycle", cycle=cycle)
+        told = cycle if len(cycle) <= _MOST_TOLD else [*cycle[: _MOST_TOLD // 2], "…", *cycle[-3:]]
+        raise refuse(
+            f"the steps wait for each other: {' -> '.join(told)}",
+            code="graph.cycle",
+            cycle=told,
+            steps=len(cycle) - 1,
+        )
     return done
 
 
 def _cycle(among: set[str], needs: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return one cycle, in the order in which the steps would have to run, ending where it began."""
-    walked: list[str] = [min(among)]
-    while True:
-        behind = min(other for other in needs[walked[-1]] if other in among)
-        if behind in walked:
-            return [behind, *reversed(walked[walked.index(behind) :])]
-        walked.append(behind)
+    name = min(among)
+    walked: dict[str, int] = {}
+    while name not in walked:
+        walked[name] = len(walked)
+        name = min(other for other in needs[name] if other in among)
+    return [name, *reversed(list(walked)[walked[name] :])]
