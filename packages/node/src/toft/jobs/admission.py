@@ -214,7 +214,7 @@ class _Deciding:
         self._lendable = world.lendable
         self._running = sum(world.running.values())
         self._held_for: Candidate | None = None
-        self._held_need: Amounts = field(default_factory=dict)
+        self._held_need: Amounts = NOTHING
         self._quiet_for: Candidate | None = None
         self._since = dict(world.since)
         self._evicting: set[str] = set()

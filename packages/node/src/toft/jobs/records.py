@@ -48,7 +48,6 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     }
 )
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.INTERRUPTED})
-FINAL = frozenset({State.COMPLETED, State.CANCELLED})
 FINISHED = ENDED - {State.INTERRUPTED}
 KINDS = ("call", "map")
 NEEDS = ("completed", "ended")

@@ -30,9 +30,8 @@ class Forget(Operation):
     def __init__(self, limits: Limits, ended: int) -> None:
         super().__init__(None)
         self.limits = limits
-        self.ended = (
-            ended  # how many there are; counting them in the table would cost more than removing some
-        )
+        # How many there are: counting them in the table would cost more than removing some.
+        self.ended = ended
 
     def apply(self, tx: Transaction) -> None:
         tx.flush()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from toft.jobs.records import RetryPolicy
 
 Randomness = Callable[[int], bytes]
 
@@ -19,40 +21,6 @@ class Origin(enum.StrEnum):
     CANCELLED = "cancelled"
     UNBEGUN = "unbegun"  # the call was never handed to a worker
     NODE = "node"
-
-
-class Policy(Protocol):
-    """What a job says about retries."""
-
-    @property
-    def max_attempts(self) -> int:
-        """Attempts in all."""
-        ...
-
-    @property
-    def on(self) -> tuple[str, ...]:
-        """Categories of errors that are tried again."""
-        ...
-
-    @property
-    def first_s(self) -> float:
-        """Pause before the second attempt."""
-        ...
-
-    @property
-    def factor(self) -> float:
-        """How much longer each further pause is."""
-        ...
-
-    @property
-    def most_s(self) -> float:
-        """The longest pause."""
-        ...
-
-    @property
-    def jitter(self) -> float:
-        """Share of the pause that is left to chance, 0 to 1."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +43,7 @@ def again(
     origin: Origin,
     *,
     attempt: int,
-    policy: Policy,
+    policy: RetryPolicy,
     idempotent: bool,
     randomness: Randomness,
 ) -> Again | None:
@@ -108,7 +76,7 @@ def again(
     return Again(pause_s(error, attempt, policy, randomness), because, makes_room=category == "resource")
 
 
-def pause_s(error: Mapping[str, Any], attempt: int, policy: Policy, randomness: Randomness) -> float:
+def pause_s(error: Mapping[str, Any], attempt: int, policy: RetryPolicy, randomness: Randomness) -> float:
     """Return the pause before the next attempt: longer each time, and never the same for all."""
     grown = min(policy.most_s, policy.first_s * policy.factor ** min(attempt - 1, 64))
     chance = int.from_bytes(randomness(4), "big") / 2**32

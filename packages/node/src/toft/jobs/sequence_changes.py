@@ -76,7 +76,8 @@ class Expand(Submit):
         for part in tx.all("find_parents", listed):
             tx.put("add_edge", part[1], seq, "ended")
         tx.connection.execute(QUERIES["wait_for_parts"], (len(self.entries), seq))
-        sequence = sequences.find(tx.connection, self.sequence) or {}
+        sequence = sequences.find(tx.connection, self.sequence)
+        assert sequence is not None, "its fan-out is there"
         sequence["jobs_pending"] += len(self.entries)
         tx.connection.execute(QUERIES["put_sequence"], sequence)
         tx.event("expanded", seq, self.job, row[7], self.sequence, parts=len(self.entries))

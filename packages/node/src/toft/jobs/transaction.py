@@ -98,9 +98,8 @@ class Transaction:
         self.q = q
         self.effects = Effects(replace(numbers))
         self.ended: set[int] = set()
-        self.reopened: set[int] = (
-            set()
-        )  # fan-outs that wait again for a part: their other parts stay as they are
+        # Fan-outs that wait again for a part: their other parts stay as they are.
+        self.reopened: set[int] = set()
         self._followed = 0
         self._event_rows: list[tuple[Any, ...]] = []
         self._buffers: dict[str, list[tuple[Any, ...]]] = {}
