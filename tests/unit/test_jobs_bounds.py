@@ -126,3 +126,22 @@ async def test_what_was_measured_while_the_disk_was_full_is_written_later() -> N
     await measured.remove("gone")
     await measured.flush()
     assert [row[0] for row in store.query("SELECT instance FROM peaks")] == ["ocr"]
+
+
+async def test_who_listens_to_the_last_commit_may_look_at_the_queue() -> None:
+    counted: list[int] = []
+    refused: list[errors.NodeError] = []
+    async with open_queue(BrokenStore()) as queue:
+
+        def listen(_: Any) -> None:
+            counted.append(queue.counts()["pending"])
+            try:
+                queue.submit([request()])
+            except errors.NodeError as error:
+                refused.append(error)
+
+        queue.listeners.append(listen)
+        submitting = queue.submit([request()])
+    assert len(await asyncio.wait_for(submitting, 1)) == 1
+    assert counted == [1]
+    assert len(refused) == 1

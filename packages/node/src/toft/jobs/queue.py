@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import replace
 from typing import Any
 
+from toft.jobs import board as boards
 from toft.jobs import (
     commits,
     controls,
@@ -86,6 +87,7 @@ class JobQueue:
         self._store = store
         self._clock = clock
         self._commits: commits.Commits | None = None
+        self._is_closing = False
         self._feed = feed.Feed(self.events)
         self._keeping = retention.Keeping(blobs, store)
         self._notes: notes.Notes | None = None
@@ -117,10 +119,13 @@ class JobQueue:
 
     async def close(self) -> None:
         """Commit what waits; a second close does nothing."""
-        opened, noted, self._commits = self._commits, self._notes, None
-        if opened is not None and noted is not None:
-            noted.close()
-            await opened.close()
+        if self._commits is not None and self._notes is not None and not self._is_closing:
+            self._is_closing = (
+                True  # nothing more is asked; what waits is committed, and who listens may look
+            )
+            self._notes.close()
+            await self._commits.close()
+            self._commits, self._is_closing = None, False
         await self._keeping.close()
         self._feed.close()
 
@@ -210,7 +215,7 @@ class JobQueue:
 
     def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
         """Write down something about a job without waiting for it; too late and too many are dropped."""
-        if self._commits is None or self._notes is None:
+        if self._commits is None or self._notes is None or self._is_closing:
             return
         job = self._commits.board.running.get(job_id)
         is_of_waiting = kind in ("blocked", "unblocked")
@@ -228,15 +233,15 @@ class JobQueue:
 
     def heads(self) -> Mapping[str, Head]:
         """Return the next job of each instance, as of the last commit."""
-        return self._opened.board.heads
+        return self._board.heads
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
-        return {str(state): count for state, count in self._opened.board.counts.items()}
+        return {str(state): count for state, count in self._board.counts.items()}
 
     def cursor(self) -> int:
         """Return the cursor of the newest event; 0 before the first one."""
-        return self._opened.board.numbers.cursor
+        return self._board.numbers.cursor
 
     async def get(self, job_id: str) -> Job:
         """Return a job.
@@ -322,12 +327,18 @@ class JobQueue:
 
     @property
     def _opened(self) -> commits.Commits:
-        if self._commits is None:
+        if self._commits is None or self._is_closing:
             raise self.refusal()
         return self._commits
 
-    def _future(self) -> asyncio.Future[Any]:
+    @property
+    def _board(self) -> boards.Board:
         if self._commits is None:
+            raise self.refusal()
+        return self._commits.board
+
+    def _future(self) -> asyncio.Future[Any]:
+        if self._commits is None or self._is_closing:
             raise self.refusal()
         return asyncio.get_running_loop().create_future()
 
