@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from tests.job_queues import open_queue
 
 from toft.dispatch import spans
 from toft.jobs.records import Event, Request
-from toft.kernel import traces
+from toft.kernel import errors, traces
 from toft.kernel.traces import Step
+from toft.plugins.supervision.calls import Call
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -119,6 +121,56 @@ def test_what_was_asked_to_run_again_is_told_for_each_of_its_ends() -> None:
     waiting = [SUBMITTED, moved(2, 11.0, 0, "cancelled")]
     assert [each.name for each in spans.of(waiting)[0]] == ["job ocr.execute", "submit", "queue"]
     assert spans.of(events[:2]) == ([], None)
+
+
+class Executed:
+    """Executes nothing."""
+
+    def cancel(self, call: Call) -> None:
+        pass
+
+    def ended(self, call: Call, result: Any, error: Exception | None) -> None:
+        call.finish(result, error)
+
+
+@pytest.mark.parametrize("ends", ["well", "badly", "before it began", "left"])
+async def test_a_call_is_traced_by_when_it_was_asked_for_began_and_ended(ends: str) -> None:
+    loop = asyncio.get_running_loop()
+    call = Call(1, "read", {}, Executed(), loop)
+    asked = spans.Asked("ocr", "gpu", 1000.0, 50.0, LOAD.steps)
+    if ends != "before it began":
+        call.begin_running(None)
+        call.started_at = 51.0
+    if ends == "left":
+        call.future.cancel()
+    else:
+        call.worker_ended(1, None if ends == "well" else errors.UsageError("torn", code="call.torn"))
+    found = spans.of_call(asked, call, 53.0)
+    code = {"well": "", "left": "call.cancelled"}.get(ends, "call.torn")
+    outcome = {"well": "succeeded", "left": "cancelled"}.get(ends, "failed")
+    assert found[0].attributes["toft.outcome"] == outcome
+    began = 1003.0 if ends == "before it began" else 1001.0
+    expected = [
+        ("call ocr.read", 1000.0, 1003.0, None, code),
+        ("queue", 1000.0, began, "call ocr.read", ""),
+        ("call", 1001.0, 1003.0, "call ocr.read", code),
+    ]
+    assert told(found) == expected[: 2 if ends == "before it began" else 3]
+
+
+async def test_an_instance_that_was_loaded_just_before_was_loaded_for_the_call() -> None:
+    call = Call(1, "read", {}, Executed(), asyncio.get_running_loop())
+    call.begin_running(None)
+    call.started_at = 50.5
+    call.worker_ended(1, None)
+    found = spans.of_call(spans.Asked("ocr", "gpu", 16.0, 50.0, LOAD.steps), call, 51.0)
+    assert told(found) == [
+        ("call ocr.read", 10.5, 17.0, None, ""),
+        ("environment", 10.5, 10.6, "call ocr.read", ""),
+        ("worker", 10.6, 11.9, "call ocr.read", ""),
+        ("queue", 16.0, 16.5, "call ocr.read", ""),
+        ("call", 16.5, 17.0, "call ocr.read", ""),
+    ]
 
 
 async def test_a_job_is_stored_with_the_trace_of_whoever_submits_it() -> None:

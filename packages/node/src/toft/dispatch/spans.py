@@ -98,20 +98,28 @@ class Asked:
     steps: Sequence[Step] = ()
 
 
-def of_call(asked: Asked, call: Call) -> list[Span]:
-    """Return the spans of a call that has ended, the call as a whole first."""
+def of_call(asked: Asked, call: Call, looped_at: float) -> list[Span]:
+    """Return the spans of a call that has ended, the call as a whole first.
+
+    Args:
+        asked: What was asked for.
+        call: What became of it.
+        looped_at: Loop time at which its result, or its error, was there.
+    """
     loaded_at = max((each.ended for each in asked.steps), default=0.0)
     steps = asked.steps if loaded_at > asked.at - LOADED_FOR_S else ()
     later = asked.at - asked.looped_at
-    ended = call.ended_at + later
+    ended = looped_at + later
     began = call.started_at + later if call.started_at else ended
-    error = None if call.future.cancelled() else call.future.exception()
-    code = "call.cancelled" if call.future.cancelled() else str(getattr(error, "code", "") if error else "")
+    # Whoever waited for it went away: it is over for them, though its worker may have to be ended yet.
+    was_left = call.future.cancelled()
+    error = None if was_left else call.future.exception()
+    code = "call.cancelled" if was_left else str(getattr(error, "code", "") if error else "")
     attributes = {
         "toft.plugin": asked.plugin,
         "toft.instance": asked.instance,
         "toft.action": call.action,
-        "toft.outcome": call.outcome,
+        "toft.outcome": "cancelled" if was_left else call.outcome,
     }
     whole = Span(
         f"call {asked.plugin}.{call.action}",

@@ -71,7 +71,7 @@ class Telemetry:
         call.future.add_done_callback(functools.partial(self._ended, asked, call, parent))
 
     def _ended(self, asked: spans.Asked, call: Call, parent: str | None, _: object) -> None:
-        self._send(spans.of_call(asked, call), parent)
+        self._send(spans.of_call(asked, call, asyncio.get_running_loop().time()), parent)
 
     async def close(self) -> None:
         """Send what is left, for some seconds at most; a second time does nothing."""
