@@ -45,13 +45,11 @@ class Traffic:
         return counted
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route, method = scope.get("route"), scope["method"]
-        if route is not None:
-            path = route.path
-        else:
-            # Refused before there was one: all told as one, whatever was asked for.
-            path = OTHER
-            method = method if method in METHODS else OTHER
+        # A route stands there also when it refuses the method, which may then be any word.
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        route = scope.get("route")
+        # Refused before there was one: all told as one, whatever was asked for.
+        path = OTHER if route is None else route.path
         each, whole = (method, path, status), (method, path)
         self._counts[each] = self._counts.get(each, 0) + 1
         durations = self._durations.get(whole)
