@@ -168,6 +168,31 @@ async def test_what_was_committed_is_there_for_the_next_process(tmp_path: Path, 
         await store.close()
 
 
+def modes(folder: Path) -> dict[str, int]:
+    return {each.name: each.stat().st_mode & 0o777 for each in folder.glob("*.db*")}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_only_its_owner_reads_a_database_its_journal_and_a_copy(
+    tmp_path: Path, tables: Path, is_new: bool
+) -> None:
+    path = tmp_path / "node.db"
+    before = os.umask(0o022)
+    try:
+        if not is_new:
+            sqlite3.connect(path).execute("PRAGMA journal_mode=WAL").close()
+            path.chmod(0o644)
+        store = database.Database(path)
+        await store.open({"sample": "sampleroom"})
+        database.copy(path, tmp_path / "copy.db")
+        found = modes(tmp_path)
+        await store.close()
+    finally:
+        os.umask(before)
+    assert set(found) >= {"node.db", "node.db-wal", "copy.db"}
+    assert set(found.values()) == {0o600}
+
+
 async def test_a_failing_migration_changes_nothing(tmp_path: Path, tables: Path) -> None:
     store = database.Database(tmp_path / "node.db")
     await store.open({"sample": "sampleroom"})

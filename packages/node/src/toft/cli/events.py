@@ -35,6 +35,11 @@ def events(
     """
     session = sessions.of(context)
     with session.node(runs_jobs=False) as node:
+        # What is not there would be waited for in silence.
+        if job is not None:
+            node.jobs.get(job)
+        if sequence is not None:
+            node.jobs.sequence(sequence)
         show(session, node, {"job": job, "sequence": sequence}, after=after, follow=follow, as_json=True)
 
 

@@ -151,7 +151,7 @@ def estimate(
         return
     rows = sorted(found["packages"].items(), key=lambda row: -(row[1] or 0))
     session.terminal.table(["package", "download"], [[each, _known(amount)] for each, amount in rows])
-    total = f"{size(found['download_bytes'])} in {len(rows)} packages"
+    total = f"{size(found['download_bytes'])} in {len(rows)} package{'' if len(rows) == 1 else 's'}"
     if found["unknown"]:
         total += f", and {len(found['unknown'])} whose size nobody says"
     session.terminal.note(f"{total}{'; the environment is built already' if found['exists'] else ''}")

@@ -142,6 +142,8 @@ def cancel(
     shown.changed(session.terminal, told, as_json=as_json)
     if told["state"] == "running":
         session.terminal.note(f"it was asked to stop: toft job wait {id}")
+    elif told["state"] != "cancelled":
+        session.terminal.note(f"it had ended before; nothing was cancelled: toft why {id}")
 
 
 @app.command("retry")

@@ -112,6 +112,8 @@ def cancel(context: typer.Context, id: SequenceArgument, as_json: JsonOption = F
     shown.changed(session.terminal, told, as_json=as_json)
     if told["state"] in awaiting.OPEN:
         session.terminal.note(f"what runs was asked to stop: toft sequence wait {id}")
+    elif told["state"] != "cancelled":
+        session.terminal.note(f"it had ended before; nothing was cancelled: toft why {id}")
 
 
 @app.command("retry")

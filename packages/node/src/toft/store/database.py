@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -127,6 +128,7 @@ class Database:
 
     def _open(self, rooms: Mapping[str, str]) -> tuple[sqlite3.Connection, ...]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        _keep_private(self._path)
         writer = _connect(self._path)
         try:
             if self._path.stat().st_size <= _CHECKED_BYTES:
@@ -331,6 +333,22 @@ def _settle(items: list[_Item]) -> None:
         item.settle()
 
 
+def _keep_private(path: Path) -> None:
+    """Let nobody but its owner read a database and its journal, whoever may look into its directory.
+
+    What cannot be done here is said by SQLite, which opens the file next.
+    """
+    with contextlib.suppress(OSError):
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            # By name: closing a descriptor of the file would drop the locks that this process has on it.
+            for each in (path, *(path.with_name(path.name + tail) for tail in ("-wal", "-shm"))):
+                with contextlib.suppress(FileNotFoundError):
+                    if each.stat().st_mode & 0o077:
+                        each.chmod(0o600)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=LOCKED_AFTER_S, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
@@ -343,6 +361,7 @@ def copy(source: Path, target: Path) -> None:
     try:
         origin = _connect(source)
         try:
+            _keep_private(temporary)
             made = sqlite3.connect(temporary)
             try:
                 # In one step: a copy in steps starts anew whenever somebody writes in between.
