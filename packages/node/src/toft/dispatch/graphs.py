@@ -141,7 +141,7 @@ class Graphs:
         return found
 
     def _on_change(self, effects: Effects) -> None:
-        if not self._queue.counts()["running"]:
+        if not self._queue.has_running:
             self._resolver.forget()
         if self._waiters:
             for event in effects.events:
