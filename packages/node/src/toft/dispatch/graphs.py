@@ -141,7 +141,7 @@ class Graphs:
         return found
 
     def _on_change(self, effects: Effects) -> None:
-        if not self._queue.has_running:
+        if effects.is_quiet:
             self._resolver.forget()
         if self._waiters:
             for event in effects.events:

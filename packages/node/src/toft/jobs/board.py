@@ -48,6 +48,7 @@ class Board:
             counts[state] -= count
         for job in effects.started:
             self.running[job.id] = job
+        effects.is_quiet = not self.running
         for instance, by in effects.ready.items():
             self.place(instance, by, effects.heads[instance], clock)
 

@@ -239,11 +239,6 @@ class JobQueue:
         """Return how many jobs are in each state."""
         return {str(state): count for state, count in self._board.counts.items()}
 
-    @property
-    def has_running(self) -> bool:
-        """Say whether a job runs, as of the last commit; nothing does once the queue is being closed."""
-        return self._commits is not None and bool(self._commits.board.running)
-
     def cursor(self) -> int:
         """Return the cursor of the newest event; 0 before the first one."""
         return self._board.numbers.cursor

@@ -73,6 +73,7 @@ class Effects:
     ended: dict[str, Sequence[Any]] = field(default_factory=dict)
     forgotten: dict[State, int] = field(default_factory=dict)
     garbage: list[str] = field(default_factory=list)
+    is_quiet: bool = False  # no job runs after it
     timers_changed: bool = False
     due: tuple[float | None, float | None, float | None] = (None, None, None)
 
