@@ -18,7 +18,8 @@ EXPECTED = frozenset(
 )
 MOST_OPEN = 60
 SAMPLE_EVERY = 25
-FAR_BEHIND = 200  # fewer events than a queue that remembers 150 ended jobs has of them
+# A queue that remembers 150 ended jobs has more events of them: none is forgotten before the oracle read it.
+FAR_BEHIND = 200
 QUIET_S = 4000.0
 
 
@@ -63,12 +64,9 @@ class Driver:
                 world.count()
                 act()
             await asyncio.sleep(chance.expovariate(1 / pace_s))
-            if chance.random() < 1 / SAMPLE_EVERY or self._is_far_behind():
+            behind = self._node.queue.cursor() - world.oracle.cursor
+            if chance.random() < 1 / SAMPLE_EVERY or behind > FAR_BEHIND:
                 await self._sample()
-
-    def _is_far_behind(self) -> bool:
-        """Say whether jobs may soon be forgotten of which nobody has read how they ended."""
-        return self._node.queue.cursor() - self._world.oracle.cursor > FAR_BEHIND
 
     async def rest(self) -> None:
         """Calm down and wait until everything has ended; the node has all it needs for that."""
