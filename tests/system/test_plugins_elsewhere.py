@@ -283,6 +283,10 @@ def test_what_nobody_should_install_leaves_what_was_there(daemon: Daemon, node: 
         assert expected is None or code(answer) == expected, name
     assert code(add(daemon, f"artifact:{'0' * 64}/x.py")) == (404, "artifact.not_found")
     assert code(add(daemon, str(daemon.toft.home))) == (400, "source.elsewhere")
+    # A word is never a project that lies where the daemon was started.
+    write_project(daemon.toft.directory / "lying", "lying", {"lying.py": PLUGIN})
+    assert code(add(daemon, "lying")) == (503, "environment.offline_missing")
+    assert code(add(daemon, source, requirements=["lying"])) == (503, "environment.offline_missing")
     assert code(add(daemon, source, requirements=["/etc"])) == (400, "source.elsewhere")
     assert code(add(daemon, source, lock=source)) == (400, "environment.bad_lock")
     assert code(add(daemon, source, env_vars={"NOBODY_DECLARED_IT": "x"})) == (201, "")
@@ -430,7 +434,7 @@ def test_an_upload_goes_on_where_a_connection_broke_and_an_installation_does_not
         with pytest.raises(errors.UnavailableError) as gone:
             cut.installed.add(str(file(tmp_path / "one", text=SLOW)), on_step=step)
         opens.join()
-        assert gone.value.code == "remote.gone"
+        assert (gone.value.code, "given up" in gone.value.hint) == ("remote.gone", True)
         assert steps[-1].startswith("asking")
     with toft.connect(url=url, token=key) as node:
         eventually(lambda: list(node.installed.environments()) == [])

@@ -30,9 +30,11 @@ def project(directory: Path) -> Path:
     (directory / "pyproject.toml").write_text("[project]\n")
     (directory / "run.sh").write_text("true\n")
     (directory / "run.sh").chmod(0o750)
-    for left_out in (".git", ".venv", "__pycache__", "x.egg-info", "own"):
+    for left_out, name in (
+        (".git", "config"), (".venv", "x"), ("__pycache__", "x"), ("x.egg-info", "x"), ("own", "pyvenv.cfg"),
+    ):  # fmt: skip
         (directory / left_out).mkdir()
-        (directory / left_out / "pyvenv.cfg").write_text("secret")
+        (directory / left_out / name).write_text("secret")
     return directory
 
 

@@ -1,7 +1,8 @@
 """Work that takes a while: one answer at its end, or a line for each step for whoever asks for lines.
 
 Lines are JSON objects with a `kind`: `step` (text), and at the end `ended` (result, or error as a problem
-document has it). The work ends with whoever asked for it, and leaves what was there before.
+document has it); an empty one says that it goes on. The work ends with whoever asked for it, and leaves what
+was there before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from toft.plugins.plugin_errors import PluginError
 
 LINES = "application/x-ndjson"
 _MOST = 1000
+_SILENCE_S = 15.0
 Work = Callable[[provisioning.Progress], Awaitable[Any]]
 
 
@@ -29,7 +31,7 @@ async def answer(request: Request, work: Work, *, status: int = 200) -> Response
     """Return what work gives, as it was asked for; cancel it when nobody is there to hear it."""
     if LINES in request.headers.get("accept", ""):
         await request.body()
-        return _Steps(work, status)
+        return Steps(work, status)
 
     async def whole() -> Response:
         return bodies.answer(await work(provisioning.silent), status=status)
@@ -37,14 +39,15 @@ async def answer(request: Request, work: Work, *, status: int = 200) -> Response
     return await following.while_here(request, whole())
 
 
-class _Steps(Response):
+class Steps(Response):
     """The answer that lasts as long as its work."""
 
     media_type = LINES
 
-    def __init__(self, work: Work, status: int) -> None:
+    def __init__(self, work: Work, status: int, *, silence_s: float = _SILENCE_S) -> None:
         super().__init__(status_code=status, headers={"Cache-Control": "no-store"})
         self._work = work
+        self._silence_s = silence_s
         self._steps: deque[str] = deque(maxlen=_MOST)
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -65,19 +68,30 @@ class _Steps(Response):
         has_begun = False
         try:
             while not working.done() or self._steps:
-                await self._changed.wait()
-                self._changed.clear()
+                is_silent = not await self._hear()
                 if working.done() and not self._steps and not has_begun:
                     break
                 if not has_begun:
                     await self._begin(send)
                     has_begun = True
+                if is_silent:
+                    await self._send(send, b"\n")
                 while self._steps:
                     await self._line(send, {"kind": "step", "text": self._steps.popleft()})
             await self._end(send, working, has_begun=has_begun)
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
+
+    async def _hear(self) -> bool:
+        """Wait until something has happened; not so long that what is between takes it for dead."""
+        try:
+            async with asyncio.timeout(self._silence_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
 
     async def _end(self, send: Send, working: asyncio.Future[Any], *, has_begun: bool) -> None:
         try:
@@ -95,5 +109,7 @@ class _Steps(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
     async def _line(self, send: Send, value: Any) -> None:
-        data = frames.text(value).encode() + b"\n"
+        await self._send(send, frames.text(value).encode() + b"\n")
+
+    async def _send(self, send: Send, data: bytes) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -201,15 +201,20 @@ class Connection:
             NodeError: As the node raised it; `remote.gone` when the connection broke and it was given up.
             PluginError: As the plugin raised it.
         """
-        async with contextlib.aclosing(self.lines(route, method="POST", body=body)) as happening:
-            async for each in happening:
-                if each["kind"] == "step":
-                    on_step(each["text"])
-                elif "error" in each:
-                    raise error_of(each["error"])
-                else:
-                    return each["result"]
-        raise self.origin.broken(ConnectionError("its answer broke off"))
+        try:
+            async with contextlib.aclosing(self.lines(route, method="POST", body=body)) as happening:
+                async for each in happening:
+                    if each["kind"] == "step":
+                        on_step(each["text"])
+                    elif "error" in each:
+                        raise error_of(each["error"])
+                    else:
+                        return each["result"]
+            raise self.origin.broken(ConnectionError("its answer broke off"))
+        except errors.UnavailableError as error:
+            if error.code in BROKEN:
+                error.hint = "what was begun is given up; toft plugin list shows what is there"
+            raise
 
     async def upload(self, route: str, size: int, pieces: Callable[[], AsyncIterator[bytes]]) -> Any:
         """Send bytes under a name that says what they are; from the beginning when the connection broke.

@@ -7,6 +7,7 @@ it: files and directories only, each once, below one directory, so many and so l
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -124,14 +125,9 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         # Its own directory, and nothing but this has written there: no link can be in the way.
         with path.open("xb") as written:
-            left = member.size
-            while left and (piece := source.read(min(left, _PIECE))):
-                written.write(piece)
-                left -= len(piece)
+            shutil.copyfileobj(source, written, _PIECE)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise _bad(f"{member.name[:200]!r} is there twice") from None
-    if left:
-        raise _bad(f"it ends in the middle of {member.name[:200]!r}")
     path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 

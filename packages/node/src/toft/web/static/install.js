@@ -25,7 +25,7 @@
       var piece = await reader.read();
       var whole = (rest + (piece.value || "")).split("\n");
       rest = whole.pop();
-      for (var line of whole) {
+      for (var line of whole.filter(Boolean)) {  // an empty one says that it goes on
         var each = JSON.parse(line);
         if (each.kind === "ended") { return each; }
         step(each.text);
