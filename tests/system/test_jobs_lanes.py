@@ -13,6 +13,8 @@ from tests.nodes import register, running
 from tests.waiting import eventually_async
 
 from toft.dispatch.node import Node
+from toft.jobs.peaks import Peaks
+from toft.jobs.queue import JobQueue
 from toft.jobs.records import Limits
 from toft.kernel import errors
 from toft.plugins.plugin_errors import PluginError
@@ -421,3 +423,35 @@ async def test_what_was_measured_goes_with_a_removed_plugin_whatever_its_instanc
     await measured.flush()
     await node.remove("other")
     assert [measured.find(name, "hash").jobs for name in ("other", "remembered", "stays")] == [0, 0, 1]
+
+
+async def test_what_was_opened_in_vain_is_closed_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[JobQueue] = []
+    close, open_peaks = JobQueue.close, Peaks.open
+
+    async def closing(queue: JobQueue) -> None:
+        closed.append(queue)
+        await close(queue)
+
+    async def fail(known: Peaks) -> None:
+        raise errors.UnavailableError("the disk is away")
+
+    monkeypatch.setattr(JobQueue, "close", closing)
+    monkeypatch.setattr(Peaks, "open", fail)
+    with pytest.raises(errors.UnavailableError, match="away"):
+        await node.jobs.open()
+    assert len(closed) == 1
+    monkeypatch.setattr(Peaks, "open", open_peaks)
+    job = await node.jobs.submit("misbehaving", do("echo", value=1))
+    assert (await node.jobs.wait(job.id, 20)).state == "completed"
+
+
+async def test_a_result_whose_file_is_gone_is_told_as_that(node: Node) -> None:
+    job = await node.jobs.submit("misbehaving", do("echo", value="x" * 100_000))
+    kept = (await node.jobs.wait(job.id, 20)).result
+    assert kept is not None
+    engine = await node.jobs.open()
+    engine.means.blobs.remove(str(kept.blob))
+    with pytest.raises(errors.NotFoundError, match="no blob") as caught:
+        await node.jobs.result(job.id)
+    assert caught.value.code == "blob.not_found"

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from toft.api import following, problems
 from toft.kernel import errors
+from toft.store import blobs
 
 _PIECE = 1 << 20
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
@@ -48,12 +49,7 @@ class Download(Response):
         try:
             file = await asyncio.to_thread(path.open, "rb")
         except FileNotFoundError:
-            raise errors.NotFoundError(
-                f"there is no blob {digest}",
-                code="blob.not_found",
-                details={"digest": digest},
-                hint="results are kept as long as their jobs: toft job list",
-            ) from None
+            raise blobs.not_found(digest) from None
         return cls(file, media_type=media_type, digest=digest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -86,6 +86,7 @@ class Engine:
         backend: local.LocalBackend,
         linked: graphs.Graphs,
         held: contextlib.ExitStack,
+        opened: contextlib.AsyncExitStack,
     ) -> None:
         self.means = means
         self.queue = jobs
@@ -100,6 +101,7 @@ class Engine:
         self.sampler: samples.Sampler | None = None
         self.is_ours = True
         self._held = held
+        self._opened = opened
         self._owning = asyncio.Lock()
 
     def _plugin_of(self, instance: str) -> str:
@@ -121,15 +123,14 @@ class Engine:
 
     async def close(self) -> None:
         """Stop: what runs is interrupted, what waits is there at the next start."""
-        if self.sampler is not None:
-            await self.sampler.close()
-        if self.dispatcher is not None:
-            await self.dispatcher.close()
-        await self.backend.close()
-        await self.graphs.close()
-        await self.queue.close()
-        await self.means.logs.close()
-        self._held.close()
+        await self._opened.aclose()
+
+    def take_samples(self, dispatching: dispatcher.Dispatcher) -> None:
+        """Begin to keep how the machine and the lanes are."""
+        self.sampler = _sampler(self, dispatching)
+        self._opened.push_async_callback(self.sampler.close)
+        self.queue.listeners.append(self.sampler.stir)
+        self.sampler.start()
 
 
 async def open_engine(
@@ -148,52 +149,55 @@ async def open_engine(
     Raises:
         UnavailableError: Another process runs the jobs of this home (`job.owned_elsewhere`).
     """
-    held = contextlib.ExitStack()
-    path = _lock(means)
-    is_ours = True
-    try:
-        await asyncio.to_thread(_hold, held, path, _LOCK_S if means.runs_jobs else 0.0)
-    except errors.UnavailableError:
-        if means.runs_jobs:
-            raise
-        is_ours = False
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        held = stack.enter_context(contextlib.ExitStack())
+        is_ours = await _hold_or_look(held, means)
+        stack.push_async_callback(means.logs.close)
         jobs = queue.JobQueue(
             means.store, means.blobs, randomness=os.urandom, limits=limits(means.settings), job_type=job_type
         )
+        jobs.refusal = functools.partial(_elsewhere, _lock(means))
+        stack.push_async_callback(jobs.close)
         linked = graphs.Graphs(
             jobs,
             sequences.Reading(means.store),
             accepts,
-            open_blob=functools.partial(_open_blob, means.blobs),
+            open_blob=functools.partial(open_blob, means.blobs),
         )
-        jobs.refusal = functools.partial(_elsewhere, path)
         recovered = await jobs.open() if is_ours else records.Recovered()
+        stack.push_async_callback(linked.close)
         if means.runs_jobs:
             await linked.open()
         known = peaks.Peaks(means.store, clocks.SYSTEM)
         await known.open()
         backend = local.LocalBackend(node, means.reader, means.blobs, means.logs, linked.resolve)
-        if means.follower is not None and means.runs_jobs:
-            means.follower.follow(jobs)
-            backend.on_load = means.follower.loaded
+        stack.push_async_callback(backend.close)
         dispatching = None
         if means.runs_jobs:
             dispatching = dispatcher.Dispatcher(
                 jobs, backend, known, randomness=os.urandom, options=options(means)
             )
-            dispatching.start()
-    except BaseException:
-        held.close()
-        raise
-    engine = Engine(means, jobs, known, dispatching, backend, linked, held)
-    engine.is_ours = is_ours
-    engine.recovered = recovered
+            stack.push_async_callback(dispatching.close)
+        engine = Engine(means, jobs, known, dispatching, backend, linked, held, stack.pop_all())
+    engine.is_ours, engine.recovered = is_ours, recovered
     if dispatching is not None:
-        engine.sampler = _sampler(engine, dispatching)
-        jobs.listeners.append(engine.sampler.stir)
-        engine.sampler.start()
+        if means.follower is not None:
+            means.follower.follow(jobs)
+            backend.on_load = means.follower.loaded
+        dispatching.start()
+        engine.take_samples(dispatching)
     return engine
+
+
+async def _hold_or_look(held: contextlib.ExitStack, means: Means) -> bool:
+    """Hold the queue for this process; False where it only looks and another one has it."""
+    try:
+        await asyncio.to_thread(_hold, held, _lock(means), _LOCK_S if means.runs_jobs else 0.0)
+    except errors.UnavailableError:
+        if means.runs_jobs:
+            raise
+        return False
+    return True
 
 
 def _sampler(engine: Engine, dispatching: dispatcher.Dispatcher) -> samples.Sampler:
@@ -214,16 +218,17 @@ def _sampler(engine: Engine, dispatching: dispatcher.Dispatcher) -> samples.Samp
     return samples.Sampler(engine.samples, look, lambda: engine.queue.counts()["running"] > 0)
 
 
-async def _open_blob(stored: blobs.Blobs, digest: str) -> Packed:
+async def open_blob(stored: blobs.Blobs, digest: str) -> Packed:
+    """Open a stored value without reading it.
+
+    Raises:
+        NotFoundError: It is gone.
+        IntegrityError: It is damaged.
+    """
     try:
         return await asyncio.to_thread(Packed.open, stored.path(digest))
     except FileNotFoundError as error:
-        raise errors.NotFoundError(
-            f"a stored value is gone: there is no blob {digest}",
-            code="blob.not_found",
-            details={"digest": digest},
-            hint="values are kept as long as their jobs: toft job list",
-        ) from error
+        raise blobs.not_found(digest) from error
 
 
 def _hold(held: contextlib.ExitStack, path: Path, timeout_s: float) -> None:

@@ -16,7 +16,6 @@ from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.plugins import node as nodes
 from toft.plugins import values
-from toft.plugins.packed import Packed
 
 _STORY_EVENTS = 10_000
 _STORY_JOBS = 1000
@@ -274,8 +273,7 @@ class Jobs(sequences.SequenceVerbs, samples.SampleVerbs):
             return None
         if job.result.data is not None:
             return values.unpack(job.result.data)
-        packed = await asyncio.to_thread(Packed.open, engine.means.blobs.path(str(job.result.blob)))
-        return packed.take()
+        return (await engines.open_blob(engine.means.blobs, str(job.result.blob))).take()
 
     async def events(
         self, *, after: int = 0, job: str | None = None, sequence: str | None = None, limit: int = 1000

@@ -180,12 +180,7 @@ class Blobs:
         try:
             return open(self.path(digest), "rb")
         except FileNotFoundError as error:
-            raise errors.NotFoundError(
-                f"there is no blob {digest}",
-                code="blob.not_found",
-                details={"digest": digest},
-                hint="results are kept as long as their jobs: toft job list",
-            ) from error
+            raise not_found(digest) from error
 
     def remove(self, digest: str) -> bool:
         """Take a blob away; False when there was none. Blocks."""
@@ -288,4 +283,14 @@ def translated(error: OSError, path: Path) -> errors.NodeError:
         blame="environment",
         details=details,
         hint="run toft as the user who owns it, or point TOFT_HOME at a directory of your own",
+    )
+
+
+def not_found(digest: str) -> errors.NotFoundError:
+    """Return the error for a blob that is not there, or no more."""
+    return errors.NotFoundError(
+        f"there is no blob {digest}",
+        code="blob.not_found",
+        details={"digest": digest},
+        hint="values are kept as long as their jobs: toft job list",
     )
