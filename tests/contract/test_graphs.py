@@ -194,6 +194,8 @@ async def test_a_failed_part_fails_its_fan_out(node: Node) -> None:
             "takes a list",
         ),
         ([one("a", "typed", text="x") | {"retry": {"tries": 3}}], "graph.invalid", "a", "retry"),
+        ([one("a", "typed", text="x") | {"retry": {"on": 5}}], "graph.invalid", "a", "list of categories"),
+        ([one("a", "typed", text="x") | {"retry": "often"}], "graph.invalid", "a", "number of attempts"),
     ],
 )
 async def test_a_step_that_does_not_fit_refuses_all(

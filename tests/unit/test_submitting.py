@@ -38,7 +38,10 @@ def checker() -> tuple[submitting.Checker, Installed]:
     async def of(plugin: str, instance: str) -> Any:
         return SimpleNamespace(enabled=True)
 
-    rooms = SimpleNamespace(records=SimpleNamespace(of=of))
+    async def find(instance: str) -> Any:
+        return SimpleNamespace(plugin="a")
+
+    rooms = SimpleNamespace(records=SimpleNamespace(of=of, find=find))
     node = SimpleNamespace(installed=installed, find=lambda instance: None, rooms=rooms)
     return submitting.Checker(cast(nodes.Node, node), lambda instance: None), installed
 
@@ -86,3 +89,14 @@ async def test_who_asks_after_a_change_is_not_told_what_was_before_it() -> None:
     assert await after == b"{}"
     assert await checks.packed("a", "a", "other", {}) == b"{}"
     assert installed.looks == 2
+
+
+async def test_no_more_is_remembered_however_many_instances_are_submitted_to() -> None:
+    checks, installed = checker()
+    installed.gate.set()
+    for number in range(submitting._MOST_KNOWN + 50):
+        await checks.packed("a", f"a{number}", None, {"text": "b"})
+    assert len(checks._known) == submitting._MOST_KNOWN
+    looks = installed.looks
+    await checks.packed("a", f"a{submitting._MOST_KNOWN + 49}", None, {"text": "b"})
+    assert installed.looks == looks

@@ -41,6 +41,7 @@ class Connection(H11Protocol):
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
 
+    # asyncio names the widest kind of transport; uvicorn's protocol and this one are only given sockets.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look who it is before a byte of theirs is read."""
         super().connection_made(gathering.Gathering(transport))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from toft.dispatch import fan_outs, promises, resolving
 from toft.jobs import errors as job_errors
-from toft.jobs import graphs, queue, sequence_changes, sequences
+from toft.jobs import graphs, queue, retries, sequence_changes, sequences
 from toft.jobs.records import Request, RetryPolicy, State
 from toft.jobs.sequence_states import Following
 from toft.jobs.transaction import Effects
-from toft.kernel import traces
+from toft.kernel import errors, traces
 from toft.plugins import values
 from toft.plugins.packed import Packed
 
@@ -190,12 +190,7 @@ def _requests(graph: graphs.Graph, sequence_id: str, new_id: Callable[[], str]) 
 
 
 def _policy(step: graphs.Step) -> RetryPolicy | None:
-    given = step.retry
-    if given is None or isinstance(given, RetryPolicy):
-        return given
-    if isinstance(given, int) and not isinstance(given, bool):
-        return RetryPolicy(max_attempts=given)
-    known = set(RetryPolicy.__dataclass_fields__)
-    if not isinstance(given, Mapping) or not given.keys() <= known:
-        raise graphs.refuse(f"retry is a number of attempts, or has {', '.join(sorted(known))}", step=step.id)
-    return RetryPolicy(**{**given, "on": tuple(given.get("on", RetryPolicy().on))})
+    try:
+        return retries.read_policy(step.retry)
+    except errors.UsageError as error:
+        raise graphs.refuse(error.message, step=step.id) from None

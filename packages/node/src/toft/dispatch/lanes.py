@@ -15,6 +15,8 @@ from toft.jobs.admission import Standing
 _READY = seam.Condition.READY
 _MUCH = 10
 _MOST_STATIONS = 256
+_WEIGHTY = 10
+"""What takes more than a tenth of what is free is not decided about by an old reading."""
 
 
 class Lanes:
@@ -138,7 +140,7 @@ class Lanes:
         reading = self._measurer.reading
         used = reading.used.get(wanted.instance, ledger.NOTHING)
         return any(
-            10 * (size - used.get(name, 0)) > reading.free.get(name, 0)
+            _WEIGHTY * (size - used.get(name, 0)) > reading.free.get(name, 0)
             for name, size in wanted.need.of(wanted.running + 1).items()
         )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toft.jobs import records
+from toft.jobs import records, retries
 from toft.kernel import errors, ids
 from toft.plugins import configuring, loading, values
 from toft.plugins import errors as faults
@@ -18,6 +17,7 @@ from toft.plugins import node as nodes
 from toft.plugins.supervision.supervisor import Binds, no_action
 
 _FRESH_S = 1.0
+_MOST_KNOWN = 1000
 _WORDS = {
     *("plugin", "arguments", "action", "instance", "start_at", "idempotent", "idempotency_key", "after"),
     *("priority", "delay_s", "timeout_s", "deadline_s", "retry"),
@@ -80,7 +80,7 @@ class Checker:
             arguments_hash=None if idempotency_key is None else values.packed_hash("", packed),
             ready_at=moment(start_at),
             idempotency_key=idempotency_key,
-            retry=_policy(retry),
+            retry=retries.read_policy(retry),
             after=_ids(after),
             **more,
         )
@@ -142,6 +142,10 @@ class Checker:
         if self._looking.get((plugin, instance)) is looked:
             del self._looking[plugin, instance]
             if not has_failed:
+                # An instance may have any name that somebody submits to: those looked at longest ago go.
+                self._known.pop((plugin, instance), None)
+                while len(self._known) >= _MOST_KNOWN:
+                    del self._known[next(iter(self._known))]
                 self._known[plugin, instance] = looked.result()
 
     async def _look(self, plugin: str, instance: str) -> _Known:
@@ -177,24 +181,6 @@ def check_names(wish: Mapping[str, Any]) -> None:
 def moment(given: float | datetime.datetime | None) -> float | None:
     """Return a moment in seconds since 1970."""
     return given.timestamp() if isinstance(given, datetime.datetime) else given
-
-
-def _policy(given: records.RetryPolicy | Mapping[str, Any] | int | None) -> records.RetryPolicy | None:
-    if given is None or isinstance(given, records.RetryPolicy):
-        return given
-    if isinstance(given, int):
-        return records.RetryPolicy(max_attempts=given)
-    known = [field.name for field in dataclasses.fields(records.RetryPolicy)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise errors.UsageError(
-            f"unknown in retry: {', '.join(unknown)}",
-            code="job.request",
-            details={"unknown": unknown, "known": known},
-        )
-    if not isinstance(given.get("on", ()), (list, tuple)):
-        raise errors.UsageError("on in retry is a list of categories", code="job.request")
-    return records.RetryPolicy.from_dict({**records.ONCE.to_dict(), **given})
 
 
 def _ids(listed: Sequence[str]) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toft.jobs import errors
 from toft.jobs.records import RetryPolicy
 
 Randomness = Callable[[int], bytes]
@@ -83,3 +85,24 @@ def pause_s(error: Mapping[str, Any], attempt: int, policy: RetryPolicy, randomn
     pause = grown * (1.0 - policy.jitter * chance)
     asked = error.get("retry_after_s")
     return max(pause, float(asked)) if isinstance(asked, (int, float)) else pause
+
+
+def read_policy(given: Any) -> RetryPolicy | None:
+    """Return a policy as people and programs say it: a number of attempts, or some of its fields.
+
+    Raises:
+        UsageError: It is neither; numbers are checked where a job is stored.
+    """
+    if given is None or isinstance(given, RetryPolicy):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        return RetryPolicy(max_attempts=given)
+    known = sorted(field.name for field in dataclasses.fields(RetryPolicy))
+    if not isinstance(given, Mapping):
+        raise errors.bad_request("retry", f"is a number of attempts, or has {', '.join(known)}")
+    unknown = sorted(map(str, given.keys() - set(known)))
+    if unknown:
+        raise errors.bad_request("retry", f"has no {', '.join(unknown)[:80]}; it has {', '.join(known)}")
+    if not isinstance(given.get("on", ()), (list, tuple)):
+        raise errors.bad_request("retry", "on is a list of categories")
+    return RetryPolicy.from_dict(dict(given))
