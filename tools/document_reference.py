@@ -22,19 +22,19 @@ schema_version = 1
 [settings]
 lanes = 2
 
-[instances.ocr]
-config = {{ language = "de" }}
+jobs_keep_s = 604800
 ```
 
-`toft config validate FILE` names everything wrong with a document and changes nothing.
+`toft config validate FILE` names everything wrong with a document and changes nothing; `toft config apply
+FILE` puts it beside the running one and tries it ([how](../explanation/staged-apply.md)).
 """
 
 _NOT_SERVED = """\
 ## Not served yet
 
-The schema has room for these; a document that uses one is refused by name.
+The schema has room for these; a document that uses one is valid, and is not applied here.
 
-| section | why |
+| what | why |
 |---|---|
 """
 

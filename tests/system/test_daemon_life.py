@@ -181,7 +181,7 @@ def test_without_systemd_the_unit_is_printed_and_not_installed(toft_home: Path, 
     assert toft("service", "remove", "--json").error["code"] == "service.no_systemd"
     assert not (tmp_path / ".config").exists()
     unit = toft("service", "install", "--print").out
-    assert f"ExecStart={sys.executable} -P -m toft.daemon --home {toft_home}" in unit
+    assert f"-- {sys.executable} -P -m toft.daemon --home {toft_home}" in unit
     assert "Type=notify" in unit
 
 

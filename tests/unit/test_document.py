@@ -71,15 +71,24 @@ def test_every_problem_is_named_with_its_place() -> None:
     assert _places({"schema_version": 2})[0][0] == "schema_version"
 
 
-@pytest.mark.parametrize("section", document.NOT_SERVED)
-def test_what_nobody_serves_is_refused_by_name(section: str) -> None:
-    samples = {
-        "schedules": {"nightly": {"instance": "ocr", "every_s": 60}},
-        "access": {"tokens": {"ci": {"sha256": "0" * 64, "scopes": ["read"]}}},
-    }
-    [(place, message)] = _places({"schema_version": 1, section: samples.get(section, {"a": {}})})
-    assert place == section
-    assert "not served" in message
+SAMPLES = {
+    "access": {"tokens": {"ci": {"sha256": "0" * 64, "scopes": ["read"]}}},
+    "audience": {"group": "edge"},
+    "control": {"urls": ["https://central.example.org"]},
+    "health": {"gates": {"ocr": {"kind": "instances"}}},
+    "instances": {"ocr": {}},
+    "plugins": {"ocr": WHEEL},
+    "schedules": {"nightly": {"instance": "ocr", "every_s": 60}},
+}
+
+
+@pytest.mark.parametrize("place", document.NOT_SERVED)
+def test_what_nobody_serves_is_named(place: str) -> None:
+    section = place.partition(".")[0]
+    made = document.parse(document.encode({"schema_version": 1, section: SAMPLES.get(section, {"a": {}})}))
+    [problem] = made.not_served()
+    assert problem.path == tuple(place.split("."))
+    assert "not served" in problem.message
 
 
 def test_yours_is_kept_and_never_looked_at() -> None:

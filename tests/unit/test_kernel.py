@@ -76,6 +76,14 @@ def test_lists_of_paths_start_at_the_file(tmp_path: Path) -> None:
         settings.read({}, directory=tmp_path)
 
 
+def test_a_document_that_lies_where_settings_would_is_not_taken_for_them(tmp_path: Path) -> None:
+    (tmp_path / "toft.toml").write_text("schema_version = 1\n[settings]\nlanes = 7\n")
+    environ = {"TOFT_HOME": str(tmp_path / "home")}
+    assert settings.read(environ, directory=tmp_path).lanes == 0
+    with pytest.raises(errors.UsageError, match="unknown settings"):
+        settings.read({**environ, "TOFT_SETTINGS": "toft.toml"}, directory=tmp_path)
+
+
 def test_unknown_settings_are_refused_all_at_once_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "toft.toml").write_text("load_stal_s = 5\nzzz = 1\n")
     with pytest.raises(errors.UsageError) as caught:

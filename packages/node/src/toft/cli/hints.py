@@ -31,6 +31,7 @@ BY_CODE: Mapping[str, str] = {
     "environment.no_interpreter": "Install such a Python, or name its directory in `interpreters`.",
     "environment.offline_missing": "Run it once online, or put the wheels into a directory of `wheelhouses`.",
     "environment.unsatisfiable": "Loosen one of the requirements that are named, or choose another --python.",
+    "generation": "toft config show tells how the documents of this node stand.",
     "graph": "docs/reference/graph-files.md says what a graph may be; nothing of it was stored.",
     "instance": "toft plugin logs NAME shows the last thing it printed.",
     "instance.busy": "Wait for its calls to end, or load another instance.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from toft.daemon import control, process
 from toft.kernel import errors
 from toft.kernel import settings as node_settings
+from toft.managed import guard
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--insecure-public", action="store_true")
     parser.add_argument("--ready-fd", type=int, default=-1)
+    parser.add_argument("--detached", action="store_true")
     given = parser.parse_args(arguments)
     fd: int = given.ready_fd
     if fd >= 0:
@@ -39,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tls_key=given.tls_key,
             insecure_public=given.insecure_public or None,
         )
-        process.run(
+        starts_again = process.run(
             process.Surroundings(
                 settings=settings,
                 environ=dict(os.environ),
                 level="DEBUG" if given.verbose else "INFO",
-                takes_stderr=fd >= 0,
+                takes_stderr=fd >= 0 or given.detached,
                 ready=lambda: _tell(fd, control.READY),
             )
         )
@@ -54,7 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _fail(fd, errors.NodeError(str(error), code="daemon.os_error", details={"errno": error.errno}))
         return 1
-    return 0
+    return _start_again(settings, given) if starts_again else 0
+
+
+def _start_again(settings: node_settings.Settings, given: argparse.Namespace) -> int:
+    """Leave it to whoever started this process, or become the next one where nobody would."""
+    if os.environ.get(guard.SUPERVISED) or os.environ.get("NOTIFY_SOCKET"):
+        return guard.RESTART
+    command = control.argv(settings, is_verbose=given.verbose)
+    if given.detached or given.ready_fd >= 0:
+        command.append("--detached")
+    os.execv(command[0], command)
 
 
 def _tell(fd: int, data: bytes) -> None:

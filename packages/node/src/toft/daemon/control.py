@@ -26,7 +26,10 @@ _LAST_LINES = 15
 def argv(chosen: settings.Settings, *, is_verbose: bool = False) -> list[str]:
     """Return the command that is the daemon of a home."""
     # -P: what lies in the directory it is started in is never imported.
-    found = [sys.executable, "-P", "-m", "toft.daemon", "--home", str(chosen.home)]
+    python = [sys.executable, "-P", "-m"]
+    busy = str(places.Place(chosen.home).lock)
+    found = [*python, "toft.managed.guard", "--home", str(chosen.home), "--busy", busy, "--"]
+    found += [*python, "toft.daemon", "--home", str(chosen.home)]
     if chosen.offline:
         found.append("--offline")
     if is_verbose:
@@ -38,6 +41,24 @@ def argv(chosen: settings.Settings, *, is_verbose: bool = False) -> list[str]:
     if chosen.insecure_public:
         found.append("--insecure-public")
     return found
+
+
+def tell_generation(place: places.Place) -> bool:
+    """Let the daemon see that another generation counts; False when none runs."""
+    found = place.find()
+    if found is None:
+        return False
+    try:
+        fd = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not found.is_alive():
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGHUP)
+    finally:
+        os.close(fd)
+    return True
 
 
 def start(

@@ -9,7 +9,7 @@ import resource
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toft import wiring
@@ -17,7 +17,7 @@ from toft.api import app as applications
 from toft.api import service as services
 from toft.client import choice
 from toft.client import place as places
-from toft.daemon import doors, log_file, network, notify
+from toft.daemon import doors, log_file, managing, network, notify
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
 from toft.kernel.version import VERSION
@@ -46,8 +46,11 @@ class Surroundings:
     ready: Callable[[], None] = lambda: None
 
 
-def run(given: Surroundings) -> None:
+def run(given: Surroundings) -> bool:
     """Be the daemon of a home until somebody ends it; blocks.
+
+    Returns:
+        Whether it is to be started again, with another generation.
 
     Raises:
         ConflictError: A daemon runs for this home already.
@@ -57,6 +60,8 @@ def run(given: Surroundings) -> None:
     network.check(given.settings)
     _prepare(place)
     with place.hold():
+        managed = managing.Managing.begin(place.home, given.environ)
+        given = replace(given, settings=managed.settings(given.settings))
         log_to = log_file.LogFile(
             place.log,
             max_bytes=given.settings.log_bytes,
@@ -70,12 +75,13 @@ def run(given: Surroundings) -> None:
             os.chdir(place.home)
             _allow_many_files()
             try:
-                asyncio.run(_Daemon(given, place, log_to).live())
+                asyncio.run(_Daemon(given, place, log_to, managed).live())
             except (errors.NodeError, OSError) as error:
                 _log.error("failed", error=str(error))
                 raise
             finally:
                 place.record.unlink(missing_ok=True)
+    return managed.wants_restart
 
 
 def _prepare(place: places.Place) -> None:
@@ -104,7 +110,14 @@ def _allow_many_files() -> None:
 class _Daemon:
     """One life."""
 
-    def __init__(self, given: Surroundings, place: places.Place, log_to: log_file.LogFile) -> None:
+    def __init__(
+        self,
+        given: Surroundings,
+        place: places.Place,
+        log_to: log_file.LogFile,
+        managed: managing.Managing,
+    ) -> None:
+        self._managed = managed
         self._given = given
         self._place = place
         self._log_to = log_to
@@ -118,7 +131,7 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGQUIT, self._end_now)
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, self._look)
         async with AsyncExitStack() as stack:
             stack.callback(self._notify.tell, "STOPPING=1")
             node = await stack.enter_async_context(
@@ -145,7 +158,12 @@ class _Daemon:
             _log.info("ready", pid=os.getpid(), socket=str(self._place.socket), version=VERSION)
             self._notify.tell("READY=1", f"MAINPID={os.getpid()}")
             self._given.ready()
+            watching = asyncio.create_task(self._managed.watch(self._end))
+            stack.callback(watching.cancel)
             await self._stop.wait()
+            # Before anything else ends: what is left of this process proves nothing any more.
+            watching.cancel()
+            await self._managed.end()
             await self._drain(service)
             await service.sessions.end_all()
             await node.close()
@@ -155,6 +173,10 @@ class _Daemon:
     def _listening(self, url: str) -> None:
         """Let others on this machine find the port."""
         self._place.write_record(VERSION, listen=url)
+
+    def _look(self) -> None:
+        """Somebody has changed which generation counts, perhaps."""
+        self._looking = asyncio.create_task(self._managed.look(self._end))
 
     def _end(self) -> None:
         """Stop in order; asked a second time, without waiting for what runs."""

@@ -24,10 +24,13 @@ Description=toft node at {home}
 
 [Service]
 Type=notify
-ExecStart={python} -P -m toft.daemon --home {home}
+ExecStart={python} -P -m toft.managed.guard --home {home} -- {python} -P -m toft.daemon --home {home}
 Environment=PATH={path}
 Restart=on-failure
 RestartSec=2
+# The daemon asks to be started again, with another generation; that is no failure.
+SuccessExitStatus=75
+RestartForceExitStatus=75
 # What runs gets the time of drain_s; then the daemon interrupts it and needs a moment to say so.
 TimeoutStopSec={stop_s:.0f}
 TimeoutStartSec=90

@@ -6,9 +6,11 @@ The file is TOML: the one named by `TOFT_SETTINGS`, else `toft.toml` in the work
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -174,9 +176,16 @@ def _find_file(environ: Mapping[str, str], directory: Path, home: Path) -> Path 
             owner, is_shared = path.stat().st_uid, path.parent.stat().st_mode & stat.S_IWOTH
         except OSError:
             continue
-        if owner in (0, os.geteuid()) and not is_shared:
+        if owner in (0, os.geteuid()) and not is_shared and not _is_document(path):
             return path
     return None
+
+
+def _is_document(path: Path) -> bool:
+    """Say whether a file is a node's document, which is applied and never merely found."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return re.search(rb"^schema_version\s*=", file.read(1 << 20), re.MULTILINE) is not None
+    return False
 
 
 def _load(path: Path) -> dict[str, Any]:

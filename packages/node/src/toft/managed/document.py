@@ -23,13 +23,18 @@ SCHEMA_VERSION = 1
 DEFAULT_POLL_S = 300
 
 NOT_SERVED: Mapping[str, str] = {
-    "apps": "container apps do not exist yet",
+    "access": "tokens are made on the node: toft token create",
     "actions": "actions do not exist yet",
+    "apps": "container apps do not exist yet",
+    "audience": "nodes have no names yet that a document could mean",
+    "control": "no node asks a central yet",
+    "health.gates": "a document proves itself by letting the daemon live for settle_s",
+    "instances": "they are configured on the node: toft plugin config",
+    "plugins": "they are installed on the node: toft plugin add",
     "routes": "the gateway does not exist yet",
     "schedules": "jobs by the clock do not exist yet",
-    "access": "tokens are made on the node: toft token create",
 }
-"""Sections that the schema has room for and that no node honours yet, and why; each is refused by name."""
+"""What the schema has room for and this node does not honour yet, and why; it is not applied."""
 
 
 class DocumentError(UsageError):
@@ -70,6 +75,18 @@ class Document:
         """Return the seconds between two questions."""
         return int(self.value.get("control", {}).get("poll_interval_s", DEFAULT_POLL_S))
 
+    def not_served(self) -> list[schemas.Problem]:
+        """Return what stands in it that a node like this one does not honour."""
+        found = []
+        for place, why in NOT_SERVED.items():
+            path = tuple(place.split("."))
+            value: Any = self.value
+            for step in path:
+                value = value.get(step, {})
+            if value:
+                found.append(schemas.Problem(path, f"is not served by this node: {why}", "not_served"))
+        return found
+
     def section(self, name: str) -> Mapping[str, Any]:
         """Return one section, empty when it is left out."""
         found: Mapping[str, Any] = self.value.get(name, {})
@@ -94,7 +111,7 @@ def author(text: bytes, name: str, *, language: str | None = None) -> Document:
         DocumentError: It is, and no document all the same; every problem is named.
     """
     value = authored.parse(text, name, language=language, longest=MAX_BYTES)
-    _refuse(problems(value), name)
+    refuse(problems(value), name)
     return parse(encode(value), name)
 
 
@@ -119,7 +136,7 @@ def parse(data: bytes, name: str = "the document") -> Document:
         value = authored.parse(data, name, language="json", longest=MAX_BYTES)
     except UsageError as error:
         raise DocumentError(error.message) from error
-    _refuse(problems(value), name)
+    refuse(problems(value), name)
     return Document(data, value)
 
 
@@ -146,7 +163,12 @@ def _validator() -> schemas.Validator:
     return schemas.Validator(schema())
 
 
-def _refuse(found: list[schemas.Problem], name: str) -> None:
+def refuse(found: list[schemas.Problem], name: str) -> None:
+    """Raise for what was found, if anything was.
+
+    Raises:
+        DocumentError: With all of it, in words and in `details["problems"]`.
+    """
     if not found:
         return
     listed = [
@@ -162,9 +184,6 @@ def _refuse(found: list[schemas.Problem], name: str) -> None:
 
 
 def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
-    for section, why in NOT_SERVED.items():
-        if value.get(section):
-            yield schemas.Problem((section,), f"is not served by this node: {why}", "not_served")
     first, last = value.get("not_before"), value.get("expires_at")
     for name, text in (("not_before", first), ("expires_at", last)):
         if text is not None and _moment(text) is None:

@@ -1,7 +1,7 @@
 """The engine: at every moment one verified document counts, and what took its place goes back as one.
 
 Each verb is a sequence of durable steps whose order is the whole point; a stop between any two of them is
-healed by the next boot. Whoever calls a verb other than `read` holds the lock of the directory.
+healed by the next boot. Each verb but `read` holds the lock of the directory while it lasts.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from toft.kernel.errors import ConflictError
-from toft.managed import journal, phases, slots
+from toft.managed import journal, moments, phases, slots
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
-from toft.store import durable
+from toft.store import durable, locks
 
 SEED = "seed.json"
 ENROLLMENT = "enrollment.json"
@@ -88,6 +89,7 @@ class Generations:
         directory: `managed/` of the home.
         now: Tells the moment; asked once in each verb.
         operations: The steps of a durable write.
+        hold: Keeps other processes out for the length of a verb.
     """
 
     def __init__(
@@ -95,12 +97,26 @@ class Generations:
         directory: Path,
         now: Callable[[], Moment],
         operations: durable.Operations = durable.SYSTEM,
+        *,
+        hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self.directory = directory
+        self._hold = hold
         self._now = now
         self._operations = operations
         self._journal = journal.Journal(directory, operations)
         self._slots = slots.Slots(directory, operations)
+
+    @classmethod
+    def at(cls, home: Path) -> Generations:
+        """Return those of a home on this machine.
+
+        Raises:
+            OSError: Its directory cannot be made.
+        """
+        directory = home / "managed"
+        durable.make_directory(directory, 0o700)
+        return cls(directory, moments.read, hold=lambda: locks.hold(directory / "lock"))
 
     def read(self) -> Standing:
         """Return what is on disk; without the lock, and without raising for what the files hold."""
@@ -118,7 +134,8 @@ class Generations:
             nonce: A new name for this life of the process.
         """
         try:
-            return self._boot(nonce)
+            with self._hold():
+                return self._boot(nonce)
         except OSError as error:
             # A full disk must not keep a node from what it has; it cannot be confirmed, and nothing is
             # counted.
@@ -175,6 +192,10 @@ class Generations:
             ConflictError: The active one has not proven itself yet; the other slot is what one goes back to.
             OSError: The disk did not take it; the active document is untouched.
         """
+        with self._hold():
+            return self._commit(offer, nonce)
+
+    def _commit(self, offer: Offer, nonce: str) -> str:
         now = self._now()
         state = self._journal.read().state
         if state.phase is not Phase.IDLE:
@@ -210,6 +231,10 @@ class Generations:
 
         False for whoever staged it, for a process that loaded another one, and for one that is not the last.
         """
+        with self._hold():
+            return self._confirm(boot)
+
+    def _confirm(self, boot: Boot) -> bool:
         state = self._journal.read().state
         trial = state.trial
         if (
@@ -234,14 +259,15 @@ class Generations:
             detail: What a person may want to know.
 
         Returns:
-            False when there is nothing whole to go back to: then nothing moves, and that is on record.
+            False when there is nothing whole to go back to: then nothing moves. A trial is over all the same.
         """
-        now = self._now()
-        start = _Start(self._journal.read().state, self._slots.active())
-        is_back = self._go_back(start, reason, severity, now, detail)
-        if start.state.phase is not Phase.STAGED:
-            self._journal.write(start.state)
-        return is_back
+        with self._hold():
+            start = _Start(self._journal.read().state, self._slots.active())
+            was_on_trial = start.state.trial is not None
+            is_back = self._go_back(start, reason, severity, self._now(), detail)
+            if is_back or was_on_trial:
+                self._journal.write(start.state)
+            return is_back
 
     def reset(self, seed: Mapping[str, Any] | None) -> None:
         """Begin anew: with a seed, to join; without, to leave.
@@ -249,6 +275,10 @@ class Generations:
         Args:
             seed: Where to ask (`control_urls`), and the token for it.
         """
+        with self._hold():
+            self._reset(seed)
+
+    def _reset(self, seed: Mapping[str, Any] | None) -> None:
         self._prepare()
         state = self._journal.read().state
         data = b"" if seed is None else json.dumps({"schema": 1, **seed}, sort_keys=True).encode()
@@ -261,9 +291,10 @@ class Generations:
 
     def record(self, change: Callable[[State], State]) -> State:
         """Keep a change of the journal that moves nothing else."""
-        state = change(self._journal.read().state)
-        self._journal.write(state)
-        return state
+        with self._hold():
+            state = change(self._journal.read().state)
+            self._journal.write(state)
+            return state
 
     def seed(self) -> Mapping[str, Any] | None:
         """Return what a join has left here; None when there is none, or no whole one."""

@@ -1,0 +1,108 @@
+"""Ties a home's generations to the daemon: what is loaded, when it is proven, when to start again."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from toft.kernel import errors, log
+from toft.kernel.settings import Settings
+from toft.managed import document, generations, guard, moments, phases
+
+_log = log.get_logger("daemon.managing")
+_SETTLE_S = 30.0
+
+
+class Managing:
+    """The documents of a home, seen from the process that has loaded one.
+
+    Args:
+        engine: Of the home.
+        boot: What this process has loaded.
+    """
+
+    def __init__(self, engine: generations.Generations, boot: generations.Boot) -> None:
+        self._engine = engine
+        self.boot = boot
+        self.wants_restart = False
+        self._document = _parse(boot)
+
+    @classmethod
+    def begin(cls, home: Path, environ: Mapping[str, str]) -> Managing:
+        """Take over what the guard before this process has decided, or decide it here; blocks.
+
+        Raises:
+            OSError: The directory cannot be made.
+        """
+        engine = generations.Generations.at(home)
+        adopted = engine.adopt(environ.get(guard.BOOT, ""))
+        boot = adopted or engine.boot(secrets.token_hex(16))
+        for note in boot.notes:
+            _log.warning("boot", note=note)
+        return cls(engine, boot)
+
+    def settings(self, given: Settings) -> Settings:
+        """Return the settings of the node: what the document names wins."""
+        named = {
+            name: value
+            for name, value in self._document.section("settings").items()
+            if not name.startswith("x-")
+        }
+        return dataclasses.replace(given, **named)
+
+    async def watch(self, restart: Callable[[], None]) -> None:
+        """Prove what is on trial by living for as long as it asks; end it when its time is over.
+
+        Args:
+            restart: Ends this process in order, to load another generation.
+        """
+        trial = self.boot.trial
+        if trial is None:
+            return
+        settle_s = float(self._document.section("health").get("settle_s", _SETTLE_S))
+        now = await asyncio.to_thread(moments.read)
+        remaining_s = trial.remaining_s(now)
+        _log.info(
+            "on trial", etag=self.boot.etag, boots=trial.boots, settle_s=settle_s, remaining_s=remaining_s
+        )
+        if settle_s < remaining_s:
+            await asyncio.sleep(settle_s)
+            if await self._change(lambda: self._engine.confirm(self.boot)):
+                _log.info("confirmed", etag=self.boot.etag)
+            return
+        await asyncio.sleep(max(0.0, remaining_s))
+        if await self._change(lambda: self._engine.revert("probation_expired", phases.Severity.SUSPECT)):
+            _log.warning("reverted", etag=self.boot.etag, reason="probation_expired")
+            self.wants_restart = True
+            restart()
+
+    async def look(self, restart: Callable[[], None]) -> None:
+        """See whether another generation counts by now than the one this process has loaded."""
+        standing = await asyncio.to_thread(self._engine.read)
+        if (standing.active or "") != self.boot.slot:
+            _log.info("another generation", slot=standing.active)
+            self.wants_restart = True
+            restart()
+
+    async def end(self) -> None:
+        """Keep in mind that this process ended in order."""
+        await self._change(lambda: self._engine.record(phases.stopped))
+
+    async def _change(self, verb: Callable[[], object]) -> object:
+        try:
+            return await asyncio.to_thread(verb)
+        except (OSError, errors.NodeError) as error:
+            _log.error("not kept", error=str(error))
+            return None
+
+
+def _parse(boot: generations.Boot) -> document.Document:
+    try:
+        return document.parse(boot.document)
+    except document.DocumentError as error:
+        # It was checked before it was committed; by another version of this program, perhaps.
+        _log.error("unreadable document", error=str(error), etag=boot.etag)
+        return document.Document(boot.document, {"schema_version": document.SCHEMA_VERSION})

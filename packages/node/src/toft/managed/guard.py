@@ -1,0 +1,137 @@
+"""Decides which generation counts, then becomes the daemon.
+
+`python -m toft.managed.guard --home DIR -- COMMAND`, standard library only, and nothing of any generation:
+when what a generation brings is broken, this still goes back. With `--supervise` it stays and starts the
+command again, whenever and however that ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from toft.kernel import errors
+from toft.managed import generations
+
+BOOT = "TOFT_BOOT"
+"""The variable that tells the daemon which boot it is the process of."""
+SUPERVISED = "TOFT_SUPERVISED"
+"""The variable that tells it that whoever started it will start it again."""
+RESTART = 75
+"""The exit status of a daemon that wants to be started again, with another generation."""
+_LONGEST_PAUSE_S = 30.0
+_HEALTHY_S = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Decide, then run the command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--" not in given:
+        sys.stderr.write("usage: python -m toft.managed.guard --home DIR [options] -- COMMAND...\n")
+        return 2
+    command = given[given.index("--") + 1 :]
+    parser = argparse.ArgumentParser(prog="toft.managed.guard", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--busy", type=Path, help="while this file is locked, a daemon runs: decide nothing")
+    parser.add_argument("--supervise", action="store_true", help="start it again whenever it ends")
+    options = parser.parse_args(given[: given.index("--")])
+    if options.supervise:
+        return _Supervisor(options.home, options.busy, command).run()
+    os.execve(command[0], command, decide(options.home, options.busy, os.environ))
+    raise AssertionError("execve does not come back")
+
+
+def decide(home: Path, busy: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Boot the generations of a home; return the environment that tells the daemon which boot it is.
+
+    What cannot be decided here is left to the daemon, which boots for itself when nobody has.
+    """
+    told = {name: value for name, value in environ.items() if name != BOOT}
+    if busy is not None and _is_locked(busy):
+        return told
+    nonce = secrets.token_hex(16)
+    try:
+        boot = generations.Generations.at(home).boot(nonce)
+    except (OSError, errors.NodeError) as error:
+        sys.stderr.write(f"the guard cannot decide: {error}\n")
+        return told
+    for note in boot.notes:
+        sys.stderr.write(f"guard: {note}\n")
+    return {**told, BOOT: nonce}
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+class _Supervisor:
+    """Starts a command again and again, until somebody ends the supervisor itself."""
+
+    def __init__(self, home: Path, busy: Path | None, command: list[str]) -> None:
+        self._home = home
+        self._busy = busy
+        self._command = command
+        self._ending = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        """Return the status of the last life."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, self._pass_on)
+        pause_s = 0.0
+        while True:
+            began = time.monotonic()
+            status = self._live()
+            sys.stderr.write(f"guard: ended with {status}\n")
+            if self._ending.is_set():
+                return status if status >= 0 else 128 - status
+            if status == RESTART:
+                pause_s = 0.0
+                continue
+            if time.monotonic() - began > _HEALTHY_S:
+                pause_s = 0.0
+            # The first time at once: most crashes are single.
+            self._ending.wait(pause_s)
+            pause_s = min(max(0.5, pause_s * 2), _LONGEST_PAUSE_S)
+            if self._ending.is_set():
+                return 0
+
+    def _live(self) -> int:
+        environ = decide(self._home, self._busy, {**os.environ, SUPERVISED: "1"})
+        try:
+            self._child = subprocess.Popen(self._command, env=environ)
+        except OSError as error:
+            sys.stderr.write(f"guard: {self._command[0]} does not start: {error}\n")
+            return 127
+        if self._ending.is_set():
+            self._child.terminate()
+        return self._child.wait()
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        if number != signal.SIGHUP:
+            self._ending.set()
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

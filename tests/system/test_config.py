@@ -1,0 +1,109 @@
+"""A document on one node: applied by a command, loaded by the daemon, proven by living, and taken back."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.command_line import CommandLine
+from tests.daemons import Daemon, running
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with running(tmp_path / "home", tmp_path) as made:
+        yield made
+
+
+def write(directory: Path, lanes: int, settle_s: float = 0.1, name: str = "node") -> str:
+    path = directory / f"{name}.toml"
+    path.write_text(f"schema_version = 1\n[settings]\nlanes = {lanes}\n[health]\nsettle_s = {settle_s}\n")
+    return str(path)
+
+
+def test_a_document_is_applied_proven_and_taken_back(daemon: Daemon, tmp_path: Path) -> None:
+    toft, pid = daemon.toft, daemon.pid
+    first = toft("config", "apply", write(tmp_path, 3), "--wait", "60", "--json").value
+    assert (first["action"], first["daemon"], first["outcome"]) == ("applied", "restarts", "confirmed")
+    assert daemon.status()["lanes"] == 3
+    assert daemon.pid == pid, "it became the next one, so that whoever started it keeps it"
+    again = toft("config", "apply", write(tmp_path, 3), "--json").value
+    assert again["action"] == "noop_same_etag"
+
+    second = toft("config", "apply", write(tmp_path, 2, settle_s=3600), "--json").value
+    eventually(lambda: daemon.status()["lanes"] == 2, within_s=30)
+    shown = toft("config", "show", "--json").value
+    assert shown["active"] == second["etag"]
+    assert shown["confirmed"] == first["etag"]
+    assert shown["phase"] == "staged"
+    assert 0 < shown["trial"]["remaining_s"] <= 900
+    refused = toft("config", "apply", write(tmp_path, 1), "--json").error
+    assert refused["code"] == "generation.probation_active"
+    assert '-      "lanes": 3' not in toft("config", "diff").out
+    assert '-    "lanes": 3' in toft("config", "diff").out
+
+    back = toft("config", "rollback", "--reason", "too few \x1b[31mlanes", "--json").value
+    assert back["active"] == first["etag"]
+    eventually(lambda: daemon.status()["lanes"] == 3, within_s=30)
+    assert back["rolled_back"]["detail"] == "too few \x1b[31mlanes"
+    assert "\x1b" not in toft("config", "show").out
+    events = [each["event"] for each in toft("config", "history", "--json").value]
+    assert events == ["staged", "applied", "staged", "rolled_back"]
+    assert toft("config", "show", "--json").value["pinned"]
+    assert toft("config", "unpin").status == 0
+
+
+def test_a_daemon_that_is_killed_on_trial_again_and_again_comes_back_with_the_one_before(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    toft = daemon.toft
+    good = toft("config", "apply", write(tmp_path, 3), "--wait", "60", "--json").value["etag"]
+    toft("config", "apply", write(tmp_path, 4, settle_s=3600), "--json")
+    eventually(lambda: daemon.status()["lanes"] == 4, within_s=30)
+    daemon.kill()
+    for _ in range(4):  # the guard counts before anything is loaded; what it starts need not get far
+        guard = [sys.executable, "-P", "-m", "toft.managed.guard", "--home", str(toft.home)]
+        subprocess.run([*guard, "--", "/bin/false"], check=False)
+    assert toft("config", "show", "--json").value["trial"]["boots"] == 5
+    assert toft("up", "--detach").status == 0
+    shown = toft("config", "show", "--json").value
+    assert shown["active"] == good
+    assert shown["rolled_back"]["reason"] == "crash_loop"
+    assert daemon.status()["lanes"] == 3
+
+
+def test_what_is_wrong_or_not_served_changes_nothing(tmp_path: Path) -> None:
+    toft = CommandLine(tmp_path / "home", tmp_path)
+    toft("config", "apply", write(tmp_path, 3), "--json")
+    before = toft("config", "show", "--json").value
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("schema_version: 1\nsettings: {lanes: many}\n")
+    error = toft("config", "apply", str(bad), "--json").error
+    assert error["code"] == "document.invalid"
+    assert error["details"]["problems"][0]["path"] == "settings.lanes"
+    bad.write_text("schema_version: 1\ninstances: {ocr: {}}\n")
+    error = toft("config", "apply", str(bad), "--json").error
+    assert "not served" in error["message"]
+    after = toft("config", "show", "--json").value
+    assert {**after, "trial": None} == {**before, "trial": None}
+    assert toft("config", "apply", str(tmp_path / "none.toml"), "--json").error["code"] == "request.document"
+
+
+def test_without_a_daemon_the_next_one_tries_it(tmp_path: Path) -> None:
+    toft = CommandLine(tmp_path / "home", tmp_path)
+    empty = toft("config", "show", "--json").value
+    assert empty["active"] is None
+    assert not (tmp_path / "home" / "managed").exists(), "looking makes nothing"
+    error = toft("config", "rollback", "--json").error
+    assert error["code"] == "generation.nowhere_to_go"
+    done = toft("config", "apply", write(tmp_path, 5), "--json").value
+    assert done["daemon"] is None
+    with running(tmp_path / "home", tmp_path) as daemon:
+        assert daemon.status()["lanes"] == 5
+        eventually(lambda: toft("config", "show", "--json").value["confirmed"] == done["etag"])
+        os.kill(daemon.pid, signal.SIGHUP)
+        assert daemon.status()["state"] == "ready"
