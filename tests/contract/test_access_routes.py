@@ -57,6 +57,20 @@ class World:
         self, method: str, path: str, token: str | None, body: Any = None
     ) -> tuple[int, dict[str, Any]]:
         """Return the status of an answer and its body, as far as it came before a stream would go on."""
+        status, text, is_whole = await self.read(method, path, token, body)
+        try:
+            found = json.loads(text) if is_whole else {}
+        except ValueError:
+            found = {}
+        return status, found if isinstance(found, dict) else {"list": found}
+
+    async def read(
+        self, method: str, path: str, token: str | None, body: Any = None, pieces: int = 1
+    ) -> tuple[int, bytes, bool]:
+        """Return the status of an answer, its body, and whether that is all of it.
+
+        A stream is read until it has sent so many pieces, its head among them.
+        """
         headers = [(b"host", b"localhost")]
         if token is not None:
             headers.append((b"authorization", f"Bearer {token}".encode()))
@@ -80,18 +94,14 @@ class World:
 
         async def send(message: Any) -> None:
             told.append(message)
-            begun.set()
+            if len(told) >= pieces:
+                begun.set()
             if not message.get("more_body", message["type"] == "http.response.start"):
                 whole.set()
 
         await asyncio.wait_for(self.app(scope, receive, send), 20)
         status = told[0]["status"]
-        text = b"".join(each.get("body", b"") for each in told[1:])
-        try:
-            found = json.loads(text) if whole.is_set() else {}
-        except ValueError:
-            found = {}
-        return status, found if isinstance(found, dict) else {"list": found}
+        return status, b"".join(each.get("body", b"") for each in told[1:]), whole.is_set()
 
 
 @pytest_asyncio.fixture
@@ -404,3 +414,80 @@ async def test_a_stream_shows_what_happens_to_ones_own_plugins_only(world: World
     await asyncio.gather(hidden, return_exceptions=True)
     await ours.aclose()
     await theirs.aclose()
+
+
+MINE, THEIRS = "misbehaving", "stranger"
+
+
+async def furnished(world: World, tmp_home: Path) -> dict[str, list[str]]:
+    """Let two plugins have something of everything; return what stands for each part of a path."""
+    node, jobs = world.service.node, world.service.jobs
+    nodes.register(tmp_home, THEIRS)
+    ids: dict[str, list[str]] = {"jobs": [NOWHERE], "sequences": [NOWHERE]}
+    for plugin, word in ((MINE, "open"), (THEIRS, "hush")):
+        for instance in (plugin, f"{word}-second"):
+            await node.load(plugin, instance=instance)
+        await node.configure(plugin, {"label": f"{word} label"}, instance=f"{word}-second")
+        for action, arguments in (
+            ("raise_error", {"message": f"{word} failed"}),
+            ("echo", {"value": f"{word} result"}),
+            ("flood", {"lines": 3}),
+        ):
+            job = await jobs.submit(plugin, arguments, action=action, instance=f"{word}-second")
+            await jobs.wait(job.id, 20)
+            ids["jobs"].append(job.id)
+        graph = await jobs.submit_graph([{"plugin": plugin, "action": "echo"}], name=f"{word} graph")
+        await jobs.wait_sequence(graph.id, 20)
+        ids["sequences"].append(graph.id)
+    # What an instance leaves that nobody knows any more.
+    (tmp_home / "logs" / "hush-gone.log").write_text("2026-01-01T00:00:00.000Z stdout - hush\n")
+    return ids
+
+
+async def test_no_page_and_no_part_of_one_shows_anything_of_another_plugin(
+    world: World, toft_home: Path
+) -> None:
+    ids = await furnished(world, toft_home)
+    hidden = {each.id for each in await world.service.jobs.list(plugin=THEIRS)} | {ids["sequences"][2]}
+    _, limited = await world.gate.tokens.create("limited", ["node:read", "system:read", f"*:admin:{MINE}"])
+    asked, seen = 0, ""
+    for route in pages.ROUTES:
+        assert permits.permit_of(next(iter_route_contexts([route]))) is not None, route.path
+        if "GET" not in (route.methods or ()) or "/static/" in route.path:
+            continue
+        for path in paths(route.path, ids):
+            pieces = 3 if path.endswith("/stream") else 1
+            # A stream of what is hidden would send as much; what is refused is whole at once.
+            status, body, _ = await world.read("GET", path, limited, pieces=pieces)
+            text = body.decode()
+            of_theirs = any(each in path for each in (THEIRS, "hush", *hidden))
+            assert status in ((403, 404) if of_theirs and "hush-gone" not in path else (200, 404, 403)), path
+            shown = text.replace(path, "")
+            for word in ("hush label", "hush failed", "hush result", "hush graph", "- hush", "hush</bdi>"):
+                assert word not in shown, (path, word)
+            if not of_theirs:
+                for word in (THEIRS, "hush", *hidden):
+                    assert word not in shown, (path, word)
+                seen += shown
+            asked += 1
+    assert asked > 30
+    for word in ("open label", "open failed", "open result", "open graph", "open-second"):
+        assert word in seen, word
+    # What a job returned is more than the job.
+    _, less = await world.gate.tokens.create("less", [f"job:admin:{MINE}"])
+    for id in ids["jobs"][1:4]:
+        status, body, _ = await world.read("GET", f"/jobs/{id}", less)
+        assert (status, b"open result" in body) == (200, False)
+
+
+def paths(template: str, ids: dict[str, list[str]]) -> list[str]:
+    """Return the addresses of a kind of page, for everything that one could ask for by it."""
+    room = template.split("/")[1]
+    found = [template]
+    for part, values in (
+        ("{id}", ids.get(room, [NOWHERE])),
+        ("{name}", [MINE, THEIRS]),
+        ("{instance}", [MINE, THEIRS, "open-second", "hush-second", "hush-gone"]),
+    ):
+        found = [each.replace(part, value) for each in found for value in (values if part in each else [""])]
+    return found

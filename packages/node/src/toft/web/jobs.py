@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from toft.access.resources import Action, Kind
+from toft.access.resources import Action, Kind, Resource
 from toft.api import permits, service
 from toft.api.service import Service
-from toft.jobs.records import State
+from toft.jobs.records import Job, State
 from toft.kernel import errors
 from toft.web import rendering, steps
 
@@ -97,7 +97,7 @@ async def show(request: Request, serves: Serves, id: str) -> Response:
         story=story[:_TOLD],
         hidden=max(len(story) - _TOLD, 0),
         attempts=[each.to_dict() for each in reversed(made)],
-        result=_result(told),
+        result=_result(told) if await _sees_result(request, job) else None,
         plots=_PLOTS,
         graph=await _graph(request, serves, told),
         **_log(lines),
@@ -133,6 +133,12 @@ def _result(job: Mapping[str, Any]) -> dict[str, Any] | None:
     text = rendering.pretty(found)
     is_cut = len(text) > _SHOWN_BYTES
     return {"text": text[:_SHOWN_BYTES], "is_cut": is_cut}
+
+
+async def _sees_result(request: Request, job: Job) -> bool:
+    """Say whether who asks may see what a job returned; that is more than to see the job."""
+    principal, result = permits.principal_of(request), Resource(Kind.RESULT, job.id)
+    return (await permits.decided(request, principal, Action.READ, result, [job.plugin])).allowed
 
 
 async def _graph(request: Request, serves: Service, job: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind, Resource
 from toft.api import permits, service
 from toft.api.service import Service
-from toft.jobs.records import Job, State
+from toft.jobs.records import State
 from toft.web import rendering
 
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
@@ -33,7 +33,7 @@ async def overview(request: Request, serves: Serves) -> Response:
     measures = await permits.decided(request, permits.principal_of(request), Action.READ, system)
     running, waiting, failed, interrupted = await asyncio.gather(
         *(
-            serves.jobs.list(state=state, limit=count)
+            serves.jobs.list(state=state, limit=count, plugins=plugins)
             for state, count in (
                 (State.RUNNING, 200),
                 (State.PENDING, _LISTED),
@@ -43,7 +43,7 @@ async def overview(request: Request, serves: Serves) -> Response:
         )
     )
     trouble = sorted(
-        [*_seen(failed, plugins), *_seen(interrupted, plugins)],
+        [each.to_dict() for each in (*failed, *interrupted)],
         key=lambda each: str(each["finished_at"] or ""),
         reverse=True,
     )
@@ -51,17 +51,13 @@ async def overview(request: Request, serves: Serves) -> Response:
         request,
         "overview",
         now=now,
-        lanes=_lanes(now, _seen(running, plugins)),
+        lanes=_lanes(now, [each.to_dict() for each in running]),
         resources=_resources(now),
-        holders=_holders(now),
-        waiting=_seen(waiting, plugins),
+        holders=_holders(now, _known(request, serves)),
+        waiting=[each.to_dict() for each in waiting],
         trouble=trouble[:_LISTED],
         series=_DEPTH if measures.allowed else None,
     )
-
-
-def _seen(jobs: Sequence[Job], plugins: frozenset[str] | None) -> list[dict[str, Any]]:
-    return [each.to_dict() for each in jobs if plugins is None or each.plugin in plugins]
 
 
 def _lanes(now: Mapping[str, Any], running: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any] | None]:
@@ -99,11 +95,20 @@ def _resources(now: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _holders(now: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _known(request: Request, serves: Service) -> frozenset[str] | None:
+    """Return the instances that who asks may know of; None for all."""
+    plugins = permits.visible_of(request, Kind.INSTANCE)
+    if plugins is None:
+        return None
+    return frozenset(each.id for each in serves.sessions.instances(None) if each.plugin in plugins)
+
+
+def _holders(now: Mapping[str, Any], known: frozenset[str] | None) -> list[dict[str, Any]]:
     """Return who holds what: each instance with what it uses, and what is promised to it."""
     used, promised = now.get("instances") or {}, now.get("reserved_bytes") or {}
     rows = [
         {"instance": name, "used": used.get(name) or {}, "promised": promised.get(name) or {}}
         for name in {*used, *promised}
+        if known is None or name in known
     ]
     return sorted(rows, key=lambda each: (-int(each["used"].get("memory") or 0), each["instance"]))
