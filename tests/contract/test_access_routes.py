@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from toft.web import app as pages
 
 LESS = {Action.CANCEL: "read", Action.WRITE: "cancel", Action.ADMIN: "write"}
 PARTS = {"number": "1", "step": "enable", "key": "KEY", "code": "guess"}
+MOST_CALLS = 100_000
 NOWHERE = "job_01ARZ3NDEKTSV4RRFFQ69G5FAV"
 CALLERS = ("none", "expired", "revoked", "guess", "other kind", "less", "other plugin", "right", "all")
 
@@ -491,3 +494,56 @@ def paths(template: str, ids: dict[str, list[str]]) -> list[str]:
     ):
         found = [each.replace(part, value) for each in found for value in (values if part in each else [""])]
     return found
+
+
+async def test_no_page_does_more_work_because_there_is_more_behind_it(world: World, toft_home: Path) -> None:
+    """Counted in calls of functions on the event loop, as times are those of the machine."""
+    jobs = world.service.jobs
+    for number in range(60):
+        nodes.register(toft_home, f"plugin-{number}")
+    steps = [
+        {"id": f"s{number}", "plugin": MINE, "action": "echo", "after": [f"s{number - 40}"] * (number >= 40)}
+        for number in range(1000)
+    ]
+    large = await jobs.submit_graph({"steps": steps}, name="large")
+    talker = await jobs.submit(MINE, {"value": 1}, action="echo")
+    await jobs.wait(talker.id, 60)
+    await jobs.wait_sequence(large.id, 60)
+    (member,) = await jobs.list(sequence=large.id, limit=1)
+    store = (await jobs.open()).means.store
+    await store.write(
+        lambda connection: connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)"
+            " INSERT INTO events (cursor, at, type, job, attempt, data)"
+            " SELECT 1000000 + i, 1.0, 'progress', (SELECT seq FROM jobs WHERE id = ?), 1,"
+            " json_object('progress', i / 10000.0) FROM n",
+            (talker.id,),
+        )
+    )
+    told = {}
+    for path in (
+        "/", "/jobs", f"/jobs/{talker.id}", f"/jobs/{member.id}", "/sequences", f"/sequences/{large.id}",
+        "/plugins", f"/plugins/{MINE}", f"/plugins/{MINE}/{MINE}/now", "/samples",
+    ):  # fmt: skip
+        await world.read("GET", path, await world.token("*"))
+        with counted() as calls:
+            status, body, _ = await world.read("GET", path, await world.token("*"))
+        assert status == 200, body
+        told[path] = calls[0]
+    print(told)  # noqa: T201 - for whoever runs this with -s
+    assert max(told.values()) < MOST_CALLS, told
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[int]]:
+    """Count the calls of functions in this thread."""
+    calls = [0]
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.job_queues import InlineStore, SetClock, open_queue, outcome, settle, submit
 
 from toft import dispatch, jobs
-from toft.jobs import reasons, story
+from toft.jobs import digests, reasons, story
 from toft.jobs.queue import JobQueue
 from toft.jobs.records import State
 from toft.kernel.clock import rfc3339
@@ -295,3 +295,82 @@ async def test_what_the_queue_writes_down_is_told() -> None:
             "a cancel was asked for",
             "cancelled before it began: somebody asked for it",
         ]
+
+
+async def test_however_often_a_job_reports_few_rows_are_read_and_the_same_is_told() -> None:
+    clock, store = SetClock(), InlineStore()
+    async with open_queue(store, clock=clock) as queue:
+        job_id = await submit(queue)
+        for attempt in (1, 2):
+            await queue.claim("echo")
+            clock.advance(1)
+            ends = outcome(State.PENDING, because="transient") if attempt == 1 else outcome(result=b"1")
+            await queue.finish(job_id, attempt, ends)
+        report(store, 10_000)
+        digest = await digests.of_jobs(store, [job_id], 1000)
+        assert (
+            len(digest) == len({(each.type, each.attempt, str(each.data.get("to"))) for each in digest}) < 13
+        )
+        attempts = [each.to_dict() for each in await queue.attempts(job_id)]
+        job = (await queue.get(job_id)).to_dict()
+        whole = [each async for page in pages(queue, job_id) for each in page]
+        assert story.tell(job, [each.to_dict() for each in digest], attempts) == story.tell(
+            job, whole, attempts
+        )
+        # Of very many the end is told, and not the beginning.
+        assert [each.cursor for each in await digests.of_jobs(store, [job_id], 2)] == [
+            each.cursor for each in digest[-2:]
+        ]
+
+
+def report(store: InlineStore, times: int) -> None:
+    """Write down reports and measurements of a job's two attempts, however fast they would have come."""
+    rows = []
+    for number in range(times):
+        is_report, attempt = number % 3 != 0, 1 + number % 2
+        data = {"progress": number / times, "message": f"page {number}"}
+        measured = {"memory_bytes": 7 * (number % 91), "cpu_percent": 1.5, "pid": 12}
+        rows.append(
+            (
+                1000 + number,
+                1_700_000_000.0 + number,
+                "progress" if is_report else "snapshot",
+                attempt,
+                json.dumps(data if is_report else measured),
+            )
+        )
+    for row in rows:
+        store.query(
+            "INSERT INTO events (cursor, at, type, job, attempt, data) VALUES (?, ?, ?, 1, ?, ?)", *row
+        )
+
+
+async def pages(queue: JobQueue, job_id: str) -> AsyncIterator[list[dict[str, Any]]]:
+    after = 0
+    while page := await queue.events(after, job=job_id, limit=1000):
+        after = page[-1].cursor
+        yield [each.to_dict() for each in page]
+
+
+async def test_the_end_of_a_sequence_is_told_without_reading_all_of_it() -> None:
+    clock, store = SetClock(), InlineStore()
+    async with open_queue(store, clock=clock) as queue:
+        ids = [await submit(queue, sequence="seq_1", step=f"s{number}") for number in range(60)]
+        for _ in ids:
+            clock.advance(1)
+            (claimed,) = await queue.claim("echo")
+            clock.advance(2)
+            await queue.finish(claimed.id, 1, outcome(result=b"1"))
+        sequence = {"id": "seq_1", "name": "pages", "state": "running"}
+        jobs = [(await queue.get(each)).to_dict() for each in ids]
+        events = [each.to_dict() for each in await queue.events(sequence="seq_1", limit=1000)]
+        whole = story.tell_sequence(sequence, jobs, events)
+        tail = await digests.tail(store, "seq_1", 10)
+        assert list(tail.jobs) == ids[:-11:-1]
+        known = await digests.jobs(store, [*tail.jobs, "job_none"])
+        told = [each.to_dict() for each in await digests.of_jobs(store, tail.jobs, 1000)]
+        end = story.tell_sequence(
+            sequence, [each.to_dict() for each in known.values()], told, after=tail.after
+        )
+        assert end == whole[-len(end) :]
+        assert len(end) == 20

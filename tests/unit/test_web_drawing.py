@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from toft.jobs.digests import Part
 from toft.web import drawing, steps
 
 
@@ -56,21 +57,17 @@ def test_no_two_steps_cover_each_other_and_all_are_inside(waits: list[set[int]])
             assert one is other or apart_across or abs(one.y - other.y) >= one.height
 
 
-def job(step: str, state: str, **more: Any) -> dict[str, Any]:
-    return {"id": f"job_{step}", "step": step, "state": state, **more}
-
-
 def test_a_step_is_told_by_its_newest_job_and_its_parts() -> None:
     told = steps.described(
         [{"id": "a"}, {"id": "b", "for_each": True}, {"id": "c"}, {"id": "d"}],
         [
-            job("b[1]", "failed"),
-            job("b[0]", "completed"),
-            job("a", "running"),
-            job("a", "failed"),
-            job("c", "cancelled", error={"code": "job.skipped"}),
+            Part("b", True, "failed", 1, 5, "job_5"),
+            Part("b", True, "completed", 1, 4, "job_4"),
+            Part("a", False, "failed", 1, 2, "job_2"),
+            Part("a", False, "running", 1, 3, "job_3"),
+            Part("c", False, "skipped", 1, 1, "job_1"),
         ],
     )
     assert [each["state"] for each in told.values()] == ["running", "failed", "skipped", "pending"]
+    assert [each["job"] for each in told.values()] == ["job_3", None, "job_1", None]
     assert (told["b"]["parts"], told["b"]["counts"]) == (2, {"failed": 1, "completed": 1})
-    assert told["d"]["job"] is None

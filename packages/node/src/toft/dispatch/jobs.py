@@ -9,15 +9,14 @@ from typing import Any
 
 from toft.dispatch import answers as answering
 from toft.dispatch import engine as engines
-from toft.dispatch import graphs, promises, samples, sequences, submitting
+from toft.dispatch import graphs, promises, samples, sequences, submitting, telling
 from toft.dispatch.answers import Job
-from toft.jobs import queue, records, story
+from toft.jobs import queue, records
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.plugins import node as nodes
 from toft.plugins import values
 
-_STORY_EVENTS = 10_000
 _STORY_JOBS = 1000
 
 
@@ -311,26 +310,13 @@ class Jobs(sequences.SequenceVerbs, samples.SampleVerbs):
         """Return the story of a job or a sequence: what happened, because of what, with evidence."""
         if id.startswith("seq_"):
             return await self._why_sequence(id)
-        job = await self.get(id)
-        made = await self.attempts(id)
-        return story.tell(job.to_dict(), await self._told(job=id), [attempt.to_dict() for attempt in made])
+        engine = self._engine or await self.open()
+        return await telling.of_job(engine, await self.get(id), await self.attempts(id))
 
     async def _why_sequence(self, id: str) -> Sequence[dict[str, Any]]:
-        found = await self.sequence(id)
-        members = [job.to_dict() for job in await self.list(sequence=id, limit=_STORY_JOBS)]
-        return story.tell_sequence(found.to_dict(), members, await self._told(sequence=id))
-
-    async def _told(self, *, job: str | None = None, sequence: str | None = None) -> Sequence[dict[str, Any]]:
-        """Return the stored events of something; of very many the first ones."""
-        told: list[dict[str, Any]] = []
-        after = 0
-        while len(told) < _STORY_EVENTS:
-            page = await self.events(after=after, job=job, sequence=sequence)
-            told += [event.to_dict() for event in page]
-            if not page:
-                break
-            after = page[-1].cursor
-        return told
+        engine = self._engine or await self.open()
+        members = await self.list(sequence=id, limit=_STORY_JOBS)
+        return await telling.of_sequence(engine, await self.sequence(id), members)
 
     async def status(self) -> dict[str, Any]:
         """Return lanes, queue, memory and GPUs as they are now."""

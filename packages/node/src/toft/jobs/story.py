@@ -51,6 +51,8 @@ def tell_sequence(
     jobs: Iterable[Mapping[str, Any]],
     events: Iterable[Mapping[str, Any]],
     attempts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    *,
+    after: int = 0,
 ) -> list[Entry]:
     """Tell the story of a sequence or a graph: its own turns and those of its jobs, in the order of time.
 
@@ -59,6 +61,7 @@ def tell_sequence(
         jobs: Its jobs, as `Job.to_dict` gives them.
         events: The events of all of them, by cursor.
         attempts: Attempts by job.
+        after: What happened up to this cursor is known but not told.
     """
     members = {str(each["id"]): each for each in jobs}
     own: list[Mapping[str, Any]] = []
@@ -72,7 +75,7 @@ def tell_sequence(
             told.append(
                 {**entry, "what": f"{label}: {entry['what']}", "evidence": {"job": name, **entry["evidence"]}}
             )
-    return _in_order(told)
+    return _in_order([entry for entry in told if entry["cursor"] > after])
 
 
 def _heard(
@@ -219,7 +222,8 @@ class _Teller:
         self._say(event, f"{after}{ran}", because, evidence)
 
     def _progressed(self, event: Mapping[str, Any], data: Entry) -> None:
-        self._reports += 1
+        # A digest tells the last report, and how many there were.
+        self._reports += int(data.pop("reports", 1))
         fraction, message = data.get("progress"), data.get("message")
         share = f"{fraction:.0%}" if isinstance(fraction, (int, float)) and fraction >= 0 else ""
         said = " ".join(part for part in (share, str(message or "")) if part)

@@ -102,6 +102,16 @@ class Catalog:
             for each in manifests
         ]
 
+    async def row(self, name: str) -> Entry:
+        """Return one plugin; the others are not looked at.
+
+        Raises:
+            NotFoundError: There is no such plugin.
+        """
+        manifest = await asyncio.to_thread(self._registry.get, name)
+        records = await self._instances.list(manifest.name)
+        return await asyncio.to_thread(self._entry, manifest, records, False)
+
     async def variables(self, name: str) -> list[Variable]:
         """Return what a plugin declares.
 

@@ -52,6 +52,14 @@ class Installed:
         """Return every plugin, by name, with its state."""
         return await self._catalog.rows()
 
+    async def entry(self, name: str) -> catalog.Entry:
+        """Return one plugin with its state.
+
+        Raises:
+            NotFoundError: It is not installed.
+        """
+        return await self._catalog.row(name)
+
     async def get(self, name: str) -> Manifest:
         """Return what is known of a plugin.
 

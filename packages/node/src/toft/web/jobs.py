@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind, Resource
 from toft.api import permits, service
 from toft.api.service import Service
+from toft.dispatch import telling
 from toft.jobs.records import Job, State
 from toft.kernel import errors
 from toft.web import rendering, steps
@@ -24,7 +25,8 @@ States = Annotated[list[str] | None, Query()]
 
 _LISTED = 50
 _LINES = 400
-_TOLD = 80
+_TOLD = 60
+_ATTEMPTS = 50
 _SHOWN_BYTES = 64 << 10
 _PLOTS = (
     [{"name": "memory_bytes", "label": "memory", "unit": "bytes"}],
@@ -89,14 +91,15 @@ async def show(request: Request, serves: Serves, id: str) -> Response:
         serves.jobs.get(id), serves.jobs.attempts(id), serves.jobs.logs(id, _LINES)
     )
     told = job.to_dict()
-    story = list(reversed(await serves.jobs.why(id)))
+    # One more than is shown says whether there are more.
+    story = await telling.of_job(await serves.jobs.open(), job, made, _TOLD + 1)
     return rendering.page(
         request,
         "job",
         job=told,
-        story=story[:_TOLD],
-        hidden=max(len(story) - _TOLD, 0),
-        attempts=[each.to_dict() for each in reversed(made)],
+        story=list(reversed(story))[:_TOLD],
+        is_story_cut=len(story) > _TOLD,
+        attempts=[each.to_dict() for each in reversed(made[-_ATTEMPTS:])],
         result=_result(told) if await _sees_result(request, job) else None,
         plots=_PLOTS,
         graph=await _graph(request, serves, told),

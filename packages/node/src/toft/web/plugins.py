@@ -168,9 +168,11 @@ async def _allowed(request: Request, plugin: str) -> dict[str, bool]:
 
 async def _standing(request: Request, serves: Service, subject: settings.Subject) -> dict[str, Any]:
     loaded = subject.loaded
+    entry = await serves.node.installed.entry(subject.plugin)
     return {
         "subject": subject,
         "may": await _allowed(request, subject.plugin),
-        "entry": await settings.entry(serves, subject.plugin),
+        "entry": entry,
+        "has_drifted": entry.drift or (loaded is not None and loaded.drift is not None),
         "stats": await loaded.stats() if loaded is not None else None,
     }

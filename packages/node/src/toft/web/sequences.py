@@ -10,13 +10,14 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import permits, service
 from toft.api.service import Service
+from toft.dispatch import telling
 from toft.jobs.sequences import COUNTS
 from toft.web import rendering, steps
 
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
 _LISTED = 50
-_TOLD = 80
+_TOLD = 60
 
 
 @router.get("/sequences", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE, id=None)])
@@ -41,12 +42,15 @@ async def list_sequences(request: Request, serves: Serves, before: str = "") -> 
 @router.get("/sequences/{id}", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE)])
 async def show(request: Request, serves: Serves, id: str) -> Response:
     """Show a sequence as it is now."""
-    graph = await steps.graph(serves, await serves.jobs.sequence(id))
-    story = list(reversed(await serves.jobs.why(id)))
+    found = await serves.jobs.sequence(id)
+    graph = await steps.graph(serves, found)
+    shown = await steps.listed(serves, graph["steps"])
+    story, names = await telling.end_of_sequence(await serves.jobs.open(), found, _TOLD + 1)
     return rendering.page(
         request,
         "sequence",
         graph=graph,
-        story=[steps.named(each, graph["names"]) for each in story[:_TOLD]],
-        hidden=max(len(story) - _TOLD, 0),
+        steps=shown,
+        story=[steps.named(each, names) for each in list(reversed(story))[:_TOLD]],
+        is_story_cut=len(story) > _TOLD,
     )

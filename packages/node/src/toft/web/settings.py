@@ -9,7 +9,7 @@ from typing import Any
 
 from toft.api.service import Service
 from toft.kernel import errors, ids
-from toft.plugins import catalog, configuring, instances
+from toft.plugins import configuring, instances
 from toft.plugins.instance import Instance
 from toft.plugins.manifests import config as configurations
 from toft.plugins.manifests.manifest import Manifest
@@ -90,11 +90,6 @@ async def find(serves: Service, plugin: str, instance: str) -> Subject:
     record = await node.rooms.records.of(manifest.name, instance)
     loaded = node.find(instance)
     return Subject(plugin=manifest.name, instance=instance, manifest=manifest, record=record, loaded=loaded)
-
-
-async def entry(serves: Service, name: str) -> catalog.Entry:
-    """Return the row of a plugin in the list of all."""
-    return next(each for each in await serves.node.plugins() if each.name == name)
 
 
 async def settings(serves: Service, subject: Subject) -> Settings:

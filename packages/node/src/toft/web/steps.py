@@ -8,32 +8,48 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toft.api.service import Service
-from toft.jobs.sequences import SKIPPED, JobSequence
+from toft.jobs import digests
+from toft.jobs.sequences import JobSequence
 from toft.web import drawing
 
-_MEMBERS = 1000
-_JOB = re.compile(r"job_[0-9A-Z]{26}")
-# What is told of a step with several parts: the first of these that one of them is in.
+LISTED = 100
+"""The most steps that a table shows."""
+# What is told of a step with several parts: the first of these that one of them is in. Of many steps those
+# are shown that come first here.
 _WEIGHTS = ("failed", "interrupted", "running", "pending", "cancelled", "skipped", "completed")
+_NONE: Mapping[str, int] = {}
+_JOB = re.compile(r"job_[0-9A-Z]{26}")
 
 
 async def graph(serves: Service, sequence: JobSequence, *, chosen: str = "") -> dict[str, Any]:
-    """Return what a page shows of a graph.
+    """Return the picture of a graph.
 
     Args:
         serves: Where its jobs are.
         sequence: The graph.
         chosen: The step, or the part of one, that the page is about.
     """
-    members = [each.to_dict() for each in await serves.jobs.list(sequence=sequence.id, limit=_MEMBERS)]
+    picture = drawing.draw(sequence.steps)
+    engine = await serves.jobs.open()
+    is_needed = picture is not None or not chosen
+    parts = await digests.parts(engine.means.store, sequence.id) if is_needed else ()
     return {
-        "sequence": sequence.to_dict(),
-        "steps": described(sequence.steps, members),
-        "picture": drawing.draw(sequence.steps),
+        "sequence": sequence,
+        "steps": described(sequence.steps, parts),
+        "picture": picture,
         "chosen": chosen.partition("[")[0],
-        "names": {str(each["id"]): str(each["step"] or "") for each in members if each["step"]},
-        "is_cut": len(members) == _MEMBERS,
     }
+
+
+async def listed(serves: Service, steps: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps that a table shows, each with its job: of very many those that are amiss or run."""
+    chosen = sorted(steps.values(), key=lambda step: _WEIGHTS.index(step["state"]))[:LISTED]
+    names = {each["id"] for each in chosen}
+    shown = [each for each in steps.values() if each["id"] in names]
+    store = (await serves.jobs.open()).means.store
+    jobs = await digests.jobs(store, [each["job"] for each in shown if each["job"]])
+    told = {name: job.to_dict() for name, job in jobs.items()}
+    return [{**each, "job": told.get(str(each["job"]))} for each in shown]
 
 
 def named(entry: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
@@ -41,40 +57,28 @@ def named(entry: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, An
     return {**entry, "because": _JOB.sub(lambda found: names.get(found[0], found[0]), str(entry["because"]))}
 
 
-def described(
-    steps: Sequence[Mapping[str, Any]], members: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return each step by name: its state, its job, and how many parts are where."""
-    of_step: dict[str, list[Mapping[str, Any]]] = {}
-    for each in members:
-        of_step.setdefault(str(each["step"] or ""), []).append(each)
-    parts: dict[str, list[Mapping[str, Any]]] = {}
-    for name, jobs in of_step.items():
-        if "[" in name:
-            parts.setdefault(name.partition("[")[0], []).extend(jobs)
+def described(steps: Sequence[Mapping[str, Any]], parts: Sequence[digests.Part]) -> dict[str, dict[str, Any]]:
+    """Return each step by name: its state, the name of its job, and how many of its parts are where."""
+    own: dict[str, digests.Part] = {}
+    counted: dict[str, Counter[str]] = {}
+    for each in parts:
+        if each.is_part:
+            counted.setdefault(each.step, Counter())[each.state] += each.jobs
+        elif each.step not in own or own[each.step].newest < each.newest:
+            own[each.step] = each
     found = {}
     for step in steps:
         name = str(step["id"])
-        # Jobs come newest first: of a step that ran again only that one counts.
-        job = of_step[name][0] if name in of_step else None
-        counts = Counter(state_of(each) for each in parts.get(name, ()))
-        state = state_of(job) if job else next((each for each in _WEIGHTS if counts[each]), "pending")
+        job, counts = own.get(name), counted.get(name, _NONE)
+        state = job.state if job else next((each for each in _WEIGHTS if each in counts), "pending")
         found[name] = {
             "id": name,
             "plugin": str(step.get("plugin") or ""),
             "action": step.get("action"),
-            "needs": dict(step.get("needs") or {}),
             "state": state,
-            "job": job,
+            "job": job.id if job else None,
             "parts": sum(counts.values()),
-            "counts": {each: counts[each] for each in _WEIGHTS if counts[each]},
+            "counts": {each: counts[each] for each in _WEIGHTS if each in counts} if counts else {},
             "is_fan_out": bool(step.get("for_each")),
         }
     return found
-
-
-def state_of(job: Mapping[str, Any]) -> str:
-    """Return the state of a job; one that never ran because of another one is told from a cancelled one."""
-    if job["state"] == "cancelled" and (job.get("error") or {}).get("code") == SKIPPED:
-        return "skipped"
-    return str(job["state"])
