@@ -226,10 +226,12 @@ def started() -> Iterator[sync_api.Browser]:
     with (
         # Its lock is a socket, whose path may have 107 characters; the directories of a test are longer.
         tempfile.TemporaryDirectory(prefix="toft-", dir="/tmp", ignore_cleanup_errors=True) as scratch,
-        _at_home_in(scratch),
-        sync_api.sync_playwright() as playwright,
-        contextlib.closing(playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))) as browser,
+        contextlib.ExitStack() as stack,
     ):
+        with _at_home_in(scratch):
+            playwright = stack.enter_context(sync_api.sync_playwright())
+            browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+            stack.enter_context(contextlib.closing(browser))
         yield browser
 
 

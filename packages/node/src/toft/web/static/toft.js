@@ -208,8 +208,13 @@
     catch (error) { /* kept for this page alone */ }
     document.dispatchEvent(new CustomEvent("toft:theme"));
   }
+  function seek() {
+    var found = document.querySelector("[data-filter]");
+    if (found) { found.focus(); found.select(); }
+    return found;
+  }
   var acts = {
-    "/": function () { var found = document.querySelector("[data-filter]"); if (found) { found.focus(); found.select(); } },
+    "/": function () { if (!seek()) { window.location.assign("/jobs#filter"); } },
     "?": function () { document.getElementById("keys").showModal(); },
     j: function () { move(1); },
     k: function () { move(-1); },
@@ -286,6 +291,7 @@
   moments(document);
   setInterval(function () { grow(document); }, 1000);
   hear();
+  if (window.location.hash === "#filter") { seek(); }
   window.toft = { ask: ask, complaint: complaint, headers: headers, note: note, now: now, visible: visible };
   root.dataset.ready = "yes";
 })();
