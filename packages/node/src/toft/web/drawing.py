@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_STEPS = 300
+MOST_STEPS = 120
+MOST_LINES = 360
+"""More than that nobody reads as a picture, and drawing it would hold up the event loop."""
 _WIDTH, _HEIGHT = 168, 44
 _ACROSS, _DOWN = 64, 18
 _MARGIN = 8
@@ -67,6 +69,8 @@ def draw(steps: Sequence[Mapping[str, Any]]) -> Picture | None:
     if not steps or len(steps) > MOST_STEPS:
         return None
     needs = {str(step["id"]): dict(step.get("needs") or {}) for step in steps}
+    if sum(map(len, needs.values())) > MOST_LINES:
+        return None
     columns = _columns(needs)
     _untangle(columns, needs)
     tallest = max(map(len, columns))

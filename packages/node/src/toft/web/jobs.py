@@ -25,7 +25,7 @@ States = Annotated[list[str] | None, Query()]
 
 _LISTED = 50
 _LINES = 400
-_TOLD = 60
+_TOLD = 40
 _ATTEMPTS = 50
 _SHOWN_BYTES = 64 << 10
 _PLOTS = (

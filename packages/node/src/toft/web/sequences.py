@@ -17,7 +17,7 @@ from toft.web import rendering, steps
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
 Serves = Annotated[Service, Depends(service.of)]
 _LISTED = 50
-_TOLD = 60
+_TOLD = 40
 
 
 @router.get("/sequences", dependencies=[permits.needs(Action.READ, Kind.SEQUENCE, id=None)])

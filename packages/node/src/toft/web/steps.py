@@ -12,7 +12,7 @@ from toft.jobs import digests
 from toft.jobs.sequences import JobSequence
 from toft.web import drawing
 
-LISTED = 100
+LISTED = 60
 """The most steps that a table shows."""
 # What is told of a step with several parts: the first of these that one of them is in. Of many steps those
 # are shown that come first here.
@@ -33,12 +33,23 @@ async def graph(serves: Service, sequence: JobSequence, *, chosen: str = "") -> 
     engine = await serves.jobs.open()
     is_needed = picture is not None or not chosen
     parts = await digests.parts(engine.means.store, sequence.id) if is_needed else ()
+    steps = described(sequence.steps, parts)
     return {
         "sequence": sequence,
-        "steps": described(sequence.steps, parts),
+        "steps": steps,
         "picture": picture,
+        "edges": edges(picture, steps) if picture is not None else {},
         "chosen": chosen.partition("[")[0],
     }
+
+
+def edges(picture: drawing.Picture, steps: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the lines of a picture by how they look: a page has one path for all of a look."""
+    found: dict[str, list[str]] = {}
+    for line in picture.lines:
+        look = f"{'loose ' if line.is_loose else ''}from-{steps[line.source]['state']}"
+        found.setdefault(look, []).append(line.path)
+    return {look: "".join(paths) for look, paths in found.items()}
 
 
 async def listed(serves: Service, steps: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -80,5 +91,6 @@ def described(steps: Sequence[Mapping[str, Any]], parts: Sequence[digests.Part])
             "parts": sum(counts.values()),
             "counts": {each: counts[each] for each in _WEIGHTS if each in counts} if counts else {},
             "is_fan_out": bool(step.get("for_each")),
+            "waits": ", ".join(step.get("needs") or ()),
         }
     return found
