@@ -52,14 +52,6 @@ class Installed:
         """Return every plugin, by name, with its state."""
         return await self._catalog.rows()
 
-    async def entry(self, name: str) -> catalog.Entry:
-        """Return one plugin with its state.
-
-        Raises:
-            NotFoundError: It is not installed.
-        """
-        return await self._catalog.row(name)
-
     async def get(self, name: str) -> Manifest:
         """Return what is known of a plugin.
 
@@ -203,3 +195,12 @@ class Installed:
         found = self._registry.find_name(name) if ids.is_name(name) else None
         requested = found.manifest.runtime.requested if found else {}
         return wishes.Wish.remembered(requested) if requested.get("source") else None
+
+
+async def entry(installed: Installed, name: str) -> catalog.Entry:
+    """Return one plugin with its state; the others are not looked at.
+
+    Raises:
+        NotFoundError: It is not installed.
+    """
+    return await installed._catalog.row(name)

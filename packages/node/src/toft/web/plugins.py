@@ -11,6 +11,7 @@ from toft.access.resources import Action, Kind, Resource
 from toft.api import following, permits, service
 from toft.api.service import Service
 from toft.kernel import errors
+from toft.plugins import installed
 from toft.plugins.log_reading import Piece, Place
 from toft.plugins.plugin_errors import PluginError
 from toft.web import happenings, options, rendering, running, sending, settings
@@ -168,7 +169,7 @@ async def _allowed(request: Request, plugin: str) -> dict[str, bool]:
 
 async def _standing(request: Request, serves: Service, subject: settings.Subject) -> dict[str, Any]:
     loaded = subject.loaded
-    entry = await serves.node.installed.entry(subject.plugin)
+    entry = await installed.entry(serves.node.installed, subject.plugin)
     return {
         "subject": subject,
         "may": await _allowed(request, subject.plugin),

@@ -73,14 +73,18 @@
     try { told = JSON.parse(text); } catch (error) { told = null; }
     return { ok: answer.ok, status: answer.status, told: told, text: text };
   }
+  // A page that is about to be left asks for nothing: what it shows may be what was just taken away.
+  var leaving = false;
   async function press(button) {
     var sure = button.dataset.confirm;
     if (sure && !window.confirm(sure)) { return; }
     button.disabled = true;
+    leaving = Boolean(button.dataset.then);
     try {
       var body = button.dataset.body === undefined ? undefined : JSON.parse(button.dataset.body);
       var answer = await ask(button.dataset.method || "POST", button.dataset.ask, body);
       if (!answer.ok) {
+        leaving = false;
         note(complaint(answer.text, answer.status));
       } else if (button.dataset.then) {
         window.location.assign(button.dataset.then);
@@ -89,6 +93,7 @@
         if (button.dataset.done) { note(button.dataset.done, true); }
       }
     } catch (error) {
+      leaving = false;
       note("the node does not answer; toft status says whether it runs");
     } finally {
       button.disabled = false;
@@ -253,6 +258,9 @@
   document.body.addEventListener("htmx:configRequest", function (event) {
     var csrf = headers(false)["X-Toft-CSRF"];
     if (csrf) { event.detail.headers["X-Toft-CSRF"] = csrf; }
+  });
+  document.body.addEventListener("htmx:beforeRequest", function (event) {
+    if (leaving) { event.preventDefault(); }
   });
   document.body.addEventListener("htmx:responseError", function (event) {
     if (event.detail.xhr.status === 401) { window.location.reload(); return; }
