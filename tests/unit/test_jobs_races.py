@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benches import FragileStore
 from tests.job_queues import InlineStore, SetClock, open_queue, outcome, submit
 from tests.waiting import eventually_async
 
 from toft.jobs.records import State
-from toft.kernel import errors
 from toft.store import blobs, durable
 
 
@@ -65,17 +65,8 @@ async def test_a_job_that_was_being_cancelled_is_not_resumed_after_a_restart() -
         assert (await queue.get(job_id)).state is State.CANCELLED
 
 
-class FullNow(InlineStore):
-    is_full = False
-
-    async def write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        if self.is_full:
-            raise errors.UnavailableError("the disk is full", code="store.disk_full")
-        return await super().write(work)
-
-
 async def test_delays_are_over_although_the_disk_was_full_when_they_were() -> None:
-    clock, store = SetClock(), FullNow()
+    clock, store = SetClock(), FragileStore()
     async with open_queue(store, clock=clock) as queue:
         await submit(queue, delay_s=0.02)
         clock.advance(1)
