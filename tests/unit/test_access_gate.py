@@ -150,6 +150,13 @@ async def test_only_tokens_that_hold_take_up_room(tmp_path: Path, clock: ManualC
     await store.close()
 
 
+async def test_a_token_has_no_more_scopes_than_a_decision_can_look_through(gate: Gate) -> None:
+    scopes = [f"job:read:p{number}" for number in range(rooms.MOST_SCOPES + 1)]
+    with pytest.raises(errors.UsageError, match="at most 100"):
+        await gate.tokens.create("many", scopes)
+    await gate.tokens.create("many", scopes[1:])
+
+
 async def test_nobody_gives_more_than_they_have(gate: Gate) -> None:
     maker = Principal("m", "local", "m", "token", ("token:admin", "job:write:ocr", "*:read"))
     for scope in ("job:cancel:ocr", "job:read", "node:read", "token:write", "read"):

@@ -24,6 +24,7 @@ from toft.store import database
 
 PREFIX = "toft_"
 MOST = 1000
+MOST_SCOPES = 100
 _KEEP_S = 30 * 86_400.0
 _NOTED_S = 60.0
 _LONGEST_S = 10 * 366 * 86_400.0
@@ -140,6 +141,12 @@ class Tokens:
         ids.check_name(name, "token name")
         if not scopes:
             raise errors.UsageError("a token needs a scope", code="access.scope", hint="such as --scope read")
+        if len(scopes) > MOST_SCOPES:  # each is looked at whenever something is decided
+            raise errors.UsageError(
+                f"a token has at most {MOST_SCOPES} scopes, not {len(scopes)}",
+                code="access.scope",
+                hint="a scope without a plugin holds for all of them",
+            )
         parsed = [words.parse(each) for each in dict.fromkeys(scopes)]
         if lasts_s is not None and not 0 < lasts_s <= _LONGEST_S:
             raise errors.UsageError(

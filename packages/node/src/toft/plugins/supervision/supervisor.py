@@ -386,10 +386,11 @@ class Supervisor:
 
 def no_action(instance: str, action: str, known: Mapping[str, Any]) -> plugin_errors.InputError:
     """Say which actions there are instead."""
-    near = suggestions.nearest(action, known)
+    said = action[:80]
+    near = suggestions.nearest(said, known)
     text = f"did you mean {near}?" if near else f"it has: {', '.join(sorted(known))}"
     return plugin_errors.InputError(
-        f"instance {instance} has no action {action!r}; {text}",
+        f"instance {instance} has no action {said!r}; {text}",
         fields={"action": text},
         code="call.action_unknown",
     )
