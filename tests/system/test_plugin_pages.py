@@ -317,7 +317,7 @@ def test_no_text_of_a_plugin_or_a_client_becomes_anything_but_text(node: Doorway
             assert answer is not None
             if "json" in answer.headers["content-type"]:
                 continue  # an answer of the API, which no browser takes for a page
-            visitor.page.wait_for_timeout(150)
+            visitor.page.wait_for_selector("html[data-ready]")
             found = visitor.page.evaluate(LOOK)
             assert found["elements"] == [], (path, found["elements"])
             assert found["misleading"] == [], (path, found["misleading"])
