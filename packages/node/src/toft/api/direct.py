@@ -1,7 +1,7 @@
 """Answers the plainest routes without the framework's way to them: a submission costs a third less.
 
 Such a route has a path without parts that vary and takes nothing but the request; so does what it depends on.
-All that the framework adds is then to look for values that are not there. Errors go to the same handlers.
+All that the framework adds is then to look for values that are not there. Errors are answered alike.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any
 from fastapi import FastAPI, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from toft.api import table
+from toft.api import problems, table
 
 _Step = tuple[str | None, Callable[..., Awaitable[Any]], str | None]
 _TAKEN = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
@@ -65,18 +64,24 @@ class Direct:
         steps = [_step(each) for each in route.dependant.dependencies]
         _, endpoint, own = _step(route.dependant)
 
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            scope.update(route=route, endpoint=route.endpoint, path_params={})
-            request = Request(scope, receive, send)
+        async def found(request: Request) -> Response:
             values: dict[str, Any] = {} if own is None else {own: request}
             for name, call, takes in steps:
                 value = await (call() if takes is None else call(**{takes: request}))
                 if name is not None:
                     values[name] = value
             response: Response = await endpoint(**values)
+            return response
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.update(route=route, endpoint=route.endpoint, path_params={})
+            try:
+                response = await found(Request(scope, receive, send))
+            except problems.EXPECTED as error:
+                response = problems.response(problems.known(error))
             await response(scope, receive, send)
 
-        return ExceptionMiddleware(answer, handlers=self._app.exception_handlers)
+        return answer
 
 
 def is_plain(route: APIRoute) -> bool:

@@ -19,6 +19,9 @@ from toft.plugins.plugin_errors import PluginError
 _log = log.get_logger("api")
 MEDIA_TYPE = "application/problem+json"
 
+EXPECTED = (errors.NodeError, PluginError, OSError)
+"""What a route may raise; anything else is a fault of the node."""
+
 _STATUS: tuple[tuple[type[errors.NodeError], int], ...] = (
     (faults.CallTimeoutError, 504),
     (faults.BusyError, 429),
@@ -115,9 +118,8 @@ def response(error: errors.NodeError | PluginError) -> Response:
 
 def install(app: FastAPI) -> None:
     """Let an application answer errors with problem documents."""
-    app.add_exception_handler(errors.NodeError, _answer)
-    app.add_exception_handler(PluginError, _answer)
-    app.add_exception_handler(OSError, _answer)
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, _answer)
     app.add_exception_handler(HTTPException, _routing)
     app.add_exception_handler(RequestValidationError, _invalid)
     # Starlette answers this one itself and raises it on, so that `Faults` logs it.

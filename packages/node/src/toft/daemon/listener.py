@@ -56,13 +56,17 @@ class Connection(H11Protocol):
         """Take bytes; the time a request's head may take starts with its first."""
         if self.transport.is_closing():
             return
-        if self._head_timer is None and self.conn.their_state is h11.IDLE:
-            self._head_timer = self.loop.call_later(self._limits.headers_s, self._give_up)
         before = self.cycle
         super().data_received(data)
-        if self.cycle is not before and self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self.cycle is not before:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif (
+            self._head_timer is None and self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+        ):
+            # Only for a head that is not whole yet: most come in one piece, and need none.
+            self._head_timer = self.loop.call_later(self._limits.headers_s, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
