@@ -1,9 +1,12 @@
 """`toft bench jobs`: its quick measures give their figures; the rest is for `make bench`."""
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.waiting import eventually
 
 from toft.bench import contenders
 from toft.bench.targets import JOBS
@@ -40,3 +43,12 @@ def test_the_yardstick_gives_what_can_be_compared() -> None:
     with contenders.own("yardstick", "toft.bench.jobs_yardstick") as bare:
         found = {**bare.ask("submissions"), **bare.ask("roundtrip")}
     assert found.keys() == {"submit_per_s_64", "roundtrip_p50_ms", "roundtrip_p99_ms"}
+
+
+def test_a_program_stands_still_while_nobody_asks_it() -> None:
+    script = "import sys\nfor line in sys.stdin: print('{}', flush=True)"
+    with contenders.Contender("still", [sys.executable, "-c", script], os.environ) as asked:
+        stat = Path(f"/proc/{asked._process.pid}/stat")
+        for _ in range(2):
+            eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+            assert asked.ask("anything") == {}

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
+from toft.host import process_tree
 from toft.kernel import errors
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +29,7 @@ class MeasureError(errors.NodeError):
 
 
 class Contender:
-    """One measuring program, speaking lines of JSON.
+    """One measuring program, speaking lines of JSON; while others are asked, it and what it started stand still.
 
     Args:
         name: What it is called in the result.
@@ -47,6 +49,7 @@ class Contender:
             stderr=self._complaints,
             start_new_session=True,
         )
+        self._send_all(signal.SIGSTOP)
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +71,14 @@ class Contender:
             MeasureError: It failed, said nothing for too long, or has ended.
         """
         assert self._process.stdin is not None
+        self._send_all(signal.SIGCONT)
+        try:
+            return self._answer(measure, within_s)
+        finally:
+            self._send_all(signal.SIGSTOP)
+
+    def _answer(self, measure: str, within_s: float) -> dict[str, float]:
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"measure": measure}).encode() + b"\n")
             self._process.stdin.flush()
@@ -86,6 +97,7 @@ class Contender:
         """Let it end by itself, and end it when it does not."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._send_all(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -95,6 +107,15 @@ class Contender:
             self._process.wait()
         self._process.stdout.close()
         self._complaints.close()
+
+    def _send_all(self, number: int) -> None:
+        """Let the program and all that it started go on, or stand still: an idle cluster takes others' time."""
+        if self._process.poll() is not None:
+            return
+        own = process_tree.read(self._process.pid)
+        for stat in [*process_tree.descendants(self._process.pid), *([own] if own is not None else [])]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stat.pid, number)
 
     def _line(self, within_s: float) -> bytes:
         stdout = self._process.stdout
