@@ -29,7 +29,7 @@ class MeasureError(errors.NodeError):
 
 
 class Contender:
-    """One measuring program, speaking lines of JSON; while others are asked, it and what it started stand still.
+    """One measuring program, speaking lines of JSON; while others are asked, all of it stands still.
 
     Args:
         name: What it is called in the result.
@@ -109,7 +109,7 @@ class Contender:
         self._complaints.close()
 
     def _send_all(self, number: int) -> None:
-        """Let the program and all that it started go on, or stand still: an idle cluster takes others' time."""
+        """Let it and all that it started go on, or stand still: an idle cluster takes others' time."""
         if self._process.poll() is not None:
             return
         own = process_tree.read(self._process.pid)
