@@ -283,8 +283,8 @@ def test_what_nobody_should_install_leaves_what_was_there(daemon: Daemon, node: 
         assert expected is None or code(answer) == expected, name
     assert code(add(daemon, f"artifact:{'0' * 64}/x.py")) == (404, "artifact.not_found")
     assert code(add(daemon, str(daemon.toft.home))) == (400, "source.elsewhere")
-    # A word is never a project that lies where the daemon was started.
-    write_project(daemon.toft.directory / "lying", "lying", {"lying.py": PLUGIN})
+    # A word is never a project that lies where the daemon works.
+    write_project(daemon.toft.home / "lying", "lying", {"lying.py": PLUGIN})
     assert code(add(daemon, "lying")) == (503, "environment.offline_missing")
     assert code(add(daemon, source, requirements=["lying"])) == (503, "environment.offline_missing")
     assert code(add(daemon, source, requirements=["/etc"])) == (400, "source.elsewhere")
