@@ -67,11 +67,12 @@ class Life(RuleBasedStateMachine):
         offered = offer(number)
         offered = replace(offered, meta=replace(offered.meta, attempt=attempt))
         try:
-            self.do(lambda engine: engine.commit(offered, boot.nonce), stop, cut)
+            came_through = self.do(lambda engine: engine.commit(offered, boot.nonce), stop, cut)
         except ConflictError:
             assert before.phase is not Phase.IDLE
             return
-        self.starts[etag(number)] = 0
+        if came_through:
+            self.starts[etag(number)] = 0
         self.former = boot
         self.world.boot = None
         if starts:
@@ -90,14 +91,15 @@ class Life(RuleBasedStateMachine):
 
         self.do(act, stop, cut)
 
-    @precondition(lambda self: self.former)
+    @precondition(lambda self: self.former and self.world.boot)
     @rule()
     def confirm_as_somebody_else(self) -> None:
         """An older process, which also pretends to have loaded what is there, proves nothing."""
         former, boot = self.former, self.world.boot
         assert former
-        assert not self.world.engine()[0].confirm(former)
-        if boot and boot.nonce != former.nonce:
+        assert boot
+        if boot.nonce != former.nonce:
+            assert not self.world.engine()[0].confirm(former)
             assert not self.world.engine()[0].confirm(replace(boot, nonce=former.nonce))
 
     @precondition(lambda self: self.world.boot and self.world.boot.trial)
@@ -184,8 +186,8 @@ class Life(RuleBasedStateMachine):
         self.is_damaged = True
         self.world.boot = None
 
-    def do(self, act: Callable[[Generations], Any], stop: float | None, cut: int) -> None:
-        """Do something; or let the process end at a step of it: killed, or with the power."""
+    def do(self, act: Callable[[Generations], Any], stop: float | None, cut: int) -> bool:
+        """Do something; or let the process end at a step of it, killed or with the power: then False."""
         step = None
         if stop is not None:
             engine, disk = self.world.like(killed(self.world.root)).engine()
@@ -199,6 +201,8 @@ class Life(RuleBasedStateMachine):
             self.world.boot = None
             left = [killed(self.world.root), *cuts(self.world.root, most=32)]
             self.world.root = left[cut % len(left)]
+            return False
+        return True
 
     def is_late(self) -> bool:
         trial = self.world.engine()[0].read().state.trial

@@ -257,6 +257,17 @@ def test_a_way_back_by_hand_pins_until_somebody_unpins(node: Node) -> None:
     assert node.engine.record(lambda state: phases.pinned(state, "")).pinned == ""
 
 
+def test_by_hand_one_goes_back_to_what_was_proven_and_to_nothing_else(node: Node) -> None:
+    good = node.prove(1)
+    node.engine._slots.fill("a", offer(2).document, offer(2).meta)  # a commit that was cut off
+    assert not node.engine.revert(phases.OPERATOR, Severity.PERMANENT)
+    assert node.boot().etag == good
+    node.prove(3)
+    assert node.engine.revert(phases.OPERATOR, Severity.PERMANENT)
+    assert node.boot().etag == good
+    assert not node.engine.revert(phases.OPERATOR, Severity.PERMANENT)
+
+
 def test_the_daemon_behind_a_guard_takes_over_what_was_decided(node: Node) -> None:
     node.prove(1)
     node.engine.commit(offer(2), "cli")

@@ -361,8 +361,9 @@ class Generations:
                 etag=etag, slot=slot, prev=prev, reason=reason, severity=severity, detail=phases.cut(detail)
             )
         target = self._slots.look(undo.prev)
-        is_bad = trial is None and phases.find_bad(state, target.meta.etag) is not None
-        if target.problem or is_bad or not undo.slot or undo.prev == undo.slot:
+        # What was cut off on its way into a slot, or left, is whole and no place to go back to.
+        is_strange = trial is None and state.undo is None and target.meta.etag != state.former
+        if target.problem or is_strange or not undo.slot or undo.prev == undo.slot:
             start.state = phases.stranded(replace(state, undo=None), undo.etag, reason, now)
             return False
         if state.undo is None:

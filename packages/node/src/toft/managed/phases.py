@@ -149,6 +149,7 @@ class State:
 
     Attributes:
         ok: The document that was confirmed last; empty before the first.
+        former: The one that was proven before it; empty for the base.
         bad: Documents that are held back, the latest last.
         rolled_back: The last way back from something that had run.
         orphans: How often a commit of a document was cut off before it counted.
@@ -164,6 +165,7 @@ class State:
     reset: Reset | None = None
     booted: Booted | None = None
     ok: str = ""
+    former: str = ""
     bad: tuple[Bad, ...] = ()
     rolled_back: Event | None = None
     history: tuple[Event, ...] = ()
@@ -308,6 +310,7 @@ def confirmed(state: State, now: Moment, *, floor: int = 0) -> State:
         phase=Phase.IDLE,
         trial=None,
         ok=trial.etag,
+        former=state.ok,
         is_proven=True,
         orphans=orphans,
         floor=max(state.floor, floor),
