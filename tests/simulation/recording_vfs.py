@@ -83,6 +83,7 @@ class _Shim:
         self._library = library
         self._recorder = recorder
         self._paths: dict[int, str] = {}
+        self._had: set[str] = set()
         self._tables: dict[int, tuple[_Methods, _Methods]] = {}
         library.sqlite3_vfs_find.restype = POINTER(_Vfs)
         library.sqlite3_vfs_find.argtypes = [c_char_p]
@@ -106,10 +107,12 @@ class _Shim:
     def _open(self, vfs: int, name: int | None, file: int, flags: int, told: Any) -> int:
         base: _Vfs = self._base.contents
         path = ctypes.string_at(name).decode() if name else ""
-        there = Path(path).exists()
+        # An empty file that SQLite has not had yet was made for it a moment ago, readable by its owner only.
+        there = path in self._had or (Path(path).exists() and Path(path).stat().st_size > 0)
         code: int = base.xOpen(cast(self._base, c_void_p), name, file, flags, told)
         if code == OK and path and flags & _OPEN_DURABLE:
             self._paths[file] = path
+            self._had.add(path)
             self._recorder.opened(path, created=bool(flags & _OPEN_CREATE) and not there)
             self._divert(cast(file, POINTER(_File)).contents)
         return code
