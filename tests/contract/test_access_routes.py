@@ -21,7 +21,7 @@ from toft.access.hosts import Hosts
 from toft.access.resources import OF_PLUGINS, Action, Kind
 from toft.access.tokens import Tokens
 from toft.api import app as applications
-from toft.api import guard, permits, visible
+from toft.api import frames, guard, permits, visible
 from toft.api.permits import Permit
 from toft.api.service import Service, State
 from toft.kernel import errors
@@ -86,7 +86,7 @@ class World:
         }  # fmt: skip
         told: list[Any] = []
         begun, whole = asyncio.Event(), asyncio.Event()
-        data = json.dumps(body or {}).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
         coming: Iterator[dict[str, Any]] = iter([{"type": "http.request", "body": data, "more_body": False}])
 
         async def receive() -> Any:
@@ -246,6 +246,25 @@ async def test_a_scope_of_one_plugin_submits_for_it_and_sees_only_it(world: Worl
         "POST", "/v1/instances", mine, {"plugin": "misbehaving", "options": {"writable": ["/"]}}
     )
     assert status == 403
+
+
+async def test_no_key_that_only_reads_like_another_one_wins_over_what_was_permitted(
+    world: World, toft_home: Path
+) -> None:
+    nodes.register(toft_home, "stranger")
+    mine = await world.token("*:write:misbehaving")
+    step, theirs = {"plugin": "misbehaving", "action": "echo"}, {"plugin": "stranger", "action": "echo"}
+    for path, body in (
+        ("/v1/sequences", {"steps": [{**step, Path("plugin"): "stranger"}]}),
+        ("/v1/sequences", {"steps": {"steps": [step], Path("steps"): [theirs]}}),
+        ("/v1/sequences", {"steps": [step], Path("steps"): [theirs]}),
+        ("/v1/jobs", {**step, Path("plugin"): "stranger"}),
+        ("/v1/jobs/batch", {"jobs": [{**step, Path("plugin"): "stranger"}]}),
+        ("/v1/instances", {"plugin": "misbehaving", Path("plugin"): "stranger"}),
+    ):
+        status, told = await world.ask("POST", path, mine, frames.pack(body))
+        assert (status, told.get("code")) in ((400, "graph.invalid"), (400, "request.body")), (path, told)
+    assert await world.service.jobs.list() == []
 
 
 async def test_why_tells_which_rule_and_which_scope_would_do(world: World) -> None:

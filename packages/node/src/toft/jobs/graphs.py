@@ -111,7 +111,7 @@ def read(document: Any, **given: Any) -> Graph:
         GraphError: It cannot be; the first problem is named with its step.
     """
     if isinstance(document, Mapping):
-        fields = {str(key): value for key, value in document.items()}
+        fields = _members(document)
     elif isinstance(document, (list, tuple)):
         fields = {"steps": document, "ordered": True}
     else:
@@ -130,6 +130,13 @@ def read(document: Any, **given: Any) -> Graph:
         raise refuse(f"{len(listed)} steps are more than {MAX_STEPS}", steps=len(listed))
     ordered = bool(fields.get("ordered", False))
     return _linked(_named(listed), name=name, mode=mode, priority=priority, ordered=ordered)
+
+
+def _members(given: Mapping[Any, Any], **details: Any) -> dict[str, Any]:
+    # A key that only reads like `plugin` or `steps` would win over the one that a permit was asked for.
+    if not all(isinstance(key, str) for key in given):
+        raise refuse("every key of a graph and of a step is text", **details)
+    return dict(given)
 
 
 def _is_title(name: Any) -> bool:
@@ -192,7 +199,7 @@ def _plain(step: Step) -> dict[str, Any]:
 def _step(given: Any, number: int, taken: set[str], numbers: dict[str, int]) -> Step:
     if not isinstance(given, Mapping):
         raise refuse(f"step {number} is no object", number=number)
-    fields = {str(key): value for key, value in given.items()}
+    fields = _members(given, number=number)
     plugin = fields.get("plugin")
     if not isinstance(plugin, str):
         raise refuse(f"step {number} names no plugin", number=number)
