@@ -72,6 +72,16 @@ async def test_an_error_is_an_answer_of_its_own_before_the_first_step_and_a_line
     assert (last["kind"], last["error"]["code"], last["error"]["status"]) == ("ended", "plugin.exists", 409)
 
 
+async def test_a_fault_of_the_node_also_ends_the_lines() -> None:
+    async def faulty(told: Told) -> Any:
+        told("one")
+        await asyncio.sleep(0)
+        raise IndexError("nobody thought of it")
+
+    [_, last] = await Reader().read(progress.Steps(faulty, 200))
+    assert (last["kind"], last["error"]["code"], last["error"]["status"]) == ("ended", "node.fault", 500)
+
+
 async def test_a_long_silence_is_filled_with_empty_lines() -> None:
     ends = asyncio.Event()
 

@@ -11,14 +11,15 @@ import tarfile
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from toft.kernel import errors
 from toft.kernel.clock import ManualClock
+from toft.plugins import install
 from toft.plugins.artifacts import KEPT_S, Artifacts
-from toft.plugins.environments import archives, artifact_names, conda_files, elsewhere
+from toft.plugins.environments import archives, artifact_names, conda_files, elsewhere, projects, provisioning
 from toft.plugins.environments.environment_errors import SourceError
 from toft.plugins.environments.wishes import Wish
 from toft.store import blobs, durable
@@ -132,6 +133,31 @@ def _claims_more() -> bytes:
     return bytes(data)
 
 
+def _below_nothing() -> bytes:
+    # A negative size, which would give back what others have used up.
+    data = bytearray(tar(member("x", type=tarfile.DIRTYPE)))
+    data[124:136] = b"\xff" * 10 + b"\xf6\x00"
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+    return bytes(data)
+
+
+def _cut_sparse() -> bytes:
+    data = bytearray(tar(member("x", b"", type=tarfile.GNUTYPE_SPARSE)))
+    data[482] = 1  # more of the header follows, and does not
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+    return bytes(data[:612])
+
+
+def _many_headers() -> bytes:
+    headers = tar(member("x", pax_headers={"comment": "y"}))[:1024]
+    return headers * 3000 + tar(member("x"))
+
+
+def _endless_sparse() -> bytes:
+    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x"}
+    return tar(member("x", b"9999999\n" + b"1\n" * (1 << 20), pax_headers=headers))
+
+
 UNSAFE = {
     "up": tar(member("../x", b"y")),
     "up inside": tar(member("a/../../x", b"y")),
@@ -143,6 +169,7 @@ UNSAFE = {
     "a pipe": tar(member("x", type=tarfile.FIFOTYPE)),
     "twice": tar(member("x", b"1"), member("x", b"2")),
     "a file as a directory": tar(member("x", b"1"), member("x/y", b"2")),
+    "a file, then a directory": tar(member("x", b"1"), member("x", type=tarfile.DIRTYPE)),
     "a directory as a file": tar(member("x", type=tarfile.DIRTYPE), member("x", b"2")),
     "no name": tar(member("", b"y")),
     "a new line": tar(member("a\nb", b"y")),
@@ -154,6 +181,11 @@ UNSAFE = {
     "claims more": _claims_more(),
     "a long header": _long_header(),
     "sparse": _sparse(),
+    "a cut sparse header": _cut_sparse(),
+    "an endless sparse header": _endless_sparse(),
+    "many headers": _many_headers(),
+    "below nothing": _below_nothing(),
+    "longer than any path": tar(member("/".join(["a" * 250] * 20), b"y")),
     "packed tight": gzip.compress(tar(member("x", b"y"))),
     "no tar": b"hello" * 1000,
     "a wheel": b"PK\x03\x04" + b"\0" * 2000,
@@ -210,6 +242,65 @@ def test_a_wheel_is_read_whole_before_anybody_installs_it(tmp_path: Path) -> Non
     path.write_bytes(data)
     with pytest.raises(SourceError):
         archives.check_wheel(path, most_bytes=1_000_000)
+
+
+def test_a_small_wheel_does_not_unfold_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x-1-py3-none-any.whl"
+    about = "x-1.dist-info/METADATA"
+    assert projects.requires_python(wheel(path, {about: b"Requires-Python: >=3.9\n"})) == ">=3.9"
+    wheel(path, {about: b"Requires-Python: >=3.9\n" + b"x" * (5 << 20)})
+    archives.check_wheel(path)
+    with pytest.raises(SourceError, match="METADATA is larger"):
+        projects.requires_python(path)
+    for packed_as in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", packed_as) as archive:
+            archive.writestr(about, b"x")
+        with pytest.raises(SourceError, match="packed as no wheel"):
+            archives.check_wheel(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(150):
+            each = zipfile.ZipInfo(f"{number}")
+            each.comment = b"x" * 60_000
+            archive.writestr(each, b"")
+    with pytest.raises(SourceError, match="headers is too large") as refused:
+        archives.check_wheel(path)
+    assert refused.value.code == "artifact.unsafe"
+    data = bytearray(wheel(path, {"x.py": os.urandom(5000) + b"\0" * 5000}).read_bytes())
+    data[40:50] = b"\xff" * 10
+    path.write_bytes(data)
+    with pytest.raises(SourceError):
+        archives.check_wheel(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["a=" + "[" * 20_000, "project = 3", "#" * (5 << 20), "a = 1\na = 2"], ids=lambda text: text[:8]
+)
+def test_a_pyproject_of_anybody_is_read_or_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    if text == "project = 3":
+        assert (projects.project_name(tmp_path), projects.requires_python(tmp_path)) == (None, None)
+        return
+    with pytest.raises(SourceError, match="cannot be read"):
+        projects.requires_python(tmp_path)
+
+
+def test_a_few_aliases_are_refused_and_never_written_out(tmp_path: Path) -> None:
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    (tmp_path / "environment.yml").write_text("\n".join(["a0: &a0 x", *levels, "dependencies: [*a8]"]))
+    with pytest.raises(SourceError, match="unfolds into"):
+        conda_files.read(str(tmp_path / "environment.yml"))
+    written = []
+
+    class Leaf:
+        def __repr__(self) -> str:
+            written.append(1)
+            return "x"
+
+    with pytest.raises(SourceError, match="neither a package"):
+        conda_files.parse(
+            {"dependencies": [[[Leaf()] * 1000] * 100, 1 << 100_000], 1 << 100_000: 1}, what="x"
+        )
+    assert len(written) < 100
 
 
 ABOUT = "0" * 64
@@ -269,6 +360,9 @@ def test_a_wish_from_elsewhere_remembers_what_it_was(tmp_path: Path) -> None:
     found = elsewhere.wish({"source": source, "name": None, "origin": "here:/src", "requirements": None})
     assert (found.source, found.origin) == (source, "here:/src")
     assert str(artifact_names.parse(found.source)) == source
+    # The owner of the node says whether it goes to the network.
+    asked = {each: elsewhere.wish({"source": "x", "offline": each}).offline for each in (False, True, None)}
+    assert asked == {False: None, True: True, None: None}
     assert elsewhere.wish({"source": "hello[a]==1"}).origin == "hello[a]==1"
     assert artifact_names.file_name("../my project!") == "my-project!"
     for bad in ("channels: [/srv/x]", "channels: ['file:///srv/x']", "dependencies: [{pip: [/srv/secret]}]"):
@@ -367,6 +461,29 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
         await uploads.save(hashlib.sha256(b"x").hexdigest(), pieces(b"x"))
     assert refused.value.code == "store.disk_full"
     assert files(tmp_path) == []
+
+
+async def test_a_lock_of_any_size_is_not_read(tmp_path: Path) -> None:
+    class Sizes:
+        """Says nothing, and remembers what it was asked."""
+
+        async def size(self, request: provisioning.EnvironmentRequest, _: Any) -> Any:
+            self.lock = request.lock
+
+    async def describe(*_: Any) -> Any:
+        raise AssertionError
+
+    store = Sizes()
+    installer = install.Installer(
+        cast(Any, None), cast(Any, store), describe, artifacts=Artifacts(tmp_path / "home")
+    )
+    lock = tmp_path / "lock.txt"
+    lock.write_text("x==1 --hash=sha256:0\n")
+    await installer.size(Wish(source="x", lock=str(lock)))
+    assert store.lock == lock.read_text()
+    os.truncate(lock, 1 << 23)
+    with pytest.raises(SourceError, match="larger than"):
+        await installer.size(Wish(source="x", lock=str(lock)))
 
 
 async def test_a_wish_of_this_machine_is_left_as_it_is(tmp_path: Path) -> None:

@@ -99,6 +99,13 @@ def known(error: BaseException) -> errors.NodeError | PluginError:
     )
 
 
+def logged(error: Exception, path: str) -> errors.NodeError | PluginError:
+    """Return as `known` does; what nobody expected is in the log."""
+    if not isinstance(error, EXPECTED):
+        _log.error("request_failed", path=path, error=repr(error), exc_info=error)
+    return known(error)
+
+
 def described(error: Exception) -> dict[str, Any]:
     """Return any error as it crosses to a client."""
     return describe(known(error))

@@ -17,9 +17,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from toft.api import bodies, following, frames, problems
-from toft.kernel import errors
 from toft.plugins.environments import provisioning
-from toft.plugins.plugin_errors import PluginError
 
 LINES = "application/x-ndjson"
 _MOST = 1000
@@ -47,6 +45,7 @@ class Steps(Response):
     def __init__(self, work: Work, status: int, *, silence_s: float = _SILENCE_S) -> None:
         super().__init__(status_code=status, headers={"Cache-Control": "no-store"})
         self._work = work
+        self._path = ""
         self._silence_s = silence_s
         self._steps: deque[str] = deque(maxlen=_MOST)
         self._changed = asyncio.Event()
@@ -54,6 +53,7 @@ class Steps(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell until the work has ended, or its reader is gone."""
+        self._path = str(scope.get("path", ""))
         del self.headers["content-length"]
         await following.while_there(receive, self._tell(send))
 
@@ -94,12 +94,13 @@ class Steps(Response):
         return True
 
     async def _end(self, send: Send, working: asyncio.Future[Any], *, has_begun: bool) -> None:
-        try:
+        error = working.exception()
+        if error is None:
             last = {"kind": "ended", "result": working.result()}
-        except (errors.NodeError, PluginError, OSError) as error:
-            if not has_begun:
-                raise  # it is still an answer of its own
-            last = {"kind": "ended", "error": problems.body_of(problems.known(error))}
+        elif has_begun and isinstance(error, Exception):
+            last = {"kind": "ended", "error": problems.body_of(problems.logged(error, self._path))}
+        else:
+            raise error  # it is still an answer of its own
         if not has_begun:
             await self._begin(send)
         await self._line(send, last)

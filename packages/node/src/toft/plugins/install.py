@@ -26,6 +26,7 @@ from toft.plugins.findings import Finding
 from toft.plugins.manifests import manifest
 from toft.plugins.manifests.registry import Registry
 
+_MOST_LOCK = 4 << 20
 Describe = Callable[[environments.Environment, str, str | None], Awaitable[Mapping[str, Any]]]
 
 
@@ -88,7 +89,7 @@ class Installer:
                     source.path, wish, lambda each: self.add(each, force=force, progress=progress), progress
                 )
             return await self._install(
-                request(),
+                await asyncio.to_thread(request),
                 lambda environment: self._manifests(environment, wish, source, force, progress),
                 progress,
             )
@@ -112,7 +113,9 @@ class Installer:
                 found = await self._manifests(environment, wish, source, True, progress, only=old)
                 return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
 
-            return (await self._install(replace(request(), upgrade=True), renew, progress))[0]
+            return (
+                await self._install(replace(await asyncio.to_thread(request), upgrade=True), renew, progress)
+            )[0]
 
     @contextlib.asynccontextmanager
     async def trying(
@@ -129,7 +132,7 @@ class Installer:
             return
         async with (
             self._sourced(wish) as (request, source),
-            self._store.using(request(), progress) as environment,
+            self._store.using(await asyncio.to_thread(request), progress) as environment,
         ):
             yield environment, await asyncio.to_thread(self._classes, environment, source)
         if environment.is_new:
@@ -182,7 +185,7 @@ class Installer:
     ) -> provisioning.SizeEstimate:
         """Say what installing would take, without installing."""
         async with self._sourced(wish) as (request, _):
-            return await self._store.size(request(), progress)
+            return await self._store.size(await asyncio.to_thread(request), progress)
 
     async def check(self, name: str) -> list[Finding]:
         """Look whether a plugin can still run: its environment, its interpreter, its class, its drift."""
@@ -321,7 +324,7 @@ class Installer:
     async def _sourced(
         self, wish: Wish
     ) -> AsyncIterator[tuple[Callable[[], provisioning.EnvironmentRequest], Source]]:
-        """Find what a wish is for: its source, and what makes the request for an environment of it."""
+        """Find what a wish is for: its source, and what makes the request for it, which reads files."""
         async with self.artifacts.placed(wish) as (placed, directory):
             source = await asyncio.to_thread(Source.parse, placed.source, directory=directory)
             if placed.source != wish.source:
@@ -407,7 +410,11 @@ def _text_of(path: Path) -> str:
 
 def _read_lock(path: str) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(_MOST_LOCK + 1)
+        if len(data) > _MOST_LOCK:
+            raise ValueError(f"it is larger than {_MOST_LOCK} bytes")
+        return data.decode("utf-8")
     except (OSError, ValueError) as error:
         raise environment_errors.SourceError(f"the lock {path} cannot be read: {error}") from error
 

@@ -10,19 +10,20 @@ import os
 import shutil
 import stat
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from toft.kernel import errors
-from toft.plugins.environments import environment_errors, projects
+from toft.plugins.environments import environment_errors, projects, wheel_files
 
 MOST_FILES = 20_000
 MOST_BYTES = 2 << 30
 _MOST_HEADER = 1 << 20
 _PIECE = 1 << 20
 _DEEPEST = 64
+# The kernel takes 4,096 bytes, with the directory that it is unpacked in.
+_LONGEST = 2048
 # The oldest moment that a wheel can hold; what was touched last says nothing about what is in a file.
 _TIME = 315_619_200
 _HISTORY = frozenset({".git", ".hg", ".svn"})
@@ -73,18 +74,24 @@ def _unsendable(path: Path, why: str) -> errors.NodeError:
 
 
 class _Wary:
-    """A file that no header can make somebody read into memory whole."""
+    """A file that no header can make somebody read into memory whole.
+
+    Attributes:
+        left: How many bytes may be read still.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.left = _MOST_HEADER
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
     def read(self, size: int = -1) -> bytes:
         """Read so much, which must not be much."""
-        if not 0 <= size <= _MOST_HEADER:
+        if not 0 <= size <= min(_MOST_HEADER, self.left):
             raise _bad("one of its headers is too large")
+        self.left -= size
         return self._file.read(size)
 
 
@@ -98,36 +105,45 @@ def unpack(
         RefusedError: It is too much (`artifact.too_large`).
     """
     left_bytes, left_files = most_bytes, most_files
+    wary = _Wary(file)
     try:
-        with tarfile.open(fileobj=_Wary(file), mode="r:") as archive:
+        with tarfile.open(fileobj=wary, mode="r:") as archive:
             while (member := archive.next()) is not None:
+                if member.size < 0:
+                    raise _bad(f"{member.name[:200]!r} has a size below nothing")
                 left_files -= 1
                 left_bytes -= member.size
                 if left_files < 0 or left_bytes < 0:
                     raise _too_much(most_bytes, most_files)
+                wary.left = member.size
                 _write(archive, member, target)
+                wary.left = _MOST_HEADER
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, IndexError, RecursionError) as error:
         raise _bad(str(error) or type(error).__name__) from error
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     path = target / _checked(member.name)
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
+    try:
+        if member.isdir():
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            _write_file(archive, member, path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise _bad(f"{member.name[:200]!r} is there twice") from None
+
+
+def _write_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
         raise _bad(f"{member.name[:200]!r} is neither a file nor a directory")
     source = archive.extractfile(member)
     if source is None:
         raise _bad(f"{member.name[:200]!r} is no file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Its own directory, and nothing but this has written there: no link can be in the way.
-        with path.open("xb") as written:
-            shutil.copyfileobj(source, written, _PIECE)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise _bad(f"{member.name[:200]!r} is there twice") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Its own directory, and nothing but this has written there: no link can be in the way.
+    with path.open("xb") as written:
+        shutil.copyfileobj(source, written, _PIECE)
     path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
@@ -139,7 +155,7 @@ def check_wheel(path: Path, *, most_bytes: int = MOST_BYTES, most_files: int = M
         RefusedError: It is too much.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with wheel_files.opened(path) as archive:
             members = archive.infolist()
             if len(members) > most_files or sum(each.file_size for each in members) > most_bytes:
                 raise _too_much(most_bytes, most_files)
@@ -148,7 +164,7 @@ def check_wheel(path: Path, *, most_bytes: int = MOST_BYTES, most_files: int = M
                 with archive.open(each) as file:
                     while file.read(_PIECE):
                         pass
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+    except wheel_files.DAMAGED as error:
         raise _bad(f"it is no wheel: {error}") from error
 
 
@@ -165,6 +181,7 @@ def _is_safe(name: str) -> bool:
         name.isprintable()
         and 0 < len(path.parts) <= _DEEPEST
         and not path.is_absolute()
+        and len(os.fsencode(name)) <= _LONGEST
         and all(part != ".." and len(os.fsencode(part)) <= 255 for part in path.parts)
         and "\\" not in name
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from toft.kernel import authored, errors
 from toft.plugins.environments import environment_errors, uv_errors
 
 _MOST_BYTES = 1 << 20
@@ -44,8 +46,6 @@ def read(place: str, *, python: str | None = None, offline: bool = False) -> Env
         SourceError: It is not there, or not right; every problem is named.
         DownloadError: The address did not answer.
     """
-    import yaml  # noqa: PLC0415 - 25 ms that a node which reads no YAML does not pay
-
     scheme = urlsplit(place).scheme
     is_address = scheme in ("http", "https", "file")
     if is_address:
@@ -58,9 +58,9 @@ def read(place: str, *, python: str | None = None, offline: bool = False) -> Env
         path = Path(place).expanduser().absolute()
         data, base = _read(path), path.parent
     try:
-        value = yaml.safe_load(data)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise environment_errors.SourceError(f"{place} is not YAML: {error}") from error
+        value = authored.parse(data, uv_errors.redacted(place), language="yaml", longest=_MOST_BYTES)
+    except errors.UsageError as error:
+        raise environment_errors.SourceError(error.message) from error
     return parse(value, what=uv_errors.redacted(place), base=base, python=python)
 
 
@@ -71,7 +71,7 @@ def parse(value: Any, *, what: str, base: Path | None = None, python: str | None
         raise environment_errors.SourceError(f"{what} must be an object with dependencies")
     for key in value:
         if key not in _USED:
-            problems.append(f"{key} is not used here")
+            problems.append(f"{_shown(key)} is not used here")
     channels = _texts(value.get("channels", []), "channels", problems)
     specs, requirements = _dependencies(value.get("dependencies"), base, problems)
     if problems:
@@ -101,9 +101,17 @@ def _dependencies(value: Any, base: Path | None, problems: list[str]) -> tuple[l
         elif isinstance(each, str) and each.strip() and not each.strip().startswith("-"):
             specs.append(each.strip())
         else:
-            problems.append(f"dependencies has {str(each)[:60]!r}, which is neither a package nor pip")
+            problems.append(f"dependencies has {_shown(each)!r}, which is neither a package nor pip")
     # Conda wants pip named before a pip section; uv does its work here.
     return specs, requirements
+
+
+def _shown(value: Any) -> str:
+    # Never all of it: a few aliases are gigabytes as text, and a number may be too long to be written.
+    try:
+        return value[:60] if isinstance(value, str) else reprlib.repr(value)[:60]
+    except ValueError:
+        return type(value).__name__
 
 
 def _requirement(line: str, base: Path | None, problems: list[str]) -> list[str]:

@@ -41,7 +41,9 @@ def wish(fields: Mapping[str, Any]) -> Wish:
     origin = found.origin or uv_errors.redacted(found.source)
     if len(origin) > _ORIGIN or not origin.isprintable():
         raise environment_errors.SourceError(f"origin is a line of at most {_ORIGIN} characters")
-    return Wish.of(found.source, {**vars(found), "source": None, "origin": origin})
+    # Whoever is elsewhere may forgo the network, and not allow what the owner's settings forbid.
+    asked = {**vars(found), "source": None, "origin": origin, "offline": found.offline or None}
+    return Wish.of(found.source, asked)
 
 
 def _check_source(text: str, *, kinds: tuple[str, ...]) -> None:

@@ -23,8 +23,14 @@ def wheel_requirement(wheel: Path, extras: Sequence[str]) -> str:
 
 
 def wheel_line(wheel: Path) -> str:
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{wheel_requirement(wheel, ())} --hash=sha256:{digest}\n"
+
+
+def write_checked(text: str, wheels: Sequence[Path], file: Path) -> None:
+    """Write a lock that was given, and wheels beside it, as what is installed; blocks."""
+    file.write_text(checked(text) + "".join(map(wheel_line, wheels)))
 
 
 def checked(text: str) -> str:
@@ -32,13 +38,13 @@ def checked(text: str) -> str:
     for line in _logical_lines(text):
         if line.startswith("-"):
             raise environment_errors.SourceError(
-                f"a lock may hold requirements with hashes only, not {line.split()[0]}",
+                f"a lock may hold requirements with hashes only, not {line.split()[0][:200]}",
                 code="environment.bad_lock",
                 hint="index settings belong in uv's own configuration",
             )
         if not _HASH_OPTION.search(line):
             raise environment_errors.SourceError(
-                f"the lock has no hash for {line.split()[0]}",
+                f"the lock has no hash for {line.split()[0][:200]}",
                 code="environment.bad_lock",
                 hint="make it with: uv pip compile --generate-hashes",
             )
@@ -54,10 +60,6 @@ def _logical_lines(text: str) -> list[str]:
 
 def _name(line: str) -> str:
     return canonicalize_name(re.split(r"[\s=<>!~;@\[]", line, maxsplit=1)[0])
-
-
-def names(lock: str) -> list[str]:
-    return [_name(line) for line in lock.splitlines()]
 
 
 def portable(text: str, wheels: Sequence[Path]) -> str:

@@ -6,7 +6,6 @@ import email.parser
 import os
 import shutil
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from toft.plugins.environments import environment_errors, single_files
+from toft.plugins.environments import environment_errors, single_files, wheel_files
 from toft.plugins.environments.interpreters import Interpreter
 
 _NOT_COPIED = frozenset(
@@ -33,6 +32,7 @@ _NOT_COPIED = frozenset(
     }
 )
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+_MOST_PYPROJECT = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def requires_python(source: Path) -> str | None:
         return single_files.requires_python(source)
     if source.suffix == ".whl" and source.is_file():
         return _wheel_metadata(source).get("Requires-Python")
-    declared = read_pyproject(source).get("project", {}).get("requires-python")
+    declared = _project_table(source).get("requires-python")
     return declared if isinstance(declared, str) else None
 
 
@@ -94,7 +94,7 @@ def project_name(source: Path) -> str | None:
             raise environment_errors.SourceError(
                 f"{source.name} is not named like a wheel: {error}"
             ) from error
-    name = read_pyproject(source).get("project", {}).get("name")
+    name = _project_table(source).get("name")
     return canonicalize_name(name) if isinstance(name, str) else None
 
 
@@ -112,9 +112,20 @@ def read_pyproject(directory: Path) -> dict[str, Any]:
         )
     path = directory / "pyproject.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            data = file.read(_MOST_PYPROJECT + 1)
+        if len(data) > _MOST_PYPROJECT:
+            raise ValueError(f"it is larger than {_MOST_PYPROJECT} bytes")
+        return tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise environment_errors.SourceError(f"{path} cannot be read: {error}") from error
+
+
+def _project_table(directory: Path) -> dict[str, Any]:
+    table = read_pyproject(directory).get("project")
+    return table if isinstance(table, dict) else {}
 
 
 def left_out(directory: str, names: list[str]) -> list[str]:
@@ -207,15 +218,9 @@ def _tag_fits(tag: Tag, interpreter: Interpreter) -> bool:
 
 def _wheel_metadata(wheel: Path) -> email.message.Message:
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            name = next(
-                n for n in archive.namelist() if n.endswith(".dist-info/METADATA") and n.count("/") == 1
-            )
-            return email.parser.Parser().parsestr(
-                archive.read(name).decode("utf-8", "replace"), headersonly=True
-            )
-    except (OSError, zipfile.BadZipFile, StopIteration, KeyError) as error:
-        raise environment_errors.SourceError(f"{wheel} is not a wheel: {error or 'no METADATA'}") from error
+        return email.parser.Parser().parsestr(wheel_files.metadata(wheel), headersonly=True)
+    except wheel_files.DAMAGED as error:
+        raise environment_errors.SourceError(f"{wheel} is not a wheel: {error}") from error
 
 
 def _text(path: Path) -> str:

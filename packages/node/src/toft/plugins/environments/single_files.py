@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
         found = tomllib.loads(
             "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[start:end])
         )
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise environment_errors.SourceError(
             f"{path.name}: its script block cannot be read: {error}",
             code="source.bad_block",

@@ -144,7 +144,7 @@ class UvProvisioner:
             keep_fds=keep_fds,
         )
         python = str(prefix / "bin" / "python")
-        count = len(lock_texts.names(resolution.lock))
+        count = len(resolution.lock.splitlines())
         if count:
             progress(f"installing {count} packages")
             await self.install_locked(python, locked, prefix, work, keep_fds=keep_fds)
@@ -181,12 +181,12 @@ class UvProvisioner:
             wanted.append(lock_texts.wheel_requirement(wheel, request.extras))
         file = work / "lock.txt"
         if request.lock is not None:
-            lines = lock_texts.checked(request.lock) + "".join(map(lock_texts.wheel_line, wheels))
-            await asyncio.to_thread(file.write_text, lines)
+            # A lock of megabytes takes so long that nothing else would be answered.
+            await asyncio.to_thread(lock_texts.write_checked, request.lock, wheels, file)
         else:
             progress(f"resolving for Python {interpreter.version}")
             await self._compile(wanted, file, interpreter, offline, request.upgrade, work)
-        portable = lock_texts.portable(await asyncio.to_thread(file.read_text), wheels)
+        portable = await asyncio.to_thread(lambda: lock_texts.portable(file.read_text(), wheels))
         name = str(parse_wheel_filename(wheel.name)[0]) if wheel else None
         return Locked(interpreter, file, offline, tuple(wheels), portable, name)
 
