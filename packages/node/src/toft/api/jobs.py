@@ -12,7 +12,7 @@ from toft.access.resources import Action, Kind
 from toft.api import bodies, downloads, following, frames, moments, permits, schemas, service
 from toft.api.service import Service
 from toft.jobs.records import Job, State
-from toft.kernel import traces
+from toft.kernel import traces, turns
 
 router = APIRouter(tags=["jobs"])
 Serves = Annotated[Service, Depends(service.of)]
@@ -37,12 +37,17 @@ async def submit(request: Request, serves: Serves) -> Response:
 async def submit_many(request: Request, serves: Serves) -> Response:
     """Store several jobs, all or none."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.SUBMIT_MANY.kinds)["jobs"]
-    requests = [_given(bodies.taken(bodies.checked(each), **schemas.SUBMIT.kinds)) for each in wanted]
+    requests = [
+        _given(bodies.taken(bodies.checked(each), **schemas.SUBMIT.kinds))
+        async for each in turns.sharing(wanted)
+    ]
     plugins = list(dict.fromkeys(each["plugin"] for each in requests))
     await permits.require(request, Action.WRITE, Kind.JOB, plugins=plugins)
     with traces.within(request.headers.get(traces.HEADER)):
         jobs = await serves.jobs.submit_many(requests)
-    return bodies.answer(_seen(request, jobs), status=201)
+    limit_to = permits.visible_of(request, Kind.RESULT)
+    told = [_limited(each, limit_to) async for each in turns.sharing(jobs)]
+    return bodies.answer(told, status=201)
 
 
 def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,10 +178,11 @@ async def _told(request: Request, looking: Awaitable[Job]) -> Response:
 def _seen(request: Request, jobs: Iterable[Job]) -> list[dict[str, Any]]:
     """Return jobs without what they returned where that is another permission, which is not there."""
     limit_to = permits.visible_of(request, Kind.RESULT)
-    told = []
-    for each in jobs:
-        fields = each.to_dict()
-        if limit_to is not None and each.plugin not in limit_to:
-            fields["result"] = None
-        told.append(fields)
-    return told
+    return [_limited(each, limit_to) for each in jobs]
+
+
+def _limited(job: Job, limit_to: frozenset[str] | None) -> dict[str, Any]:
+    fields = job.to_dict()
+    if limit_to is not None and job.plugin not in limit_to:
+        fields["result"] = None
+    return fields

@@ -13,7 +13,7 @@ from toft.dispatch import graphs, promises, samples, sequences, submitting, tell
 from toft.dispatch.answers import Job
 from toft.jobs import queue, records
 from toft.kernel import clock as clocks
-from toft.kernel import errors, ids
+from toft.kernel import errors, ids, turns
 from toft.plugins import node as nodes
 from toft.plugins import values
 
@@ -178,11 +178,12 @@ class Jobs(sequences.SequenceVerbs, samples.SampleVerbs):
         """
         engine = await self._owned()
         wanted = []
-        for each in requests:
+        async for each in turns.sharing(requests):
             submitting.check_names(each)
             wanted.append(await self._checker.request(**each))
         answers = await engine.queue.submit(wanted)
-        return [await self._answer(request, answer) for request, answer in zip(wanted, answers, strict=True)]
+        stored = turns.sharing(zip(wanted, answers, strict=True))
+        return [await self._answer(request, answer) async for request, answer in stored]
 
     async def _answer(self, request: records.Request, answer: records.Submitted) -> Job:
         if not answer.is_new:
