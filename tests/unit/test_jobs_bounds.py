@@ -145,3 +145,15 @@ async def test_who_listens_to_the_last_commit_may_look_at_the_queue() -> None:
     assert len(await asyncio.wait_for(submitting, 1)) == 1
     assert counted == [1]
     assert len(refused) == 1
+
+
+async def test_of_an_instance_configured_anew_for_ever_the_latest_measurements_are_kept() -> None:
+    store, clock = FragileStore(), SetClock()
+    measured = peaks.Peaks(store, clock)  # type: ignore[arg-type]
+    for number in range(peaks.MOST_CONFIGURATIONS + 10):
+        clock.jump(1)
+        measured.count("ocr", f"{number:03}", 1.0, succeeded=True, usage={})
+        await measured.flush()
+    kept = [f"{number:03}" for number in range(10, peaks.MOST_CONFIGURATIONS + 10)]
+    assert [row[1] for row in measured.rows()] == kept
+    assert [row[0] for row in store.query("SELECT config_hash FROM peaks ORDER BY config_hash")] == kept

@@ -93,7 +93,11 @@ class Telemetry:
             if event.type == "lost":
                 _log.warning("traces_lost", events=event.data.get("count"))
             elif event.type == "state" and event.data.get("to") in ENDED and event.job is not None:
-                self._tell(await _all(jobs, event.job, event.cursor))
+                try:
+                    self._tell(await _all(jobs, event.job, event.cursor))
+                except errors.NodeError as error:
+                    # Of this job nothing could be read; those that come later are told.
+                    _log.warning("trace_lost", job=event.job, error=str(error))
 
     def _tell(self, events: Sequence[Event]) -> None:
         self._send(*spans.of(events, self._loads))

@@ -19,6 +19,8 @@ from toft.store import database
 
 _QUERIES = database.read_queries("toft.jobs", "peaks.sql")
 Key = tuple[str, str]
+MOST_CONFIGURATIONS = 64
+"""Of one instance; beyond these the one that was measured longest ago is forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,7 @@ class Peaks:
         self._clock = clock
         self._rows: dict[Key, Peak] = {}
         self._changed: set[Key] = set()
+        self._dropped: set[Key] = set()
 
     async def open(self) -> None:
         """Read what earlier runs measured."""
@@ -170,17 +173,25 @@ class Peaks:
         Durability: Committed before returning.
         """
         keys, self._changed = self._changed, set()
+        dropped, self._dropped = self._dropped, set()
         rows = [
             {"instance": key[0], "config_hash": key[1], "figures": _written(self._rows[key])}
             for key in sorted(keys)
         ]
-        if not rows:
+        gone = [{"instance": key[0], "config_hash": key[1]} for key in sorted(dropped)]
+        if not rows and not gone:
             return
+
+        def write(connection: database.Connection) -> None:
+            connection.executemany(_QUERIES["remove_peak"], gone).close()
+            connection.executemany(_QUERIES["put_peak"], rows).close()
+
         try:
-            await self._store.write(lambda c: c.executemany(_QUERIES["put_peak"], rows).close())
+            await self._store.write(write)
         except errors.NodeError:
             # Later, with whatever came meanwhile; what was removed meanwhile stays away.
             self._changed |= keys & self._rows.keys()
+            self._dropped |= dropped - self._rows.keys()
             raise
 
     async def remove(self, instance: str) -> None:
@@ -198,10 +209,20 @@ class Peaks:
         key = (instance, config_hash)
         row = self._rows.get(key)
         if row is None:
+            self._make_room(instance)
             row = self._rows[key] = Peak()
         row.observed_at = self._clock.now()
         self._changed.add(key)
         return row
+
+    def _make_room(self, instance: str) -> None:
+        """Forget what was measured longest ago of an instance that is configured anew again and again."""
+        known = [key for key in self._rows if key[0] == instance]
+        if len(known) >= MOST_CONFIGURATIONS:
+            oldest = min(known, key=lambda key: self._rows[key].observed_at or 0.0)
+            del self._rows[oldest]
+            self._changed.discard(oldest)
+            self._dropped.add(oldest)
 
 
 def _written(peak: Peak) -> str:
