@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,18 @@ class World:
         return self._tokens[scope]
 
     async def ask(
-        self, method: str, path: str, token: str | None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        token: str | None,
+        body: Any = None,
+        meanwhile: Callable[[], Awaitable[Any]] | None = None,
     ) -> tuple[int, dict[str, Any]]:
-        """Return the status of an answer and its body, as far as it came before a stream would go on."""
-        status, text, is_whole = await self.read(method, path, token, body)
+        """Return the status of an answer and its body, as far as it came before a stream would go on.
+
+        What happens `meanwhile` happens before the body of the request comes.
+        """
+        status, text, is_whole = await self.read(method, path, token, body, meanwhile=meanwhile)
         try:
             found = json.loads(text) if is_whole else {}
         except ValueError:
@@ -69,7 +77,13 @@ class World:
         return status, found if isinstance(found, dict) else {"list": found}
 
     async def read(
-        self, method: str, path: str, token: str | None, body: Any = None, pieces: int = 1
+        self,
+        method: str,
+        path: str,
+        token: str | None,
+        body: Any = None,
+        pieces: int = 1,
+        meanwhile: Callable[[], Awaitable[Any]] | None = None,
     ) -> tuple[int, bytes, bool]:
         """Return the status of an answer, its body, and whether that is all of it.
 
@@ -92,6 +106,8 @@ class World:
         async def receive() -> Any:
             message = next(coming, None)
             if message is not None:
+                if meanwhile is not None:
+                    await meanwhile()
                 return message
             await begun.wait()
             return {"type": "http.disconnect"}
@@ -314,6 +330,48 @@ async def test_a_scope_of_one_plugin_runs_no_other_one_under_the_name_of_its_ins
     await world.service.node.load("stranger", instance="later")
     ended = await jobs.wait(late.id, 20)
     assert (ended.state, ended.error["code"]) == ("failed", "instance.not_found")
+
+
+async def test_a_name_that_became_another_plugins_while_a_body_came_is_not_used(
+    world: World, toft_home: Path
+) -> None:
+    nodes.register(toft_home, "stranger")
+    node = world.service.node
+    mine = await world.token("*:admin:misbehaving")
+
+    async def becomes_theirs() -> None:
+        await node.unload("later")
+        await node.load("stranger", instance="later")
+
+    wrong = []
+    page, instance = "/plugins/misbehaving/later", "/v1/instances/later"
+    for path, body, refused in (
+        (f"{instance}/calls", {"action": "echo", "arguments": {"value": 1}}, 403),
+        (f"{instance}/calls/1/cancel", {}, 403),
+        (f"{instance}/reconfigure", {"changes": {"label": "open"}}, 403),
+        (f"{page}/settings", b"label=open", 404),
+        (f"{page}/options", b"pinned=on", 404),
+        (f"{page}/variables", b"key=KEY&value=1", 404),
+    ):
+        await node.load("misbehaving", instance="later")
+        status, told = await world.ask("POST", path, mine, body, becomes_theirs)
+        if status != refused or "stranger" in json.dumps(told):
+            wrong.append((path, status, told))
+        await node.unload("later")
+    assert wrong == []
+    # Nor does the node take one plugin's instance for another one's.
+    theirs = await node.load("stranger", instance="later")
+    for changing in (
+        node.config("misbehaving", instance="later"),
+        node.configure("misbehaving", {"label": "open"}, instance="later"),
+        node.set_enabled("misbehaving", False, instance="later"),
+        node.set_options("misbehaving", {"pinned": True}, instance="later"),
+    ):
+        with pytest.raises(errors.ConflictError) as caught:
+            await changing
+        assert caught.value.code == "instance.other_plugin"
+    assert (theirs.is_enabled, theirs.config.get("label")) == (True, "plain")
+    assert await node.rooms.records.find("later") is None
 
 
 async def test_what_a_job_returned_is_seen_by_whoever_may_read_results(world: World) -> None:

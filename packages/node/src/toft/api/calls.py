@@ -37,7 +37,7 @@ async def begin(request: Request, serves: Serves, name: str) -> Response:
     """Run an action of an instance; the answer is a stream of frames."""
     serves.admit()
     wanted = bodies.taken(await bodies.fields(request), **schemas.CALL.kinds)
-    instance = serves.sessions.instance(service.session_of(request), name)
+    instance = await permits.instance(request, Action.WRITE, name)
     start = instance.stream_with if wanted["stream"] else instance.start_with
     happenings = _Happenings(is_quiet=bool(wanted["quiet"]))
     with traces.within(request.headers.get(traces.HEADER)):
@@ -59,7 +59,7 @@ async def begin(request: Request, serves: Serves, name: str) -> Response:
 async def cancel(request: Request, serves: Serves, name: str, number: int) -> Response:
     """Ask a call to end."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.CANCEL_CALL.kinds)
-    instance = serves.sessions.instance(service.session_of(request), name)
+    instance = await permits.instance(request, Action.CANCEL, name)
     found = serves.call(instance, number)
     did = found is not None and found.cancel(wanted["reason"] or "cancelled", grace_s=wanted["grace_s"])
     return bodies.answer({"cancelled": did})

@@ -119,10 +119,10 @@ async def unload(request: Request, serves: Serves, name: str) -> Response:
 @router.post(
     "/v1/instances/{name}/reconfigure", dependencies=[permits.needs(Action.WRITE, Kind.INSTANCE, id="name")]
 )
-async def reconfigure(request: Request, serves: Serves, name: str) -> Response:
+async def reconfigure(request: Request, name: str) -> Response:
     """Change a configuration between two calls."""
     wanted = bodies.taken(await bodies.fields(request), **schemas.RECONFIGURE.kinds)
-    found = _found(request, serves, name)
+    found = await permits.instance(request, Action.WRITE, name)
     await found.reconfigure(wanted["changes"], replace=bool(wanted["replace"]))
     return bodies.answer(_described(found))
 

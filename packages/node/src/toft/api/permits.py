@@ -18,6 +18,7 @@ from toft.access.principals import Principal
 from toft.access.resources import OF_PLUGINS, Action, Kind, Resource
 from toft.api import service, subjects
 from toft.kernel import errors
+from toft.plugins.instance import Instance
 
 CALLER = "toft.caller"
 """The key of a request's scope under which it stands who asks; the guard puts it there."""
@@ -154,6 +155,21 @@ async def require(
         if plugins is None:
             decision = unseen(request, principal, action, Resource(kind, id), decision)
         raise refused(principal, action, Resource(kind, id), decision)
+
+
+async def instance(request: Request, action: Action, name: str) -> Instance:
+    """Return a loaded instance for a route that has waited for its body.
+
+    A body may take a minute to come: by then the name can be that of another plugin's instance than when the
+    request was let in.
+
+    Raises:
+        RefusedError: What has the name now may not be used by who asks.
+        NotFoundError: Nothing has it any more.
+    """
+    # Nothing is waited for in either line: what is asked about is what is found.
+    await require(request, action, Kind.INSTANCE, id=name)
+    return service.here(request).sessions.instance(service.session_of(request), name)
 
 
 async def decided(

@@ -216,10 +216,7 @@ class Instances:
         """
         found = await self.find(name)
         if found is not None and found.plugin != plugin:
-            raise errors.ConflictError(
-                f"instance {name} belongs to plugin {found.plugin}, not to {plugin}",
-                code="instance.other_plugin",
-            )
+            raise another_plugins(name, found.plugin, plugin)
         return found or InstanceRecord(name=name, plugin=plugin)
 
     async def list(self, plugin: str | None = None) -> list[InstanceRecord]:
@@ -257,6 +254,13 @@ class Instances:
         return await self._store.write(
             lambda c: c.execute(_QUERIES["remove_instances"], {"plugin": plugin}).rowcount
         )
+
+
+def another_plugins(name: str, owner: str, plugin: str) -> errors.ConflictError:
+    """Return the error for an instance that was taken for one of another plugin than it is."""
+    return errors.ConflictError(
+        f"instance {name} belongs to plugin {owner}, not to {plugin}", code="instance.other_plugin"
+    )
 
 
 def _record(row: database.Row) -> InstanceRecord:

@@ -19,7 +19,13 @@ from toft.kernel import errors, ids, log, settings
 from toft.plugins import batches, catalog, install, installed, loading, logs
 from toft.plugins import instance as handles
 from toft.plugins.environments import provisioning
-from toft.plugins.instances import InstanceOptions, InstanceRecord, Instances, checked_options
+from toft.plugins.instances import (
+    InstanceOptions,
+    InstanceRecord,
+    Instances,
+    another_plugins,
+    checked_options,
+)
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.supervision import launch
 from toft.secrets.redaction import Redactor
@@ -220,7 +226,7 @@ class Node:
 
     async def config(self, plugin: str, *, instance: str | None = None) -> dict[str, Any]:
         """Return the configuration an instance has or would be loaded with."""
-        found = self._instances.get(instance or plugin)
+        found = self._loaded(plugin, instance)
         if found is not None:
             return dict(found.config)
         known = await self.installed.get(plugin)
@@ -248,8 +254,9 @@ class Node:
 
         Raises:
             InputError: It does not fit; nothing changed.
+            ConflictError: The instance is another plugin's; nothing changed.
         """
-        loaded = self._instances.get(instance or plugin)
+        loaded = self._loaded(plugin, instance)
         if loaded is not None:
             await loaded.reconfigure(changes, replace=replace)
             return dict(loaded.config)
@@ -262,7 +269,7 @@ class Node:
 
     async def set_enabled(self, plugin: str, enabled: bool, *, instance: str | None = None) -> None:
         """Switch an instance on or off, now if it is loaded, and remember it."""
-        loaded = self._instances.get(instance or plugin)
+        loaded = self._loaded(plugin, instance)
         if loaded is not None:
             await (loaded.enable() if enabled else loaded.disable())
             return
@@ -291,7 +298,9 @@ class Node:
 
         Raises:
             InputError: They do not fit; nothing changed.
+            ConflictError: The instance is another plugin's; nothing changed.
         """
+        self._loaded(plugin, instance)
         known = await self.installed.get(plugin)
         record = await self._record(plugin, instance)
         values = {**({} if replace else record.options.to_dict()), **changes}
@@ -327,6 +336,12 @@ class Node:
                     await each.reload()
                 except (errors.NodeError, plugin_errors.PluginError) as error:
                     _log.warning("reload_failed", instance=each.id, error=str(error))
+
+    def _loaded(self, plugin: str, instance: str | None) -> handles.Instance | None:
+        found = self._instances.get(instance or plugin)
+        if found is not None and found.plugin != plugin:
+            raise another_plugins(found.id, found.plugin, plugin)
+        return found
 
     async def _record(self, plugin: str, instance: str | None) -> InstanceRecord:
         name = ids.check_name(instance or plugin, "instance name")

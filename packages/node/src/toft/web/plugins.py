@@ -82,8 +82,9 @@ async def watch(request: Request, serves: Serves, name: str, instance: str, afte
 @router.post("/plugins/{name}/{instance}/settings", dependencies=[WRITES])
 async def configure(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Change settings as a form says; what does not fit is told beside its field."""
-    subject = await settings.find(serves, name, instance)
-    found = await settings.change(serves, subject, await sending.sent(request))
+    sent = await sending.sent(request)
+    # Looked for when all has come: until then the name can become another plugin's.
+    found = await settings.change(serves, await settings.find(serves, name, instance), sent)
     subject = await settings.find(serves, name, instance)
     return rendering.fragment(request, "plugin.form.html", subject=subject, settings=found, may=_ALL)
 
@@ -91,16 +92,17 @@ async def configure(request: Request, serves: Serves, name: str, instance: str) 
 @router.post("/plugins/{name}/{instance}/options", dependencies=[ADMINISTERS])
 async def set_options(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Change how an instance is run as a form says; what does not fit is told beside its field."""
+    sent = await sending.sent(request)
     subject = await settings.find(serves, name, instance)
-    found = await options.change(serves, subject, await sending.sent(request))
+    found = await options.change(serves, subject, sent)
     return rendering.fragment(request, "plugin.options.html", subject=subject, options=found, may=_ALL)
 
 
 @router.post("/plugins/{name}/{instance}/variables", dependencies=[ADMINISTERS])
 async def set_variable(request: Request, serves: Serves, name: str, instance: str) -> Response:
     """Give a declared variable or secret its value; it is never shown again."""
-    subject = await settings.find(serves, name, instance)
     sent = await sending.sent(request)
+    subject = await settings.find(serves, name, instance)
     key, value = sent.get("key", ""), sent.get("value", "")
     declared = {each.name: each for each in await serves.node.installed.variables(subject.plugin)}
     said, wrong = f"{key} is set.", ""
