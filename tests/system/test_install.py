@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from toft.plugins.environments import (
     uv_environments,
 )
 from toft.plugins.manifests import registry
+from toft.plugins.manifests.manifest import Manifest
 
 PLUGIN = '''
     """Says hello."""
@@ -307,6 +309,30 @@ async def test_a_cancelled_add_leaves_nothing(node: Node, project: Path) -> None
         await adding
     assert os.listdir(node.store.root) == []
     assert node.registry.list() == []
+
+
+async def test_an_add_that_is_cancelled_in_its_last_step_is_whole(node: Node, project: Path) -> None:
+    writing, may, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    class Slow(registry.Registry):
+        def write(self, manifest: Manifest, *, replace: bool = True) -> Path:
+            loop.call_soon_threadsafe(writing.set)
+            may.wait(30)
+            return super().write(manifest, replace=replace)
+
+    installer = install.Installer(Slow(node.home), node.store, node.describe, artifacts=Artifacts(node.home))
+    adding = asyncio.create_task(installer.add(install.Wish(source=str(project))))
+    await asyncio.wait_for(writing.wait(), 30)
+    for _ in range(2):
+        adding.cancel()
+        await asyncio.sleep(0)
+    # Long enough for whoever does not wait to take the environment away.
+    await asyncio.wait((adding,), timeout=0.2)
+    may.set()
+    await asyncio.wait((adding,))
+    assert adding.cancelled()
+    [found] = node.registry.list()
+    assert [each.hash for each in node.store.list()] == [found.runtime.environment]
 
 
 async def test_a_failure_spares_the_environment_another_add_is_using(node: Node, project: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from toft.cli import app, reach
-from toft.client import faults, paths, streams, target
+from toft.client import connection, faults, origins, paths, streams, target
 from toft.kernel import errors
 
 TOKEN = "toft_ABCDEFGHIJKLMNOP"
@@ -157,3 +158,21 @@ def test_the_end_of_a_protected_connection_is_no_quarrel_about_protection(end: t
     quarrel = ssl.SSLError("wrong version number")
     quarrel.reason = "WRONG_VERSION_NUMBER"
     assert faults.unreachable("https://node.example:8765", quarrel).code == "remote.tls"
+
+
+async def test_a_proxy_that_answers_an_upload_with_a_page_is_no_node() -> None:
+    class Said(connection.Connection):
+        @contextlib.asynccontextmanager
+        async def _asking(self, *_: Any) -> AsyncGenerator[Any, None]:
+            async def page() -> bytes:
+                return b"<html>sign in</html>"
+
+            yield SimpleNamespace(status=200, aread=page)
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    origin = origins.NodeOrigin(target.read("https://x.example", token=TOKEN))
+    with pytest.raises(errors.NodeError) as refused:
+        await Said(origin).upload("/v1/artifacts/x", 0, nothing)
+    assert refused.value.code == origin.strange(200).code

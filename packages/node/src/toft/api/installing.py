@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -41,8 +40,7 @@ async def upload(request: Request, serves: Serves, sha256: str) -> Response:
     installer = serves.node.rooms.installer
     installer.artifacts.path(sha256)  # refuses what is no digest
     _check_kind(request)
-    saved = await installer.artifacts.save(sha256, request.stream())
-    await asyncio.to_thread(installer.artifacts.collect, installer.is_installed_from)
+    saved = await installer.artifacts.save(sha256, request.stream(), is_named=installer.is_installed_from)
     return bodies.answer(saved.to_dict(), status=201)
 
 

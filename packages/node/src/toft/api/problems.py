@@ -44,6 +44,7 @@ _BY_CODE = {
     "access.host": 421,
     "access.too_many_failures": 429,
     "artifact.too_large": 413,
+    "artifact.no_room": 507,
     "environment.build_failed": 502,
     "environment.hash_mismatch": 502,
 }

@@ -238,7 +238,11 @@ class Connection:
             await asyncio.sleep(pause)
         if not 200 <= answer.status < 300:
             raise self._problem(answer.status, data)
-        return json.loads(data)
+        try:
+            return json.loads(data)
+        except ValueError:
+            # A proxy in between may say anything, and be content with it.
+            raise self.origin.strange(answer.status) from None
 
     @contextlib.asynccontextmanager
     async def _asking(

@@ -158,6 +158,9 @@ class _Daemon:
             _log.info("ready", pid=os.getpid(), socket=str(self._place.socket), version=VERSION)
             self._notify.tell("READY=1", f"MAINPID={os.getpid()}")
             self._given.ready()
+            installer = node.rooms.installer
+            tidying = asyncio.create_task(installer.artifacts.keep_tidy(installer.is_installed_from))
+            stack.callback(tidying.cancel)
             watching = asyncio.create_task(self._managed.watch(self._end))
             stack.callback(watching.cancel)
             await self._stop.wait()

@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
 import tempfile
+import threading
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from toft.kernel import clock as clocks
-from toft.kernel import errors
+from toft.kernel import errors, log, threads
 from toft.plugins.environments import archives, artifact_names
 from toft.plugins.environments.wishes import Wish
 from toft.store import blobs, durable
 
 KEPT_S = 3600.0
+_EVERY_S = 600.0
+_MOST = 8 << 30
+_AT_ONCE = 2
 _GATHERED = 1 << 20
 _PLACED, _NOTHING = ".tmp-placed-", "nothing"
+
+_log = log.get_logger("plugins.artifacts")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Artifacts:
         home: `TOFT_HOME`.
         clock: Says what is old.
         operations: The steps of a durable write.
+        most: How many bytes may be here that no plugin needs; by itself 8 GiB, or a tenth of a smaller disk.
     """
 
     def __init__(
@@ -66,24 +76,36 @@ class Artifacts:
         *,
         clock: clocks.Clock = clocks.SYSTEM,
         operations: durable.Operations = durable.SYSTEM,
+        most: int | None = None,
     ) -> None:
         self._directory = home / "artifacts"
         self._blobs = blobs.Blobs(self._directory, operations=operations)
         self._clock = clock
+        self._most = most
+        # A look at a file and what is done to it are one step: held in threads only, the disk may be slow.
+        self._guard = threading.Lock()
+        self._installing = asyncio.Semaphore(_AT_ONCE)
+        self._needed: Counter[str] = Counter()
+        self._busy: set[Path] = set()
+        self._unused = self._coming = 0
 
-    async def save(self, digest: str, pieces: AsyncIterable[bytes]) -> Artifact:
+    async def save(
+        self, digest: str, pieces: AsyncIterable[bytes], *, is_named: Callable[[str], bool] = lambda _: False
+    ) -> Artifact:
         """Store what comes, if it is what its name says; nobody sees it before it is whole and on disk.
 
         Raises:
             UsageError: It is something else (`artifact.digest`).
-            UnavailableError: The disk is full.
+            UnavailableError: The disk is full, or too much is here that no plugin needs (`artifact.no_room`).
 
-        Cancellation: Safe; nothing is left.
+        Cancellation: Safe; all of it is left, or nothing.
         """
         self._blobs.path(digest)  # refuses what is no digest
+        most = await asyncio.to_thread(self._measure, is_named)
         staged = await asyncio.to_thread(self._blobs.stage)
+        self._busy.add(staged)
         try:
-            found = await self._write(staged, pieces)
+            found = await self._write(staged, pieces, most)
             if found != digest:
                 raise errors.UsageError(
                     f"what came is not what its name says: its sha256 is {found}",
@@ -91,15 +113,30 @@ class Artifacts:
                     details={"expected": digest, "sha256": found},
                     hint="upload it again; what came is not kept",
                 )
-            await asyncio.shield(asyncio.to_thread(self._adopt, staged, digest))
+            return await threads.finished(lambda: self._adopt(staged, digest))
         finally:
             with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
-        return await self.get(digest)
+                await threads.finished(lambda: staged.unlink(missing_ok=True))
+            self._busy.discard(staged)
 
-    async def _write(self, staged: Path, pieces: AsyncIterable[bytes]) -> str:
+    def _measure(self, is_named: Callable[[str], bool]) -> int:
+        """See how much is here that no plugin needs; return how much may be."""
+        most = self._most
+        if most is None:
+            with contextlib.suppress(OSError):
+                most = min(_MOST, shutil.disk_usage(self._directory.parent).total // 10)
+        found = tuple(self._all())
+        # Whether a plugin names a file is dear to find out, and hardly ever asked.
+        if sum(each.size_bytes for each in found) > (most or 0) // 2:
+            found = tuple(each for each in found if not is_named(each.digest))
+        self._unused = sum(each.size_bytes for each in found)
+        return _MOST if most is None else most
+
+    async def _write(self, staged: Path, pieces: AsyncIterable[bytes], most: int) -> str:
         hashed = hashlib.sha256()
         gathered = bytearray()
+        coming = 0
+        held = contextlib.ExitStack()
 
         def write(data: bytes) -> None:
             hashed.update(data)
@@ -109,22 +146,30 @@ class Artifacts:
             except OSError as error:
                 raise blobs.translated(error, staged) from error
 
-        file = await asyncio.to_thread(_create, staged)
         try:
+            file = await threads.finished(lambda: held.enter_context(_create(staged)))
             async for piece in pieces:
                 gathered += piece
+                coming += len(piece)
+                self._coming += len(piece)
+                if self._unused + self._coming > most:
+                    raise _no_room(most)
                 if len(gathered) >= _GATHERED:
-                    await asyncio.to_thread(write, bytes(gathered))
+                    await threads.finished(functools.partial(write, bytes(gathered)))
                     gathered.clear()
-            await asyncio.to_thread(write, bytes(gathered))
+            await threads.finished(functools.partial(write, bytes(gathered)))
+            self._unused += coming
         finally:
+            self._coming -= coming
             with contextlib.suppress(OSError):  # of what a full disk did not take
-                file.close()
+                await threads.finished(held.close)
         return hashed.hexdigest()
 
-    def _adopt(self, staged: Path, digest: str) -> None:
-        self._touch(staged)
-        self._blobs.adopt(staged, digest)
+    def _adopt(self, staged: Path, digest: str) -> Artifact:
+        with self._guard:
+            self._touch(staged)
+            self._blobs.adopt(staged, digest)
+            return self._get(digest)
 
     async def get(self, digest: str) -> Artifact:
         """Return what is known of an uploaded file.
@@ -167,26 +212,66 @@ class Artifacts:
             ConflictError: An installed plugin is refreshed from it.
         """
         self._blobs.path(digest)
-        if await asyncio.to_thread(is_named, digest):
-            raise errors.ConflictError(
-                f"a plugin was installed from {digest}, and refreshing it takes it again",
-                code="artifact.in_use",
-                hint="toft plugin remove takes the plugin away",
-            )
-        return await asyncio.to_thread(self._blobs.remove, digest)
+        return await threads.finished(lambda: self._remove(digest, is_named))
+
+    def _remove(self, digest: str, is_named: Callable[[str], bool]) -> bool:
+        with self._guard:
+            if self._needed[digest]:
+                raise errors.ConflictError(
+                    f"a plugin is being installed from {digest}",
+                    code="artifact.in_use",
+                    hint="try again when that has ended",
+                )
+            if is_named(digest):
+                raise errors.ConflictError(
+                    f"a plugin was installed from {digest}, and refreshing it takes it again",
+                    code="artifact.in_use",
+                    hint="toft plugin remove takes the plugin away",
+                )
+            return self._blobs.remove(digest)
+
+    async def keep_tidy(self, is_named: Callable[[str], bool]) -> None:
+        """Remove what a killed daemon has left, and every ten minutes what nobody needs; until cancelled.
+
+        For the daemon of the home alone: files come to no other process.
+        """
+        await threads.finished(lambda: self._sweep(float("inf")))
+        while True:
+            try:
+                await threads.finished(lambda: self.collect(is_named))
+            except (errors.NodeError, OSError) as error:
+                # The disk may be well again next time.
+                _log.warning("not_collected", error=str(error))
+            await asyncio.sleep(_EVERY_S)
+
+    def _sweep(self, before: float) -> None:
+        """Remove what came half, and what was laid out, before a moment."""
+        for path in (*self._blobs.staged(), *self._directory.glob(f"{_PLACED}*")):
+            try:
+                if path not in self._busy and path.stat().st_mtime < before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                _log.warning("not_removed", path=str(path), error=str(error))
 
     def collect(self, is_named: Callable[[str], bool]) -> Sequence[str]:
         """Remove what no plugin names and nobody used for an hour, and what came half; blocks."""
         before = self._clock.now() - KEPT_S
-        for path in (*self._blobs.staged(), *self._directory.glob(f"{_PLACED}*")):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < before:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        removed = []
-        for each in self._all():
-            if each.used_at < before and not is_named(each.digest) and self._blobs.remove(each.digest):
-                removed.append(each.digest)
-        return removed
+        self._sweep(before)
+        old = [each.digest for each in self._all() if each.used_at < before]
+        return [digest for digest in old if self._collected(digest, before, is_named)]
+
+    def _collected(self, digest: str, before: float, is_named: Callable[[str], bool]) -> bool:
+        with self._guard, contextlib.suppress(errors.NotFoundError):
+            # Looked at again: it may have come once more since.
+            if self._get(digest).used_at >= before or self._needed[digest] or is_named(digest):
+                return False
+            try:
+                return self._blobs.remove(digest)
+            except OSError as error:
+                _log.warning("not_removed", sha256=digest, error=str(error))
+        return False
 
     @contextlib.asynccontextmanager
     async def placed(self, wish: Wish) -> AsyncIterator[tuple[Wish, Path | None]]:
@@ -199,23 +284,36 @@ class Artifacts:
         if wish.origin is None:
             yield wish, None
             return
-        directory = await asyncio.to_thread(self._workspace)
-        try:
-            placed = await asyncio.to_thread(self._place, wish, directory)
-            yield placed, directory / _NOTHING
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+        # Few at once, because what is laid out is large.
+        async with self._installing:
+            directory = self._directory / f"{_PLACED}{uuid.uuid4().hex}"
+            needed = _digests(wish)
+            self._busy.add(directory)
+            try:
+                placed = await threads.finished(lambda: self._place(wish, directory, needed))
+                yield placed, directory / _NOTHING
+            finally:
+                await threads.finished(lambda: self._release(directory, needed))
+                self._busy.discard(directory)
 
-    def _workspace(self) -> Path:
+    def _release(self, directory: Path, needed: Sequence[str]) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        with self._guard:
+            self._needed -= Counter(needed)
+
+    def _workspace(self, directory: Path) -> None:
         try:
             durable.make_directory(self._directory, 0o700)
-            directory = Path(tempfile.mkdtemp(prefix=_PLACED, dir=self._directory))
+            directory.mkdir(0o700)
             (directory / _NOTHING).mkdir()
         except OSError as error:
             raise blobs.translated(error, self._directory) from error
-        return directory
 
-    def _place(self, wish: Wish, directory: Path) -> Wish:
+    def _place(self, wish: Wish, directory: Path, needed: Sequence[str]) -> Wish:
+        with self._guard:
+            self._needed += Counter(needed)
+        self._workspace(directory)
+
         def placed(text: str | None) -> str | None:
             if text is None or not artifact_names.is_named(text):
                 return text
@@ -234,9 +332,18 @@ class Artifacts:
         )
 
     def _lay_out(self, named: artifact_names.Named, directory: Path) -> str:
-        self._get(named.digest)
         path = self._blobs.path(named.digest)
-        self._touch(path)
+        with self._guard:
+            self._get(named.digest)
+            self._touch(path)
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != named.digest:
+                raise errors.IntegrityError(
+                    f"the uploaded file {named.digest} is damaged",
+                    code="artifact.damaged",
+                    details={"sha256": named.digest, "path": str(path)},
+                    hint="upload it again, then look at the disk",
+                )
         # Each in a directory of its own: two may be called alike.
         below = Path(tempfile.mkdtemp(dir=directory))
         target = below / named.file
@@ -261,6 +368,22 @@ async def pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
     await asyncio.to_thread(file.seek, 0)
     while piece := await asyncio.to_thread(file.read, _GATHERED):
         yield piece
+
+
+def _digests(wish: Wish) -> tuple[str, ...]:
+    named = (wish.source, *wish.requirements, wish.lock, wish.env_file)
+    return tuple(
+        artifact_names.parse(each).digest for each in named if each and artifact_names.is_named(each)
+    )
+
+
+def _no_room(most: int) -> errors.UnavailableError:
+    return errors.UnavailableError(
+        "too much was uploaded that no plugin needs",
+        code="artifact.no_room",
+        details={"most_bytes": most},
+        hint="install from what is there, or remove it; what nobody used for an hour goes by itself",
+    )
 
 
 def _create(path: Path) -> IO[bytes]:

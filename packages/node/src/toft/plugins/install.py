@@ -15,7 +15,7 @@ from typing import Any
 
 import toft_sdk.errors
 from toft.kernel import clock as clocks
-from toft.kernel import errors, ids
+from toft.kernel import errors, ids, threads
 from toft.kernel.version import VERSION
 from toft.plugins import listed
 from toft.plugins.artifacts import Artifacts
@@ -79,7 +79,7 @@ class Installer:
             PluginError: The plugin could not be imported or described; its own trace is in it.
 
         Durability: The manifests are on disk when this returns.
-        Cancellation: Safe; leaves what was there before.
+        Cancellation: Safe; leaves what was there before, or, in the last step, all of what is new.
         """
         if wish.name:
             ids.check_name(wish.name, "plugin name")
@@ -221,13 +221,14 @@ class Installer:
             async with self._store.using(request, progress) as environment:
                 fresh = environment.hash if environment.is_new else None
                 found = await describe(environment)
-                # Shielded: a cancellation must not fall between two manifests of one source.
-                await asyncio.shield(asyncio.to_thread(self._write, found))
+                # To its end: a cancellation must not fall between two manifests of one source, and until it
+                # is known whether they are written nobody knows whether the environment is needed.
+                await threads.finished(lambda: self._write(found))
                 return found
         except BaseException:
-            if fresh is not None:
+            if (made := fresh) is not None:
                 with contextlib.suppress(errors.ConflictError):
-                    await asyncio.shield(asyncio.to_thread(self._store.remove, fresh, unless=self._is_named))
+                    await threads.finished(lambda: self._store.remove(made, unless=self._is_named))
             raise
 
     async def _manifests(
