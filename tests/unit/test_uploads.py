@@ -8,10 +8,11 @@ import hashlib
 import io
 import os
 import tarfile
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -201,6 +202,12 @@ def test_a_tar_that_no_project_is_leaves_nothing_outside_of_its_directory(tmp_pa
     assert (refused.value.code, "\n" in refused.value.message) == ("artifact.unsafe", False)
     found = [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert all(path.is_relative_to(target) and not path.is_symlink() for path in found), found
+
+
+@pytest.mark.parametrize("what", ["a long header", "an endless sparse header"])
+def test_headers_are_not_read_without_end(tmp_path: Path, what: str) -> None:
+    with pytest.raises(SourceError, match="headers is too large"):
+        archives.unpack(io.BytesIO(UNSAFE[what]), tmp_path)
 
 
 def test_so_many_files_and_so_many_bytes(tmp_path: Path) -> None:
@@ -463,7 +470,16 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-async def test_a_lock_of_any_size_is_not_read(tmp_path: Path) -> None:
+async def test_a_lock_is_read_beside_the_loop_and_not_of_any_size(tmp_path: Path) -> None:
+    class Lock(str):
+        """Knows in which thread it was asked for."""
+
+        threads: ClassVar[list[int]] = []
+
+        def __bool__(self) -> bool:
+            self.threads.append(threading.get_ident())
+            return True
+
     class Sizes:
         """Says nothing, and remembers what it was asked."""
 
@@ -479,7 +495,9 @@ async def test_a_lock_of_any_size_is_not_read(tmp_path: Path) -> None:
     )
     lock = tmp_path / "lock.txt"
     lock.write_text("x==1 --hash=sha256:0\n")
-    await installer.size(Wish(source="x", lock=str(lock)))
+    await installer.size(Wish(source="x", lock=Lock(lock)))
+    assert Lock.threads
+    assert threading.get_ident() not in Lock.threads
     assert store.lock == lock.read_text()
     os.truncate(lock, 1 << 23)
     with pytest.raises(SourceError, match="larger than"):
