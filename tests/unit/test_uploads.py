@@ -16,13 +16,14 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from toft.kernel import errors
+from toft.kernel import errors, suggestions
 from toft.kernel.clock import ManualClock
 from toft.plugins import install
 from toft.plugins.artifacts import KEPT_S, Artifacts
 from toft.plugins.environments import archives, artifact_names, conda_files, elsewhere, projects, provisioning
 from toft.plugins.environments.environment_errors import SourceError
 from toft.plugins.environments.wishes import Wish
+from toft.plugins.manifests import scalars
 from toft.store import blobs, durable
 
 
@@ -307,7 +308,9 @@ def test_a_few_aliases_are_refused_and_never_written_out(tmp_path: Path) -> None
         conda_files.parse(
             {"dependencies": [[[Leaf()] * 1000] * 100, 1 << 100_000], 1 << 100_000: 1}, what="x"
         )
-    assert len(written) < 100
+    assert "must be one of 'a', not [[" in suggestions.not_among([[Leaf()] * 1000] * 100, ["a"])
+    assert len(written) < 200
+    assert scalars.describe_value(1 << 100_000) == "int a very long int"
 
 
 ABOUT = "0" * 64

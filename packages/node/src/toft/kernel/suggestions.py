@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 _MOST_SHOWN = 12
@@ -24,11 +25,19 @@ def not_among(value: object, options: Iterable[object]) -> str:
     near = (
         nearest(value, [each for each in listed if isinstance(each, str)]) if isinstance(value, str) else None
     )
-    shown = ", ".join(repr(each) for each in listed[:_MOST_SHOWN]) + (
+    among = ", ".join(repr(each) for each in listed[:_MOST_SHOWN]) + (
         ", ..." if len(listed) > _MOST_SHOWN else ""
     )
-    said = f"must be one of {shown}, not {repr(value)[:_LONGEST]}"
+    said = f"must be one of {among}, not {shown(value)}"
     return f"{said}; did you mean {near}?" if near else said
+
+
+def shown(value: object) -> str:
+    """Return the beginning of a value as it is written, never all of it: aliases make gigabytes of a line."""
+    try:
+        return (repr(value) if isinstance(value, str) else reprlib.repr(value))[:_LONGEST]
+    except ValueError:
+        return f"a very long {type(value).__name__}"
 
 
 def unknown(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from toft.kernel import authored, errors
+from toft.kernel import authored, errors, suggestions
 from toft.plugins.environments import environment_errors, uv_errors
 
 _MOST_BYTES = 1 << 20
@@ -71,7 +70,9 @@ def parse(value: Any, *, what: str, base: Path | None = None, python: str | None
         raise environment_errors.SourceError(f"{what} must be an object with dependencies")
     for key in value:
         if key not in _USED:
-            problems.append(f"{_shown(key)} is not used here")
+            problems.append(
+                f"{key[:60] if isinstance(key, str) else suggestions.shown(key)} is not used here"
+            )
     channels = _texts(value.get("channels", []), "channels", problems)
     specs, requirements = _dependencies(value.get("dependencies"), base, problems)
     if problems:
@@ -101,17 +102,9 @@ def _dependencies(value: Any, base: Path | None, problems: list[str]) -> tuple[l
         elif isinstance(each, str) and each.strip() and not each.strip().startswith("-"):
             specs.append(each.strip())
         else:
-            problems.append(f"dependencies has {_shown(each)!r}, which is neither a package nor pip")
+            problems.append(f"dependencies has {suggestions.shown(each)}, which is neither a package nor pip")
     # Conda wants pip named before a pip section; uv does its work here.
     return specs, requirements
-
-
-def _shown(value: Any) -> str:
-    # Never all of it: a few aliases are gigabytes as text, and a number may be too long to be written.
-    try:
-        return value[:60] if isinstance(value, str) else reprlib.repr(value)[:60]
-    except ValueError:
-        return type(value).__name__
 
 
 def _requirement(line: str, base: Path | None, problems: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from toft.kernel import suggestions
+
 Check = Callable[[Any], Any]
 Path = tuple[str | int, ...]
 
@@ -33,7 +35,7 @@ def describe_value(value: Any) -> str:
     if value is None:
         return "null"
     if kind in (bool, int, float, str):
-        text = repr(value)
+        text = suggestions.shown(value)
         return f"{name} {text}" if len(text) <= 60 else f"{name} {text[:57]}..."
     return name
 
