@@ -27,8 +27,9 @@ from toft.api.service import Service, State
 from toft.kernel import errors
 from toft.kernel.clock import ManualClock
 from toft.plugins.node import load_current
+from toft.plugins.wire.frames import LogLine
 from toft.web import app as pages
-from toft.web import drawing
+from toft.web import drawing, happenings, settings
 
 LESS = {Action.CANCEL: "read", Action.WRITE: "cancel", Action.ADMIN: "write"}
 PARTS = {"number": "1", "step": "enable", "key": "KEY", "code": "guess"}
@@ -372,6 +373,29 @@ async def test_a_name_that_became_another_plugins_while_a_body_came_is_not_used(
         assert caught.value.code == "instance.other_plugin"
     assert (theirs.is_enabled, theirs.config.get("label")) == (True, "plain")
     assert await node.rooms.records.find("later") is None
+
+
+async def test_the_log_of_a_name_is_told_no_longer_than_it_is_its_own(world: World, toft_home: Path) -> None:
+    nodes.register(toft_home, "stranger")
+    serves, node = world.service, world.service.node
+    log = node.rooms.loader.log_of("later")
+    for next_one, last in ((None, ["state"]), ("stranger", [])):
+        await node.load("misbehaving", instance="later")
+        subject = await settings.find(serves, "misbehaving", "later")
+        told = happenings.watch(serves, subject, None)
+        while (await anext(told)).type != "state":
+            pass
+        await node.unload("later")
+        if next_one is not None:
+            await node.load(next_one, instance="later")
+        # What is loaded next prints before the node knows it.
+        log.add(LogLine(time=0.0, stream="stdout", call=0, text="theirs"))
+        assert "theirs" in (await log.tail(1))[0]
+        async with asyncio.timeout(10):
+            rest = [each async for each in told]
+        assert [each.type for each in rest] == last, rest
+        if next_one is not None:
+            await node.unload("later")
 
 
 async def test_what_a_job_returned_is_seen_by_whoever_may_read_results(world: World) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toft.api.service import Service, State
-from toft.plugins import instance
+from toft.kernel import errors
+from toft.plugins import configuring, instance
 from toft.plugins.log_reading import Piece, Place
 from toft.plugins.logs import InstanceLog
 from toft.web import rendering, settings
@@ -55,7 +56,7 @@ def rows(lines: Sequence[str]) -> list[dict[str, str]]:
 async def watch(
     serves: Service, subject: settings.Subject, after: Place | None
 ) -> AsyncGenerator[Happening, None]:
-    """Yield what happens to an instance until the node ends, or the name is another plugin's.
+    """Yield what happens to an instance until the node ends, or the name is not this instance's any more.
 
     A flood is told in pieces, at most ten a second, and what is more than a page holds is left out of them.
     """
@@ -66,15 +67,20 @@ async def watch(
     with log.listening() as stirred:
         stirred.set()
         while serves.state is not State.DRAINING:
+            if not await _is_still_its_own(serves, subject):
+                if serves.node.find(subject.instance) is None:
+                    yield Happening(str(after or Place()), "state", {"instance": subject.instance})
+                return
             if stirred.is_set():
                 stirred.clear()
                 piece = await log.read_after(after)
+                # Asked after the reading too: what was read is told only if it was its own to the end.
+                if not await _is_still_its_own(serves, subject):
+                    continue
                 after = piece.place
                 if piece.lines or piece.is_cut:
                     yield Happening(str(after), "log", {"html": _html(piece), "is_cut": _is_cut(piece)})
             loaded = serves.node.find(subject.instance)
-            if loaded is not None and loaded.plugin != subject.plugin:
-                return
             stands = () if loaded is None else instance.standing(loaded)
             if now() >= look_at and stands != seen:
                 seen, look_at = stands, now() + _LOOK_S
@@ -83,6 +89,18 @@ async def watch(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await stirred.wait()
+
+
+async def _is_still_its_own(serves: Service, subject: settings.Subject) -> bool:
+    """Say whether what is printed under the name is the instance's: a name that it gave up is anybody's."""
+    node = serves.node
+    try:
+        await configuring.check_owner(node, subject.plugin, subject.instance)
+    except errors.NotFoundError:
+        return False
+    if not subject.is_known or subject.plugin == subject.instance or node.find(subject.instance) is not None:
+        return True
+    return await node.rooms.records.find(subject.instance) is not None
 
 
 def _is_cut(piece: Piece) -> bool:
