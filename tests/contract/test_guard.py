@@ -109,9 +109,11 @@ def test_a_generation_under_which_the_daemon_keeps_dying_is_left(engine: Generat
 def test_it_starts_a_command_again_however_that_ends(engine: Generations, tmp_path: Path) -> None:
     command = supervised(tmp_path, ENDS_IN_EVERY_WAY)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    eventually(lambda: len(_lives(tmp_path)) == 4, within_s=30)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
+    try:
+        eventually(lambda: len(_lives(tmp_path)) == 4, within_s=30)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
     assert [line for line in said.splitlines() if "ended" in line] == [
         f"guard: ended with {status}" for status in (guard.RESTART, -signal.SIGKILL, 0, -signal.SIGTERM)
     ]

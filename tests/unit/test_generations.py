@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from toft.kernel.errors import ConflictError
+from toft.kernel.errors import ConflictError, UnavailableError
 from toft.managed import generations, journal, phases, slots
 from toft.managed.generations import Generations, Offer
 from toft.managed.moments import Moment
@@ -277,8 +278,32 @@ def test_the_daemon_behind_a_guard_takes_over_what_was_decided(node: Node) -> No
     assert adopted == dataclasses.replace(boot, notes=())
     assert node.engine.read() == before
     assert node.engine.adopt("another") is None
+    assert node.engine.confirm(boot)
+    node.engine.commit(offer(3), "cli")
+    late = node.engine.adopt(boot.nonce)
+    assert late
+    assert (late.etag, late.trial) == (boot.etag, None), "what was committed since is another's trial"
+
+
+def test_a_command_that_stands_still_with_the_lock_keeps_no_node_from_what_it_has(node: Node) -> None:
+    good = node.prove(1)
+    before = node.engine.read()
+
+    def hold() -> AbstractContextManager[None]:
+        raise UnavailableError("somebody holds it", code="store.locked")
+
+    boot = Generations(node.path, lambda: node.now, hold=hold).boot("late")
+    assert boot.etag == good
+    assert boot.notes
+    assert node.engine.read() == before
+
+
+def test_what_was_decided_and_is_damaged_since_is_not_adopted(node: Node) -> None:
+    node.prove(1)
+    node.engine.commit(offer(2), "cli")
+    adopted = node.boot()
     (node.path / "slot-a" / "document").write_bytes(b"{}")
-    assert node.engine.confirm(adopted)
+    assert node.engine.adopt(adopted.nonce) is None
 
 
 @pytest.mark.parametrize(

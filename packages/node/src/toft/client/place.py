@@ -145,7 +145,9 @@ class Place:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if not left or self.read_record() is not None:
+                found = self.read_record()
+                # This process may have been the daemon before, and have left its record.
+                if not left or (found is not None and found.pid != os.getpid()):
                     raise self.taken() from None
                 time.sleep(_PAUSE_S)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ready-fd", type=int, default=-1)
     parser.add_argument("--detached", action="store_true")
     given = parser.parse_args(arguments)
+    began_in = _directory()
     fd: int = given.ready_fd
     if fd >= 0:
         os.set_inheritable(fd, False)
@@ -56,16 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _fail(fd, errors.NodeError(str(error), code="daemon.os_error", details={"errno": error.errno}))
         return 1
-    return _start_again(settings, given) if starts_again else 0
+    return _start_again(settings, given, began_in) if starts_again else 0
 
 
-def _start_again(settings: node_settings.Settings, given: argparse.Namespace) -> int:
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed; then nothing can be read there anyway
+        return "/"
+
+
+def _start_again(settings: node_settings.Settings, given: argparse.Namespace, began_in: str) -> int:
     """Leave it to whoever started this process, or become the next one where nobody would."""
     if os.environ.get(guard.SUPERVISED) or os.environ.get("NOTIFY_SOCKET"):
         return guard.RESTART
     command = control.argv(settings, is_verbose=given.verbose)
     if given.detached or given.ready_fd >= 0:
         command.append("--detached")
+    # The next one reads its settings where this one did: some of them are told as relative paths.
+    with contextlib.suppress(OSError):
+        os.chdir(began_in)
     os.execv(command[0], command)
 
 

@@ -45,7 +45,7 @@ def argv(chosen: settings.Settings, *, is_verbose: bool = False) -> list[str]:
 
 def tell_generation(place: places.Place) -> bool:
     """Let the daemon see that another generation counts; False when none runs."""
-    found = place.find()
+    found = place.find() or place.read_record()
     if found is None:
         return False
     try:
@@ -157,9 +157,12 @@ def stop(place: places.Place, *, timeout_s: float, is_urgent: bool = False) -> p
 
 
 def _wait_for_record(place: places.Place) -> places.Record | None:
-    """Return who holds the home; one that has just taken it needs a moment to say who it is."""
+    """Return who holds the home; one that has just taken it needs a moment to say who it is.
+
+    One that starts again holds nothing for a moment, and is there all the same.
+    """
     for _ in range(20):
-        found = place.find()
+        found = place.find() or place.read_record()
         if found is not None or not place.is_held():
             return found
         time.sleep(_LOOK_S)

@@ -22,12 +22,16 @@ class Managing:
     Args:
         engine: Of the home.
         boot: What this process has loaded.
+        notes: What the guard found when it decided that.
     """
 
-    def __init__(self, engine: generations.Generations, boot: generations.Boot) -> None:
+    def __init__(
+        self, engine: generations.Generations, boot: generations.Boot, notes: tuple[str, ...] = ()
+    ) -> None:
         self._engine = engine
         self.boot = boot
         self.wants_restart = False
+        self._notes = (*notes, *boot.notes)
         self._document = _parse(boot)
 
     @classmethod
@@ -40,9 +44,12 @@ class Managing:
         engine = generations.Generations.at(home)
         adopted = engine.adopt(environ.get(guard.BOOT, ""))
         boot = adopted or engine.boot(secrets.token_hex(16))
-        for note in boot.notes:
+        return cls(engine, boot, guard.notes(environ))
+
+    def tell(self) -> None:
+        """Log what was found and done when it was decided what to load; there is no log before that."""
+        for note in self._notes:
             _log.warning("boot", note=note)
-        return cls(engine, boot)
 
     def settings(self, given: Settings) -> Settings:
         """Return the settings of the node: what the document names wins."""
@@ -76,15 +83,18 @@ class Managing:
         await asyncio.sleep(max(0.0, remaining_s))
         if await self._change(lambda: self._engine.revert("probation_expired", phases.Severity.SUSPECT)):
             _log.warning("reverted", etag=self.boot.etag, reason="probation_expired")
-            self.wants_restart = True
             restart()
 
     async def look(self, restart: Callable[[], None]) -> None:
         """See whether another generation counts by now than the one this process has loaded."""
         standing = await asyncio.to_thread(self._engine.read)
-        if (standing.active or "") != self.boot.slot:
+        slot = standing.slots[standing.active] if standing.active else None
+        # A damaged one is not what the next start would load either: that would go on for ever.
+        if slot is not None and slot.problem:
+            return
+        counts = (slot.name, slot.meta.etag) if slot is not None else ("", "")
+        if counts != (self.boot.slot, self.boot.etag):
             _log.info("another generation", slot=standing.active)
-            self.wants_restart = True
             restart()
 
     async def end(self) -> None:

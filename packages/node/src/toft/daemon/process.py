@@ -56,31 +56,48 @@ def run(given: Surroundings) -> bool:
         ConflictError: A daemon runs for this home already.
         RefusedError: The directory of the socket is open to others.
     """
+    # Whoever finds the record may send it, before there is a loop and after it; the start looks anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     place = places.Place(given.settings.home)
     network.check(given.settings)
     _prepare(place)
+    starts_again = False
     with place.hold():
-        managed = managing.Managing.begin(place.home, given.environ)
-        given = replace(given, settings=managed.settings(given.settings))
-        log_to = log_file.LogFile(
-            place.log,
-            max_bytes=given.settings.log_bytes,
-            files=given.settings.log_files,
-            takes_stderr=given.takes_stderr,
-        )
-        with contextlib.closing(log_to):
-            log_to.attach(given.level)
+        try:
+            # A socket that a killed daemon left would be taken for the one of this record.
+            place.socket.unlink(missing_ok=True)
             place.write_record(VERSION)
-            # Not where it was started: what lies there decides nothing, and may be unmounted.
-            os.chdir(place.home)
-            _allow_many_files()
-            try:
-                asyncio.run(_Daemon(given, place, log_to, managed).live())
-            except (errors.NodeError, OSError) as error:
-                _log.error("failed", error=str(error))
-                raise
-            finally:
+            starts_again = _live(given, place)
+        finally:
+            # A process that becomes the next daemon stays the one to be ended, also while it holds nothing.
+            if not starts_again:
                 place.record.unlink(missing_ok=True)
+    return starts_again
+
+
+def _live(given: Surroundings, place: places.Place) -> bool:
+    managed = managing.Managing.begin(place.home, given.environ)
+    given = replace(given, settings=managed.settings(given.settings))
+    log_to = log_file.LogFile(
+        place.log,
+        max_bytes=given.settings.log_bytes,
+        files=given.settings.log_files,
+        takes_stderr=given.takes_stderr,
+    )
+    with contextlib.closing(log_to):
+        log_to.attach(given.level)
+        managed.tell()
+        # Not where it was started: what lies there decides nothing, and may be unmounted.
+        os.chdir(place.home)
+        _allow_many_files()
+        try:
+            asyncio.run(_Daemon(given, place, log_to, managed).live())
+        except (errors.NodeError, OSError) as error:
+            _log.error("failed", error=str(error))
+            raise
+        finally:
+            # The loop took its handler along; the next program of this process inherits this one.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return managed.wants_restart
 
 
@@ -123,6 +140,7 @@ class _Daemon:
         self._log_to = log_to
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._looking: set[asyncio.Task[None]] = set()
         self._notify = notify.Notifier(given.environ)
 
     async def live(self) -> None:
@@ -161,16 +179,19 @@ class _Daemon:
             installer = node.rooms.installer
             tidying = asyncio.create_task(installer.artifacts.keep_tidy(installer.is_installed_from))
             stack.callback(tidying.cancel)
-            watching = asyncio.create_task(self._managed.watch(self._end))
+            watching = asyncio.create_task(self._managed.watch(self._restart))
             stack.callback(watching.cancel)
+            # Somebody may have changed it since the start was decided, and found nobody to tell.
+            self._look()
             await self._stop.wait()
             # Before anything else ends: what is left of this process proves nothing any more.
             watching.cancel()
-            await self._managed.end()
             await self._drain(service)
             await service.sessions.end_all()
             await node.close()
             await served.close()
+            # Last: it may have to wait for whoever holds the journal.
+            await self._managed.end()
         _log.info("stopped")
 
     def _listening(self, url: str) -> None:
@@ -179,16 +200,26 @@ class _Daemon:
 
     def _look(self) -> None:
         """Somebody has changed which generation counts, perhaps."""
-        self._looking = asyncio.create_task(self._managed.look(self._end))
+        looking = asyncio.create_task(self._managed.look(self._restart))
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+
+    def _restart(self) -> None:
+        """Stop in order to start again; whoever has asked for an end gets that."""
+        if not self._stop.is_set():
+            self._managed.wants_restart = True
+            self._stop.set()
 
     def _end(self) -> None:
         """Stop in order; asked a second time, without waiting for what runs."""
-        if self._stop.is_set():
+        if self._stop.is_set() and not self._managed.wants_restart:
             self._hurry.set()
+        self._managed.wants_restart = False
         self._stop.set()
 
     def _end_now(self) -> None:
         """Stop without waiting for what runs; two equal signals in a row may arrive as one."""
+        self._managed.wants_restart = False
         self._hurry.set()
         self._stop.set()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toft.kernel.errors import ConflictError
+from toft.kernel.errors import ConflictError, UnavailableError
 from toft.managed import journal, moments, phases, slots
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
@@ -25,6 +25,8 @@ SEED = "seed.json"
 ENROLLMENT = "enrollment.json"
 IDENTITY = "identity.json"
 """What a node keeps of its membership beside the slots; never touched by a commit or a way back."""
+_LOCK_S = 10.0
+"""A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ class Generations:
         """
         directory = home / "managed"
         durable.make_directory(directory, 0o700)
-        return cls(directory, moments.read, hold=lambda: locks.hold(directory / "lock"))
+        return cls(directory, moments.read, hold=lambda: locks.hold(directory / "lock", timeout_s=_LOCK_S))
 
     def read(self) -> Standing:
         """Return what is on disk; without the lock, and without raising for what the files hold."""
@@ -136,9 +138,9 @@ class Generations:
         try:
             with self._hold():
                 return self._boot(nonce)
-        except OSError as error:
-            # A full disk must not keep a node from what it has; it cannot be confirmed, and nothing is
-            # counted.
+        except (OSError, UnavailableError) as error:
+            # Neither a full disk nor a command that stands still with the lock must keep a node from what it
+            # has; it cannot be confirmed, and nothing is counted.
             state, active = self._journal.read().state, self._slots.active()
             looked = [self._slots.look(name) for name in (active, slots.other(active)) if name]
             slot = next((each for each in looked if not each.problem), None) if active else None
@@ -418,7 +420,9 @@ class Generations:
 
     def _loaded(self, nonce: str, slot: slots.Slot | None, state: State, notes: tuple[str, ...]) -> Boot:
         if slot is not None:
-            trial = state.trial if state.phase is Phase.STAGED else None
+            # Another document may have been committed since this process was told what to load.
+            is_tried = state.phase is Phase.STAGED and state.trial and state.trial.slot == slot.name
+            trial = state.trial if is_tried else None
             return Boot(
                 nonce=nonce,
                 mode="slot",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import secrets
 import signal
@@ -24,6 +25,8 @@ from toft.managed import generations
 
 BOOT = "TOFT_BOOT"
 """The variable that tells the daemon which boot it is the process of."""
+NOTES = "TOFT_BOOT_NOTES"
+"""The variable with what the guard found and did, as a list in JSON, for the daemon's log."""
 SUPERVISED = "TOFT_SUPERVISED"
 """The variable that tells it that whoever started it will start it again."""
 RESTART = 75
@@ -55,7 +58,7 @@ def decide(home: Path, busy: Path | None, environ: Mapping[str, str]) -> dict[st
 
     What cannot be decided here is left to the daemon, which boots for itself when nobody has.
     """
-    told = {name: value for name, value in environ.items() if name != BOOT}
+    told = {name: value for name, value in environ.items() if name not in (BOOT, NOTES)}
     if busy is not None and _is_locked(busy):
         return told
     nonce = secrets.token_hex(16)
@@ -66,7 +69,15 @@ def decide(home: Path, busy: Path | None, environ: Mapping[str, str]) -> dict[st
         return told
     for note in boot.notes:
         sys.stderr.write(f"guard: {note}\n")
-    return {**told, BOOT: nonce}
+    return {**told, BOOT: nonce, **({NOTES: json.dumps(boot.notes)} if boot.notes else {})}
+
+
+def notes(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what the guard before this process found and did."""
+    try:
+        return tuple(str(each) for each in json.loads(environ.get(NOTES, "[]")))
+    except (ValueError, TypeError, RecursionError):
+        return ()
 
 
 def _is_locked(path: Path) -> bool:
