@@ -142,7 +142,7 @@ def test_what_is_no_tls_gets_no_answer_of_http(daemon: Daemon, port: Port, sent:
     with port.bare() as sock:
         with contextlib.suppress(OSError):
             sock.sendall(sent)
-        sock.shutdown(socket.SHUT_WR)
+            sock.shutdown(socket.SHUT_WR)
         assert b"HTTP" not in received(sock)
 
 
