@@ -69,7 +69,7 @@ def events_after(port: Port, text: str, cursor: int) -> list[dict[str, Any]]:
 
 def test_a_year_ahead_and_a_year_behind(daemon: Daemon, moved: Moved, tmp_path: Path) -> None:
     toft, port = daemon.toft, port_of(daemon)
-    short, gone = token(daemon, "short", "*", expires="1h"), token(daemon, "gone", "*")
+    short, gone = token(daemon, "short", "*", lasts_s=3600), token(daemon, "gone", "*")
     ops = token(daemon, "ops", "*")
     toft("token", "revoke", "gone")
     job = runs(port, ops)
@@ -86,7 +86,7 @@ def test_a_year_ahead_and_a_year_behind(daemon: Daemon, moved: Moved, tmp_path: 
     later = [each["cursor"] for each in events_after(port, ops, cursor)]
     assert later
     assert [cursor, *later] == sorted({cursor, *later})
-    fresh = token(daemon, "fresh", "read", expires="1h")
+    fresh = token(daemon, "fresh", "read", lasts_s=3600)
     assert reason(port, fresh) == "in"
     link = toft("open", "--json").value["url"]
     with port.asking("GET", link.removeprefix(port.url)) as answer:
