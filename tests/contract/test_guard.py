@@ -83,11 +83,12 @@ def test_it_needs_no_package_and_tells_the_daemon_which_boot_it_is(
 
 def test_while_a_daemon_runs_it_decides_nothing(engine: Generations, tmp_path: Path) -> None:
     before = engine.read()
-    busy = tmp_path / "daemon.lock"
+    busy = tmp_path / "run" / "daemon.lock"
+    busy.parent.mkdir()
     with busy.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         tells = "import os; print('TOFT_BOOT' in os.environ)"
-        done = run(tmp_path, "--busy", str(busy), "--", sys.executable, "-c", tells)
+        done = run(tmp_path, "--", sys.executable, "-c", tells)
     assert done.stdout.strip() == "False"
     assert engine.read() == before
 

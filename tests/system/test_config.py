@@ -40,7 +40,7 @@ def test_a_document_is_applied_proven_and_taken_back(daemon: Daemon, tmp_path: P
     again = toft("config", "apply", write(tmp_path, 3), "--json").value
     assert again["action"] == "noop_same_etag"
 
-    second = toft("config", "apply", write(tmp_path, 2, settle_s=3600), "--json").value
+    second = toft("config", "apply", write(tmp_path, 2, settle_s=800), "--json").value
     eventually(lambda: lanes(daemon) == 2, within_s=30)
     shown = toft("config", "show", "--json").value
     assert shown["active"] == second["etag"]
@@ -68,7 +68,7 @@ def test_a_daemon_that_is_killed_on_trial_again_and_again_comes_back_with_the_on
 ) -> None:
     toft = daemon.toft
     good = toft("config", "apply", write(tmp_path, 3), "--wait", "60", "--json").value["etag"]
-    toft("config", "apply", write(tmp_path, 4, settle_s=3600), "--json")
+    toft("config", "apply", write(tmp_path, 4, settle_s=800), "--json")
     eventually(lambda: lanes(daemon) == 4, within_s=30)
     daemon.kill()
     for _ in range(4):  # the guard counts before anything is loaded; what it starts need not get far
@@ -91,6 +91,8 @@ def test_what_is_wrong_or_not_served_changes_nothing(tmp_path: Path) -> None:
     error = toft("config", "apply", str(bad), "--json").error
     assert error["code"] == "document.invalid"
     assert error["details"]["problems"][0]["path"] == "settings.lanes"
+    error = toft("config", "apply", write(tmp_path, 3, settle_s=900, name="slow"), "--json").error
+    assert error["details"]["problems"][0]["path"] == "health.settle_s", "it could never be confirmed"
     bad.write_text("schema_version: 1\ninstances: {ocr: {}}\n")
     error = toft("config", "apply", str(bad), "--json").error
     assert "not served" in error["message"]

@@ -78,6 +78,8 @@ SAMPLES = {
     "health": {"gates": {"ocr": {"kind": "instances"}}},
     "instances": {"ocr": {}},
     "plugins": {"ocr": WHEEL},
+    "revision_floor": 1,
+    "tenant": "a-town",
     "schedules": {"nightly": {"instance": "ocr", "every_s": 60}},
 }
 

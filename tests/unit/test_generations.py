@@ -132,7 +132,9 @@ def test_orderly_ends_are_no_crashes(node: Node) -> None:
 def test_time_that_ran_out_while_the_power_was_off_ends_a_trial_at_the_start(node: Node) -> None:
     good = node.prove(1)
     node.engine.commit(offer(2), node.boot().nonce)
-    node.now = Moment("second", 5.0, START.wall_s + 121)
+    node.now = Moment("second", 5.0, START.wall_s + 9999)
+    assert node.boot().etag == offer(2).meta.etag, "its time begins with its first start"
+    node.now = Moment("third", 5.0, START.wall_s + 9999 + 121)
     assert node.boot().etag == good
     assert node.state.bad[0].reason == "probation_expired"
 
@@ -141,6 +143,7 @@ def test_time_that_ran_out_while_the_power_was_off_ends_a_trial_at_the_start(nod
 def test_a_clock_that_jumps_within_one_start_of_the_machine_decides_nothing(node: Node, wall: float) -> None:
     node.prove(1)
     node.engine.commit(offer(2), node.boot().nonce)
+    node.boot()
     node.now = Moment("first", START.uptime_s + 60, wall)
     boot = node.boot()
     assert boot.etag == offer(2).meta.etag
@@ -151,6 +154,7 @@ def test_a_clock_that_jumps_within_one_start_of_the_machine_decides_nothing(node
 def test_a_clock_in_1970_after_a_restart_gives_a_trial_no_more_than_its_window(node: Node) -> None:
     node.prove(1)
     node.engine.commit(offer(2), node.boot().nonce)
+    node.boot()
     node.now = Moment("second", 1.0, 0.0)
     boot = node.boot()
     assert boot.trial
@@ -357,6 +361,23 @@ def test_a_damaged_slot_gives_way_to_the_other_and_two_to_whoever_can_be_asked(n
     assert node.prove(3) == offer(3).meta.etag
 
 
+def test_a_damaged_slot_makes_nothing_active_that_never_ran_and_is_no_reason_to_write_over_a_good_one(
+    node: Node,
+) -> None:
+    first, _second = node.prove(1), node.prove(2)
+    (node.path / "slot-a" / "document").write_bytes(b"{}")
+    node.engine.commit(offer(3), "cli")
+    assert {node.engine.read().slots[name].meta.etag for name in slots.NAMES} == {first, offer(3).meta.etag}
+    assert node.boot().etag == offer(3).meta.etag
+    assert node.engine.revert("health_failed", Severity.PERMANENT)
+    assert node.boot().etag == first
+    active = node.engine.read().active
+    assert active
+    slots.Slots(node.path).fill(slots.other(active), offer(4).document, offer(4).meta)
+    (node.path / f"slot-{active}" / "document").write_bytes(b"{}")
+    assert node.boot().mode == "bare", "a commit that was cut off left it there; it never ran"
+
+
 def test_a_pointer_that_somebody_took_away_is_put_back_to_what_was_proven(node: Node) -> None:
     good = node.prove(1)
     (node.path / "active").unlink()
@@ -380,6 +401,7 @@ def test_what_runs_is_never_condemned_whatever_somebody_wrote(node: Node) -> Non
 def test_with_nothing_whole_to_go_back_to_nothing_moves_and_that_is_told(node: Node) -> None:
     node.prove(1)
     node.engine.commit(offer(2), node.boot().nonce)
+    node.boot()
     (node.path / "slot-b" / "document").unlink()
     node.pass_time(200)
     boot = node.boot()

@@ -68,14 +68,14 @@ def apply(
     file: FileArgument,
     wait: Annotated[
         float | None,
-        option("--wait", metavar="SECONDS", min=0, help="Until it is confirmed, or went back: status 1."),
+        option("--wait", metavar="SECONDS", min=0, help="Until it is confirmed; status 1 if not."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put a document in the place of the one that runs, on trial.
 
-    The daemon starts again with it and confirms it after the health section's settle_s; until then every
-    failure leads back. Without a daemon the next toft up tries it.
+    The daemon starts again with it and confirms it after the health section's settle_s; a daemon that keeps
+    dying before, or is not there for too long, goes back. Without a daemon the next toft up tries it.
     """
     from toft.managed import document, staging  # noqa: PLC0415 - as above
 

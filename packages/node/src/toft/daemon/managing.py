@@ -14,6 +14,7 @@ from toft.managed import document, generations, guard, moments, phases
 
 _log = log.get_logger("daemon.managing")
 _SETTLE_S = 30.0
+_AGAIN_S = 5.0
 
 
 class Managing:
@@ -32,7 +33,9 @@ class Managing:
         self.boot = boot
         self.wants_restart = False
         self._notes = (*notes, *boot.notes)
-        self._document = _parse(boot)
+        parsed = _parse(boot)
+        self._is_readable = parsed is not None
+        self._document = parsed or _nothing(boot)
 
     @classmethod
     def begin(cls, home: Path, environ: Mapping[str, str]) -> Managing:
@@ -75,15 +78,24 @@ class Managing:
         _log.info(
             "on trial", etag=self.boot.etag, boots=trial.boots, settle_s=settle_s, remaining_s=remaining_s
         )
-        if settle_s < remaining_s:
+        # What could not be read does not run, so that nothing proves it.
+        if self._is_readable and settle_s < remaining_s:
             await asyncio.sleep(settle_s)
-            if await self._change(lambda: self._engine.confirm(self.boot)):
+            if await self._confirm():
                 _log.info("confirmed", etag=self.boot.etag)
             return
         await asyncio.sleep(max(0.0, remaining_s))
         if await self._change(lambda: self._engine.revert("probation_expired", phases.Severity.SUSPECT)):
             _log.warning("reverted", etag=self.boot.etag, reason="probation_expired")
             restart()
+
+    async def _confirm(self) -> bool:
+        # A disk that is full for a moment condemns no document.
+        while True:
+            done = await self._change(lambda: self._engine.confirm(self.boot))
+            if done is not None:
+                return bool(done)
+            await asyncio.sleep(_AGAIN_S)
 
     async def look(self, restart: Callable[[], None]) -> None:
         """See whether another generation counts by now than the one this process has loaded."""
@@ -109,10 +121,14 @@ class Managing:
             return None
 
 
-def _parse(boot: generations.Boot) -> document.Document:
+def _parse(boot: generations.Boot) -> document.Document | None:
     try:
         return document.parse(boot.document)
     except document.DocumentError as error:
         # It was checked before it was committed; by another version of this program, perhaps.
         _log.error("unreadable document", error=str(error), etag=boot.etag)
-        return document.Document(boot.document, {"schema_version": document.SCHEMA_VERSION})
+        return None
+
+
+def _nothing(boot: generations.Boot) -> document.Document:
+    return document.Document(boot.document, {"schema_version": document.SCHEMA_VERSION})

@@ -31,8 +31,10 @@ NOT_SERVED: Mapping[str, str] = {
     "health.gates": "a document proves itself by letting the daemon live for settle_s",
     "instances": "they are configured on the node: toft plugin config",
     "plugins": "they are installed on the node: toft plugin add",
+    "revision_floor": "revisions are counted by a central, and no node asks one yet",
     "routes": "the gateway does not exist yet",
     "schedules": "jobs by the clock do not exist yet",
+    "tenant": "nodes belong to nobody yet whom a document could mean",
 }
 """What the schema has room for and this node does not honour yet, and why; it is not applied."""
 

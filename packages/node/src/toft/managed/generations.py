@@ -209,7 +209,13 @@ class Generations:
             )
         prev = self._slots.active()
         if prev is None or self._slots.look(prev).problem:
-            prev = self._lay_base(prev)
+            spare = self._slots.look(slots.other(prev)) if prev else None
+            if spare is not None and state.ok and _is_proven(spare, state):
+                # What one can go back to is not written over for the sake of what is damaged anyway.
+                self._slots.point(spare.name)
+                prev = spare.name
+            else:
+                prev = self._lay_base(prev)
         slot = slots.other(prev)
         self._slots.fill(slot, offer.document, offer.meta)
         window = phases.window_s(offer.meta.poll_interval_s)
@@ -387,7 +393,7 @@ class Generations:
         if active is not None:
             start.notes.append(active.problem)
             spare = self._slots.look(slots.other(active.name))
-            is_fit = not spare.problem and phases.find_bad(start.state, spare.meta.etag) is None
+            is_fit = _is_proven(spare, start.state) and phases.find_bad(start.state, spare.meta.etag) is None
         else:  # before the first document, or somebody took the pointer away
             proven = start.state.ok
             looked = [self._slots.look(name) for name in slots.NAMES]
@@ -460,6 +466,11 @@ class Generations:
         except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+
+def _is_proven(slot: slots.Slot, state: State) -> bool:
+    """Say whether a slot is whole and, as far as anybody remembers, held what was proven."""
+    return not slot.problem and (not state.ok or slot.meta.etag in (state.ok, state.former))
 
 
 def offer(document: bytes, **known: Any) -> Offer:

@@ -44,12 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = given[given.index("--") + 1 :]
     parser = argparse.ArgumentParser(prog="toft.managed.guard", description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--busy", type=Path, help="while this file is locked, a daemon runs: decide nothing")
+    parser.add_argument("--busy", type=Path, help="decide nothing while this is locked; of the home")
     parser.add_argument("--supervise", action="store_true", help="start it again whenever it ends")
     options = parser.parse_args(given[: given.index("--")])
+    # Where the daemon of a home has its lock; under one that runs nothing is counted or decided.
+    busy: Path = options.busy or options.home / "run" / "daemon.lock"
     if options.supervise:
-        return _Supervisor(options.home, options.busy, command).run()
-    os.execve(command[0], command, decide(options.home, options.busy, os.environ))
+        return _Supervisor(options.home, busy, command).run()
+    os.execve(command[0], command, decide(options.home, busy, os.environ))
     raise AssertionError("execve does not come back")
 
 
@@ -61,6 +63,8 @@ def decide(home: Path, busy: Path | None, environ: Mapping[str, str]) -> dict[st
     told = {name: value for name, value in environ.items() if name not in (BOOT, NOTES)}
     if busy is not None and _is_locked(busy):
         return told
+    if _is_decided(home, environ):
+        return dict(environ)
     nonce = secrets.token_hex(16)
     try:
         boot = generations.Generations.at(home).boot(nonce)
@@ -70,6 +74,16 @@ def decide(home: Path, busy: Path | None, environ: Mapping[str, str]) -> dict[st
     for note in boot.notes:
         sys.stderr.write(f"guard: {note}\n")
     return {**told, BOOT: nonce, **({NOTES: json.dumps(boot.notes)} if boot.notes else {})}
+
+
+def _is_decided(home: Path, environ: Mapping[str, str]) -> bool:
+    """Say whether a supervisor has counted this very start: what it starts may have a guard of its own."""
+    if SUPERVISED not in environ or BOOT not in environ:
+        return False
+    try:
+        return generations.Generations.at(home).adopt(environ[BOOT]) is not None
+    except OSError:
+        return False
 
 
 def notes(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -97,7 +111,7 @@ def _is_locked(path: Path) -> bool:
 class _Supervisor:
     """Starts a command again and again, until somebody ends the supervisor itself."""
 
-    def __init__(self, home: Path, busy: Path | None, command: list[str]) -> None:
+    def __init__(self, home: Path, busy: Path, command: list[str]) -> None:
         self._home = home
         self._busy = busy
         self._command = command
@@ -127,9 +141,11 @@ class _Supervisor:
                 return 0
 
     def _live(self) -> int:
-        environ = decide(self._home, self._busy, {**os.environ, SUPERVISED: "1"})
+        given = {name: value for name, value in os.environ.items() if name != BOOT}
+        environ = decide(self._home, self._busy, {**given, SUPERVISED: "1"})
         try:
-            self._child = subprocess.Popen(self._command, env=environ)
+            # A group of its own: Ctrl-C at a terminal comes from here, once.
+            self._child = subprocess.Popen(self._command, env=environ, process_group=0)
         except OSError as error:
             sys.stderr.write(f"guard: {self._command[0]} does not start: {error}\n")
             return 127

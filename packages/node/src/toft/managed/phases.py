@@ -271,12 +271,15 @@ def staged(state: State, trial: Trial, now: Moment) -> State:
 
 
 def counted(state: State, now: Moment) -> State:
-    """Return the state after one more start within the trial; an orderly end before it makes it not count."""
+    """Return the state after one more start within the trial; an orderly end before it makes it not count.
+
+    The time of a trial begins with its first start: before that nothing of the document has run.
+    """
     if state.trial is None:
         return state
     boots = state.trial.boots + (0 if state.stopped and state.trial.boots else 1)
-    trial = replace(state.trial, boots=boots, left_s=state.trial.remaining_s(now), since=now)
-    return replace(state, trial=trial)
+    left_s = state.trial.remaining_s(now) if state.trial.boots else state.trial.left_s
+    return replace(state, trial=replace(state.trial, boots=boots, left_s=left_s, since=now))
 
 
 def overdue(state: State, now: Moment) -> tuple[str, Severity] | None:

@@ -50,6 +50,11 @@ def check(offered: Document, moment: moments.Moment) -> None:
     end = offered.value.get("expires_at")
     if end is not None and moment.wall_s >= clocks.from_rfc3339(end):
         problems.append(schemas.Problem(("expires_at",), f"is {end}, and that is over", "time"))
+    settle_s = offered.value.get("health", {}).get("settle_s", 0)
+    window_s = phases.window_s(float(offered.poll_interval_s))
+    if settle_s >= window_s:
+        why = f"is {settle_s}, and a trial ends after {window_s:g} s: three times control.poll_interval_s"
+        problems.append(schemas.Problem(("health", "settle_s"), why, "time"))
     document.refuse(problems, "the document")
     start = offered.value.get("not_before")
     if start is not None and moment.wall_s < clocks.from_rfc3339(start):
