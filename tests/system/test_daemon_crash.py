@@ -50,10 +50,11 @@ def kill_all(daemon: Daemon, *, everything: bool) -> None:
     """End the daemon without asking, alone or together with what it started; nothing of it may be left."""
     family = list(process_tree.descendants(daemon.pid))
     assert len(family) >= 2, "a keeper and a worker"
+    # The daemon first: while it lives it sees its worker end, and rightly says that the job failed.
+    daemon.kill()
     for each in family if everything else ():
         with contextlib.suppress(ProcessLookupError):
             os.kill(each.pid, signal.SIGKILL)
-    daemon.kill()
     eventually(lambda: not [each for each in family if process_tree.alive(each.pid)], 2)
 
 

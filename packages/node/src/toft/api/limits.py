@@ -13,6 +13,8 @@ from toft.kernel import errors
 _SILENCE_S = 30.0
 _BODY_S = 60.0
 _SLOWEST_BYTES_S = 16 << 10
+WHOLE = "toft.whole"
+"""In a request's scope: whether all of it has come, so that neither its size nor its pace is open."""
 SMALL_BYTES = 1 << 20
 """What a request may carry on a route that takes no data, only what to do."""
 _LARGE = re.compile(
@@ -54,6 +56,9 @@ class Limits:
             most = self._most_of(scope)
         if length > most:
             await _refuse(self._too_large(most), scope, receive, send)
+            return
+        if scope.get(WHOLE) and b"content-length" in headers:
+            await self._app(scope, receive, send)
             return
         came = 0
         is_whole = False

@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from toft.api import limits as api_limits
 from toft.daemon import gathering, peers
 from toft.host import process_tree
 from toft.kernel import log
@@ -59,6 +60,9 @@ class Connection(H11Protocol):
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
+            # The application looks at it when its turn comes: nobody has to wait for more of this request.
+            scope: Any = self.cycle.scope
+            scope[api_limits.WHOLE] = not self.cycle.more_body
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
