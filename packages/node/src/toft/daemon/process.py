@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -124,6 +125,16 @@ def _allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _settle_memory() -> None:
+    """Look for garbage only among what comes from now on, and not after every few requests.
+
+    What is there after the start stays; going through it cost a tenth of each request over HTTP.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 class _Daemon:
     """One life."""
 
@@ -175,6 +186,7 @@ class _Daemon:
             service.state = services.State.READY
             _log.info("ready", pid=os.getpid(), socket=str(self._place.socket), version=VERSION)
             self._notify.tell("READY=1", f"MAINPID={os.getpid()}")
+            _settle_memory()
             self._given.ready()
             installer = node.rooms.installer
             tidying = asyncio.create_task(installer.artifacts.keep_tidy(installer.is_installed_from))
