@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import difflib
 import json
@@ -83,7 +84,8 @@ def apply(
     offered = document.author(documents.read_bytes(file), file)
     engine = _engine(session)
     source = "standard input" if file == "-" else str(Path(file).absolute())
-    done = staging.stage(engine, offered, nonce=f"cli-{secrets.token_hex(8)}", source=source, is_asked=True)
+    nonce = f"cli-{secrets.token_hex(8)}"
+    done = asyncio.run(staging.stage(engine, offered, nonce=nonce, source=source, is_asked=True))
     is_told = done.action == "applied" and _tell(session)
     found: dict[str, Any] = {"action": done.action, "etag": done.etag, "slot": done.slot or None}
     found |= {"daemon": "restarts" if is_told else None, "outcome": None}

@@ -200,13 +200,7 @@ class Generations:
     def _commit(self, offer: Offer, nonce: str) -> str:
         now = self._now()
         state = self._journal.read().state
-        if state.phase is not Phase.IDLE:
-            raise ConflictError(
-                f"the document {state.trial.etag if state.trial else ''} has not proven itself yet",
-                code="generation.probation_active",
-                details={"phase": state.phase},
-                hint="toft config show tells how long it has; then apply again",
-            )
+        refuse_on_trial(state)
         prev = self._slots.active()
         if prev is None or self._slots.look(prev).problem:
             spare = self._slots.look(slots.other(prev)) if prev else None
@@ -466,6 +460,22 @@ class Generations:
         except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+
+def refuse_on_trial(state: State) -> None:
+    """Refuse to take another document while one has not proven itself.
+
+    Raises:
+        ConflictError: The other slot is what one goes back to, and would be written over.
+    """
+    if state.phase is Phase.IDLE:
+        return
+    raise ConflictError(
+        f"the document {state.trial.etag if state.trial else ''} has not proven itself yet",
+        code="generation.probation_active",
+        details={"phase": state.phase},
+        hint="toft config show tells how long it has; then apply again",
+    )
 
 
 def _is_proven(slot: slots.Slot, state: State) -> bool:

@@ -1,22 +1,45 @@
 """What a document must pass before it is committed, in order, and what becomes of one that does not.
 
 Nothing is written for a document that is what runs or that is held back; one that is wrong is remembered as
-such.
+such. What cannot be had only now (a server that is down, a full disk) is held against nobody.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from packaging.version import Version
 
 from toft.kernel import clock as clocks
-from toft.kernel import schemas
+from toft.kernel import schemas, threads
 from toft.kernel.errors import ConflictError, UnavailableError
 from toft.kernel.version import VERSION
 from toft.managed import document, generations, moments, phases
 from toft.managed.document import Document, DocumentError
+from toft.managed.install_errors import InstallError
 from toft.managed.phases import Severity
+from toft.managed.trees import Artifact
+
+
+class Installer(Protocol):
+    """Gets what a document pins, and knows what a node with it could be."""
+
+    def installed(self, offered: Document) -> AbstractAsyncContextManager[Sequence[Artifact]]:
+        """Fetch, verify and try what a document pins; keep it from being collected until the block ends.
+
+        Yields:
+            The code of each plugin that it enables, after everything else in it was checked against that.
+
+        Raises:
+            InstallError: It cannot be had, for now or for good; nothing that runs was touched.
+            DocumentError: With this code the document is no configuration of this node.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,16 +89,24 @@ def check(offered: Document, moment: moments.Moment) -> None:
         )
 
 
-def stage(
+def needs_installer(offered: Document) -> bool:
+    """Say whether a document speaks of plugins: then nobody can stage it without an installer."""
+    pins = offered.section("plugins").values()
+    return any(each.get("enabled", True) for each in pins) or bool(offered.section("instances"))
+
+
+async def stage(
     engine: generations.Generations,
     offered: Document,
     *,
     nonce: str,
     source: str,
     attempt: int = 0,
+    key_ids: Sequence[str] = (),
     is_asked: bool = False,
+    installer: Installer | None = None,
 ) -> Staged:
-    """Check a document and commit it; blocks for some fsyncs.
+    """Check a document, get what it pins, and commit it.
 
     Args:
         engine: Of the node.
@@ -83,14 +114,59 @@ def stage(
         nonce: The boot, or the command, that does this; it can never confirm it.
         source: Where the document is from.
         attempt: The sender's count of its own tries.
+        key_ids: Whose signatures on it were verified.
         is_asked: A person asks for exactly this document now; what is known against it does not count.
+        installer: Gets the plugins; for documents that speak of none it may be missing.
 
     Raises:
         DocumentError: It is not for this node, which is remembered.
+        InstallError: What it pins cannot be had; remembered unless that may change by itself.
         ConflictError: Another one is on trial, or nothing new is taken (`generation.pinned`).
-        UnavailableError: The disk did not take it (`generation.apply_io_error`), or it is too early.
+        UnavailableError: The disk did not take it (`generation.apply_io_error`), it is too early, or nobody
+            can install yet (`generation.apply_engine_not_ready`).
+
+    Cancellation: Safe; either nothing is committed or all of it.
     """
-    moment = moments.read()
+    moment = await asyncio.to_thread(moments.read)
+    held_back = await asyncio.to_thread(_held_back, engine, offered, moment, attempt, is_asked)
+    if held_back is not None:
+        return held_back
+    try:
+        check(offered, moment)
+        # The commit looks again; before, nothing large is fetched for what cannot be committed.
+        await asyncio.to_thread(lambda: generations.refuse_on_trial(engine.read().state))
+        async with _installed(offered, installer) as artifacts:
+            made = generations.offer(
+                offered.data,
+                revision=offered.revision,
+                attempt=attempt,
+                poll_interval_s=float(offered.poll_interval_s),
+                source=source,
+                fetched_at=moment.wall_s,
+                artifacts=tuple(each.to_dict() for each in artifacts),
+                key_ids=tuple(key_ids),
+                floor=int(offered.value.get("revision_floor", 0)),
+            )
+            slot = await threads.finished(lambda: _commit(engine, made, nonce))
+    except DocumentError as error:
+        if not is_asked:
+            await _remember(engine, offered, moment, attempt, "validation_failed", str(error))
+        raise
+    except InstallError as error:
+        if not is_asked and not error.is_transient:
+            await _remember(engine, offered, moment, attempt, error.kind, str(error))
+        raise
+    return Staged("applied", offered.etag, slot)
+
+
+def _held_back(
+    engine: generations.Generations,
+    offered: Document,
+    moment: moments.Moment,
+    attempt: int,
+    is_asked: bool,
+) -> Staged | None:
+    """Return why there is nothing to do, before anything is fetched for it."""
     standing = engine.read()
     active = standing.slots[standing.active].meta.etag if standing.active else ""
     etag = offered.etag
@@ -106,23 +182,27 @@ def stage(
     bad = phases.held_back(standing.state, etag, attempt=attempt, now=moment)
     if bad is not None and not is_asked:
         return Staged("skipped_bad_etag", etag, held_back=bad)
+    return None
+
+
+@contextlib.asynccontextmanager
+async def _installed(offered: Document, installer: Installer | None) -> AsyncGenerator[Sequence[Artifact]]:
+    if not needs_installer(offered):
+        yield ()
+    elif installer is None:
+        raise UnavailableError(
+            "the node is not far enough yet to install what the document pins",
+            code="generation.apply_engine_not_ready",
+            hint="apply it again in a moment",
+        )
+    else:
+        async with installer.installed(offered) as artifacts:
+            yield artifacts
+
+
+def _commit(engine: generations.Generations, made: generations.Offer, nonce: str) -> str:
     try:
-        check(offered, moment)
-    except DocumentError as error:
-        if not is_asked:
-            _remember(engine, offered, moment, attempt, str(error))
-        raise
-    made = generations.offer(
-        offered.data,
-        revision=offered.revision,
-        attempt=attempt,
-        poll_interval_s=float(offered.poll_interval_s),
-        source=source,
-        fetched_at=moment.wall_s,
-        floor=int(offered.value.get("revision_floor", 0)),
-    )
-    try:
-        slot = engine.commit(made, nonce)
+        return engine.commit(made, nonce)
     except OSError as error:
         raise UnavailableError(
             f"the disk did not take the document: {error}",
@@ -130,24 +210,29 @@ def stage(
             details={"errno": error.errno},
             hint="toft doctor looks at the disk; the document that runs is untouched",
         ) from error
-    return Staged("applied", etag, slot)
 
 
-def _remember(
-    engine: generations.Generations, offered: Document, moment: moments.Moment, attempt: int, why: str
+async def _remember(
+    engine: generations.Generations,
+    offered: Document,
+    moment: moments.Moment,
+    attempt: int,
+    reason: str,
+    why: str,
 ) -> None:
-    engine.record(
-        lambda state: phases.condemned(
+    def change(state: phases.State) -> phases.State:
+        return phases.condemned(
             state,
             offered.etag,
-            reason="validation_failed",
+            reason=reason,
             severity=Severity.PERMANENT,
             now=moment,
             attempt=attempt,
             detail=why,
             revision=offered.revision,
         )
-    )
+
+    await threads.finished(lambda: engine.record(change))
 
 
 def _is_new_enough(wanted: str) -> bool:
