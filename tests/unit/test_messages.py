@@ -137,9 +137,9 @@ def test_the_answer_is_read_as_it_was_built_and_may_grow() -> None:
         {"access_token": None},
         {"expires_at": "soon"},
         {"root": {}},
-        {"control_urls": "https://central"},
+        {"control_urls": "https://central.example"},
         {"control_urls": ["file:///etc/passwd"]},
-        {"control_urls": ["https://central"] * 17},
+        {"control_urls": ["https://central.example"] * 17},
     ],
 )
 def test_an_answer_that_would_mislead_a_node_is_refused(change: dict[str, Any]) -> None:
