@@ -93,7 +93,7 @@ def test_what_is_wrong_or_not_served_changes_nothing(tmp_path: Path) -> None:
     assert error["details"]["problems"][0]["path"] == "settings.lanes"
     error = toft("config", "apply", write(tmp_path, 3, settle_s=900, name="slow"), "--json").error
     assert error["details"]["problems"][0]["path"] == "health.settle_s", "it could never be confirmed"
-    bad.write_text("schema_version: 1\ninstances: {ocr: {}}\n")
+    bad.write_text("schema_version: 1\nroutes: {web: {}}\n")
     error = toft("config", "apply", str(bad), "--json").error
     assert "not served" in error["message"]
     after = toft("config", "show", "--json").value

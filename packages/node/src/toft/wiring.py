@@ -18,10 +18,12 @@ from toft.dispatch import logs as job_logs
 from toft.host import commands, confined_commands, facts, gpus, keeper, monitor
 from toft.kernel import errors, log
 from toft.kernel import settings as node_settings
+from toft.managed import applying, staging
 from toft.plugins import artifacts, catalog, install, installed, instances, loading, logs, trial
 from toft.plugins import node as nodes
 from toft.plugins.environments import environments, provisioners
 from toft.plugins.environments.sdk import SdkCopy
+from toft.plugins.manifests import manifest as manifests
 from toft.plugins.manifests import registry
 from toft.plugins.supervision import crew as crews
 from toft.plugins.supervision import launch, orders
@@ -42,6 +44,7 @@ async def open_node(
     settings: node_settings.Settings | None = None,
     environ: Mapping[str, str] | None = None,
     runs_jobs: bool = True,
+    applied: applying.Applied | None = None,
     **given: Any,
 ) -> AsyncIterator[node.Node]:
     """Open the node in this process; leaving the block ends everything it started.
@@ -51,6 +54,7 @@ async def open_node(
         settings: All settings; read from the environment and the settings file when None.
         environ: The environment; the process's own by default.
         runs_jobs: Give jobs lanes in this process once somebody asks for its jobs; else they are only stored.
+        applied: What the node's document makes of it; what the active one of the home does when None.
         given: Single settings, as `toft.kernel.settings.Settings` names them.
 
     Raises:
@@ -60,8 +64,10 @@ async def open_node(
     environ = os.environ if environ is None else environ
     if settings is None:
         settings = await asyncio.to_thread(node_settings.read, environ, home=home, **given)
+    if applied is None:
+        applied = await asyncio.to_thread(applying.read, settings.home)
     async with AsyncExitStack() as stack:
-        yield await _open(stack, settings, environ, runs_jobs)
+        yield await _open(stack, settings, environ, runs_jobs, applied)
 
 
 @asynccontextmanager
@@ -100,10 +106,16 @@ class _Base:
 
 
 async def _open(
-    stack: AsyncExitStack, settings: node_settings.Settings, environ: Mapping[str, str], runs_jobs: bool
+    stack: AsyncExitStack,
+    settings: node_settings.Settings,
+    environ: Mapping[str, str],
+    runs_jobs: bool,
+    applied: applying.Applied,
 ) -> node.Node:
     base = await _open_base(stack, settings)
-    opened = node.Node(await _rooms(base, settings, environ), await _means(base, settings, runs_jobs))
+    opened = node.Node(
+        await _rooms(base, settings, environ, applied), await _means(base, settings, runs_jobs)
+    )
     stack.push_async_callback(opened.close)
     return opened
 
@@ -132,7 +144,9 @@ async def _open_base(stack: AsyncExitStack, settings: node_settings.Settings) ->
     return _Base(store=store, keeper=kept, secrets=secrets, redactor=redactor, writer=writer, machine=machine)
 
 
-async def _rooms(base: _Base, settings: node_settings.Settings, environ: Mapping[str, str]) -> nodes.Rooms:
+async def _rooms(
+    base: _Base, settings: node_settings.Settings, environ: Mapping[str, str], applied: applying.Applied
+) -> nodes.Rooms:
     home = settings.home
     sdk = SdkCopy(home, environ=environ)
     crew = crews.Crew(base.keeper, segments.SegmentPool(), gpus=base.machine.read_gpus)
@@ -144,12 +158,8 @@ async def _rooms(base: _Base, settings: node_settings.Settings, environ: Mapping
         environ=environ,
     )
     written = orders.Orders(place, sdk.prepare, base.secrets, learn=base.redactor.add)
-    records = instances.Instances(base.store)
-    plugins = registry.Registry(
-        home,
-        search_paths=registry.project_paths(Path.cwd()),
-        fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
-    )
+    records = instances.Instances(base.store, declared=applied.instances)
+    plugins = open_registry(home, environ)
     made_by = provisioners.build(settings, environ, run=await _run(base.keeper, place))
     built = environments.Environments(home, made_by, prepare=sdk.prepare)
     scratch = trial.Scratch(
@@ -187,6 +197,26 @@ async def _rooms(base: _Base, settings: node_settings.Settings, environ: Mapping
         monitor=base.machine.monitor,
         isolation=base.keeper.isolation,
     )
+
+
+def open_registry(home: Path, environ: Mapping[str, str]) -> registry.Registry:
+    """Return the installed plugins of a home, as they are seen from this directory."""
+    return registry.Registry(
+        home,
+        search_paths=registry.project_paths(Path.cwd()),
+        fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
+    )
+
+
+def open_installer(settings: node_settings.Settings, environ: Mapping[str, str]) -> staging.Installer:
+    """Return what gets the plugins of a document, and knows what there is without it; blocks."""
+    plugins = open_registry(settings.home, environ)
+
+    def knows(name: str) -> manifests.Manifest | None:
+        found = plugins.find_name(name)
+        return None if found is None else found.manifest
+
+    return applying.Present(knows)
 
 
 async def _run(kept: keeper.Keeper, place: launch.Place) -> commands.Run:

@@ -50,6 +50,7 @@ class Service:
         state: Whether it takes work.
         gate: Who may come in by TCP; None where nobody may.
         listen: The address of its TCP port, when it has one.
+        document: Tells what the node's document declares, and how that stands; None for a node without one.
         open_door: Returns where a browser comes in; opens a port for it when there is none.
     """
 
@@ -60,6 +61,7 @@ class Service:
     state: State = State.STARTING
     gate: Gate | None = None
     listen: str = ""
+    document: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None
     open_door: Callable[[], Awaitable[str]] | None = None
     version: str = VERSION
     pid: int = field(default_factory=os.getpid)

@@ -138,7 +138,8 @@ class Sessions:
         shared = self._node.instance(name)
         session.shared.discard(name)
         others = any(name in each.shared for each in self._sessions.values())
-        if not others and not handles.is_busy(shared):
+        is_declared = name in self._node.rooms.records.declared
+        if not others and not is_declared and not handles.is_busy(shared):
             with contextlib.suppress(errors.NotFoundError):
                 await self._node.unload(name)
 

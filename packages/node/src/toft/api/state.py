@@ -103,6 +103,7 @@ async def status(serves: Serves) -> dict[str, Any]:
             {"instance": each.id, "plugin": each.plugin, "state": str(each.state)}
             for each in serves.node.instances()
         ],
+        "document": await serves.document() if serves.document is not None else None,
     }
 
 

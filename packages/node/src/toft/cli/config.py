@@ -78,14 +78,21 @@ def apply(
     The daemon starts again with it and confirms it after the health section's settle_s; a daemon that keeps
     dying before, or is not there for too long, goes back. Without a daemon the next toft up tries it.
     """
+    from toft import wiring  # noqa: PLC0415 - as above
     from toft.managed import document, staging  # noqa: PLC0415 - as above
 
     session = sessions.of(context)
     offered = document.author(documents.read_bytes(file), file)
     engine = _engine(session)
-    source = "standard input" if file == "-" else str(Path(file).absolute())
-    nonce = f"cli-{secrets.token_hex(8)}"
-    done = asyncio.run(staging.stage(engine, offered, nonce=nonce, source=source, is_asked=True))
+    staged = staging.stage(
+        engine,
+        offered,
+        nonce=f"cli-{secrets.token_hex(8)}",
+        source="standard input" if file == "-" else str(Path(file).absolute()),
+        is_asked=True,
+        installer=wiring.open_installer(session.settings(), session.environ),
+    )
+    done = asyncio.run(staged)
     is_told = done.action == "applied" and _tell(session)
     found: dict[str, Any] = {"action": done.action, "etag": done.etag, "slot": done.slot or None}
     found |= {"daemon": "restarts" if is_told else None, "outcome": None}

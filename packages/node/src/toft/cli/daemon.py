@@ -13,12 +13,14 @@ from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, option
 from toft.kernel.errors import UsageError
 from toft.kernel.quantities import duration, size
+from toft.kernel.visible import visible
 
 if TYPE_CHECKING:
     from toft.client.place import Record
 
 service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
 
+_AS_DECLARED = ("ready", "disabled")
 SystemOption = Annotated[bool, option("--system", help="For the machine, as root; for you by default.")]
 
 
@@ -175,6 +177,26 @@ def _show(session: Session, found: dict[str, Any]) -> None:
         terminal.line(f"  gpu {each['index']}    {each['name']}: free {size(each.get('free_bytes', 0))}")
     for each in found.get("instances", ()):
         terminal.line(f"  loaded   {each['instance']} ({each['plugin']}): {each['state']}")
+    _show_document(session, found.get("document"))
+
+
+def _show_document(session: Session, found: dict[str, Any] | None) -> None:
+    """Say what the document declares that is not so, and what of this node it keeps from counting."""
+    if not found:
+        return
+    terminal = session.terminal
+    declared = found["instances"]
+    ready = sum(each["state"] in _AS_DECLARED for each in declared)
+    counted = f", {ready} of {len(declared)} instances as declared" if declared else ""
+    terminal.line(f"  document {visible(found['etag'][:19])}{counted}")
+    for each in declared:
+        error = each["error"]
+        if error:
+            terminal.warn(visible(f"{each['instance']} is not loaded: {error['message']}"))
+            if error.get("hint"):
+                terminal.note(visible(f"next: {error['hint']}"))
+    for each in found["local_not_applied"]:
+        terminal.note(visible(f"not applied: {each['section']}.{each['key']}: {each['reason']}"))
 
 
 def logs(

@@ -8,9 +8,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from toft.api import service as services
+from toft.daemon import applying as keeping
+from toft.dispatch import node as nodes
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
-from toft.managed import document, generations, guard, moments, phases
+from toft.managed import applying, document, generations, guard, moments, phases
 
 _log = log.get_logger("daemon.managing")
 _SETTLE_S = 30.0
@@ -24,6 +27,9 @@ class Managing:
         engine: Of the home.
         boot: What this process has loaded.
         notes: What the guard found when it decided that.
+
+    Attributes:
+        applied: What the document makes of the node.
     """
 
     def __init__(
@@ -36,6 +42,8 @@ class Managing:
         parsed = _parse(boot)
         self._is_readable = parsed is not None
         self._document = parsed or _nothing(boot)
+        self._kept: keeping.Applying | None = None
+        self.applied = applying.of(self._document, boot.etag)
 
     @classmethod
     def begin(cls, home: Path, environ: Mapping[str, str]) -> Managing:
@@ -56,12 +64,23 @@ class Managing:
 
     def settings(self, given: Settings) -> Settings:
         """Return the settings of the node: what the document names wins."""
-        named = {
-            name: value
-            for name, value in self._document.section("settings").items()
-            if not name.startswith("x-")
-        }
-        return dataclasses.replace(given, **named)
+        return dataclasses.replace(given, **self.applied.settings)
+
+    def attach(self, node: nodes.Node, service: services.Service) -> None:
+        """Tie what the document declares to a node that has opened, and to those who ask about it."""
+        self._kept = keeping.Applying(node, self.applied)
+        service.document = self._kept.told
+
+    async def work(self, restart: Callable[[], None]) -> None:
+        """Do what the document asks for, and prove it, until this is cancelled.
+
+        Args:
+            restart: Ends this process in order, to load another generation.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.watch(restart))
+            if self._kept is not None:
+                tasks.create_task(self._kept.keep())
 
     async def watch(self, restart: Callable[[], None]) -> None:
         """Prove what is on trial by living for as long as it asks; end it when its time is over.

@@ -19,6 +19,7 @@ from toft.api import service as services
 from toft.client import choice
 from toft.client import place as places
 from toft.daemon import doors, log_file, managing, network, notify
+from toft.dispatch import node as nodes
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
 from toft.kernel.version import VERSION
@@ -163,8 +164,9 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._look)
         async with AsyncExitStack() as stack:
             stack.callback(self._notify.tell, "STOPPING=1")
+            given, applied = self._given, self._managed.applied
             node = await stack.enter_async_context(
-                wiring.open_node(settings=self._given.settings, environ=self._given.environ)
+                wiring.open_node(settings=given.settings, environ=given.environ, applied=applied)
             )
             self._log_to.redact = node.rooms.redactor.text
             # Opening is the recovery: what was interrupted is known before anybody asks.
@@ -173,6 +175,7 @@ class _Daemon:
             service = services.Service(
                 node=node, socket=self._place.socket, settings=choice.told(self._given.settings), gate=gate
             )
+            self._managed.attach(node, service)
             built = applications.build(service, faces=(pages.mount,))
             served = doors.Doors(built, gate, self._given.settings, self._listening)
             service.open_door = served.open_for_browser
@@ -188,16 +191,14 @@ class _Daemon:
             self._notify.tell("READY=1", f"MAINPID={os.getpid()}")
             _settle_memory()
             self._given.ready()
-            installer = node.rooms.installer
-            tidying = asyncio.create_task(installer.artifacts.keep_tidy(installer.is_installed_from))
-            stack.callback(tidying.cancel)
-            watching = asyncio.create_task(self._managed.watch(self._restart))
-            stack.callback(watching.cancel)
+            self._keep_tidy(node, stack)
+            managing = asyncio.create_task(self._managed.work(self._restart))
+            stack.callback(managing.cancel)
             # Somebody may have changed it since the start was decided, and found nobody to tell.
             self._look()
             await self._stop.wait()
             # Before anything else ends: what is left of this process proves nothing any more.
-            watching.cancel()
+            managing.cancel()
             await self._drain(service)
             await service.sessions.end_all()
             await node.close()
@@ -205,6 +206,11 @@ class _Daemon:
             # Last: it may have to wait for whoever holds the journal.
             await self._managed.end()
         _log.info("stopped")
+
+    def _keep_tidy(self, node: nodes.Node, stack: AsyncExitStack) -> None:
+        installer = node.rooms.installer
+        tidying = asyncio.create_task(installer.artifacts.keep_tidy(installer.is_installed_from))
+        stack.callback(tidying.cancel)
 
     def _listening(self, url: str) -> None:
         """Let others on this machine find the port."""

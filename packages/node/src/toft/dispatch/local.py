@@ -129,8 +129,10 @@ class LocalBackend:
             busy=activity.busy,
             last_used=activity.last_used,
             cost_s=cost_s or 0.0,
-            # Somebody who loaded it himself has it in his hands.
-            pinned=instance.options.pinned or cost_s is None,
+            # Somebody who loaded it himself has it in his hands; what a document declares stays loaded.
+            pinned=instance.options.pinned
+            or cost_s is None
+            or instance.id in self._node.rooms.records.declared,
         )
 
     async def measure(self) -> ledger.Reading:

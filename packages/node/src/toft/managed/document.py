@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -29,7 +29,6 @@ NOT_SERVED: Mapping[str, str] = {
     "audience": "nodes have no names yet that a document could mean",
     "control": "no node asks a central yet",
     "health.gates": "a document proves itself by letting the daemon live for settle_s",
-    "instances": "they are configured on the node: toft plugin config",
     "plugins": "they are installed on the node: toft plugin add",
     "revision_floor": "revisions are counted by a central, and no node asks one yet",
     "routes": "the gateway does not exist yet",
@@ -165,8 +164,13 @@ def _validator() -> schemas.Validator:
     return schemas.Validator(schema())
 
 
-def refuse(found: list[schemas.Problem], name: str) -> None:
+def refuse(found: Sequence[schemas.Problem], name: str, verdict: str = "is no document of a node") -> None:
     """Raise for what was found, if anything was.
+
+    Args:
+        found: Everything wrong.
+        name: Of the document.
+        verdict: What that comes to.
 
     Raises:
         DocumentError: With all of it, in words and in `details["problems"]`.
@@ -180,7 +184,7 @@ def refuse(found: list[schemas.Problem], name: str) -> None:
     shown = "\n".join(f"  {each['path'] or 'the document'}: {each['message']}" for each in listed[:20])
     more = f"\n  and {len(listed) - 20} more" if len(listed) > 20 else ""
     raise DocumentError(
-        f"{name} is no document of a node:\n{shown}{more}",
+        f"{name} {verdict}:\n{shown}{more}",
         details={"problems": listed},
     )
 

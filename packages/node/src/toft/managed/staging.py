@@ -78,7 +78,7 @@ def check(offered: Document, moment: moments.Moment) -> None:
     if settle_s >= window_s:
         why = f"is {settle_s}, and a trial ends after {window_s:g} s: three times control.poll_interval_s"
         problems.append(schemas.Problem(("health", "settle_s"), why, "time"))
-    document.refuse(problems, "the document")
+    document.refuse(problems, "the document", "does not fit this node")
     start = offered.value.get("not_before")
     if start is not None and moment.wall_s < clocks.from_rfc3339(start):
         raise UnavailableError(

@@ -35,9 +35,11 @@ class Parts:
         output: Its log.
         held: Gives back what it holds: the claim on its environment, its zygote.
         save: Persists what somebody changed.
+        check: Refuses that somebody changes it, where that is not theirs.
         validate: Fills in and checks a configuration.
         forget: Takes it out of the node.
         secrets: What its worker was given last.
+        references: Where they are from, as far as a document says that.
         called: Told of each call that somebody makes, where that is collected.
     """
 
@@ -52,6 +54,8 @@ class Parts:
     given: Mapping[str, Any]
     clock: clocks.Clock = clocks.SYSTEM
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    references: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[], object] = lambda: None
     called: Callable[[Instance, calls.Call], object] | None = None
 
 
@@ -191,9 +195,11 @@ class Instance:
 
         Raises:
             InputError: It does not fit; every key is named and nothing changed.
+            DeclaredError: The document of the node declares this instance.
             PluginError: The plugin refused; it has the old configuration.
         """
         parts = self._parts
+        parts.check()
         given = dict(changes) if replace else {**parts.given, **changes}
         config = parts.validate(given)
         before = self.config
@@ -228,6 +234,7 @@ class Instance:
         await self._set_enabled(False)
 
     async def _set_enabled(self, enabled: bool) -> None:
+        self._parts.check()
         # Remembered first: what the disk did not take must not hold until the next start alone.
         await self._save(enabled=enabled)
         await self._supervisor.set_enabled(enabled)

@@ -1,19 +1,21 @@
 """What is remembered of an instance: its plugin, configuration, options and whether it is enabled.
 
 One row in `node.db`; a row is there once somebody configured, enabled or disabled the instance. Loading alone
-remembers nothing, so a load that fails has nothing to take back.
+remembers nothing, so a load that fails has nothing to take back. What the document of the node declares wins
+over a row, which stays as it is: once the document is gone, it holds again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
+from toft.plugins import errors as faults
 from toft.plugins.manifests import config
 from toft.store import database
 from toft_sdk import errors as plugin_errors
@@ -179,7 +181,13 @@ def checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceRecord:
-    """One row."""
+    """One row, or what a document says of an instance.
+
+    Attributes:
+        secrets: References to the secrets it is given, by the variable they go into; `store:KEY`, or
+            `store:PLUGIN/KEY` for one that is kept for another plugin. Only a document names them.
+        declared_by: The document that it is from; empty for a row.
+    """
 
     name: str
     plugin: str
@@ -187,6 +195,8 @@ class InstanceRecord:
     options: InstanceOptions = field(default_factory=InstanceOptions)
     enabled: bool = True
     updated_at: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    declared_by: str = ""
 
 
 class Instances:
@@ -195,14 +205,34 @@ class Instances:
     Args:
         store: The open database.
         clock: For `updated_at`.
+        declared: What the document of the node says, by name; nobody else changes that.
     """
 
-    def __init__(self, store: database.Database, clock: clocks.Clock = clocks.SYSTEM) -> None:
+    def __init__(
+        self,
+        store: database.Database,
+        clock: clocks.Clock = clocks.SYSTEM,
+        *,
+        declared: Mapping[str, InstanceRecord] | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self.declared: Mapping[str, InstanceRecord] = dict(declared or {})
+
+    def check_free(self, name: str) -> None:
+        """Refuse a change of what the document of the node declares.
+
+        Raises:
+            DeclaredError: It declares this instance.
+        """
+        found = self.declared.get(name)
+        if found is not None:
+            raise faults.declared("instance", name, found.declared_by)
 
     async def find(self, name: str) -> InstanceRecord | None:
-        """Return what is remembered of an instance, if anything."""
+        """Return what is declared or remembered of an instance, if anything."""
+        if name in self.declared:
+            return self.declared[name]
         row = await self._store.read(
             lambda c: c.execute(_QUERIES["find_instance"], {"name": name}).fetchone()
         )
@@ -220,17 +250,31 @@ class Instances:
         return found or InstanceRecord(name=name, plugin=plugin)
 
     async def list(self, plugin: str | None = None) -> list[InstanceRecord]:
-        """Return every remembered instance, of one plugin or of all."""
-        rows = await self._store.read(
+        """Return every declared or remembered instance, of one plugin or of all."""
+        found = {name: each for name, each in self.declared.items() if plugin in (None, each.plugin)}
+        for row in await self._rows(plugin):
+            if row["name"] not in self.declared:
+                found[row["name"]] = _record(row)
+        return [found[name] for name in sorted(found)]
+
+    async def overridden(self) -> Sequence[InstanceRecord]:
+        """Return the rows that do not count, because the document declares an instance of their name."""
+        return [_record(row) for row in await self._rows(None) if row["name"] in self.declared]
+
+    async def _rows(self, plugin: str | None) -> Sequence[database.Row]:
+        return await self._store.read(
             lambda c: c.execute(_QUERIES["list_instances"], {"plugin": plugin}).fetchall()
         )
-        return [_record(row) for row in rows]
 
     async def put(self, record: InstanceRecord) -> InstanceRecord:
         """Remember an instance.
 
+        Raises:
+            DeclaredError: The document of the node declares it.
+
         Durability: Committed before returning.
         """
+        self.check_free(record.name)
         stamped = dataclasses.replace(record, updated_at=clocks.rfc3339(self._clock.now()))
         row = {
             "name": stamped.name,

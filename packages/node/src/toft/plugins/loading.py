@@ -180,6 +180,7 @@ class Loader:
         record = await self._records.of(plugin, loaded.id)
         return (
             record.options == parts.options
+            and dict(record.secrets) == dict(parts.references)
             and dict(record.config) == dict(parts.given)
             and record.enabled == loaded.is_enabled
             and loaded.state not in _DOWN
@@ -190,7 +191,7 @@ class Loader:
         """Say whether its plugin was installed anew or given another secret since it was loaded."""
         parts = loaded.loaded_from
         manifest = await asyncio.to_thread(self._registry.get, parts.manifest.name)
-        secrets = await asyncio.to_thread(self._orders.secret_values, manifest)
+        secrets = await asyncio.to_thread(self._orders.secret_values, manifest, parts.references)
         return bool(manifest != parts.manifest or secrets != parts.secrets)
 
     async def _look_for_drift(self, loaded: handles.Instance, manifest: Manifest) -> None:
@@ -236,7 +237,7 @@ class Loader:
         output = self.log_of(name)
         numbers = itertools.count(1)
         starts = _Starts(
-            lambda: self._orders.for_instance(name, manifest, interpreter, options),
+            lambda: self._orders.for_instance(name, manifest, interpreter, options, record.secrets),
             self._start(manifest, options, output, held),
             numbers,
         )
@@ -260,6 +261,8 @@ class Loader:
             forget=lambda name: None,
             given={},
             secrets=starts.secrets,
+            references=record.secrets,
+            check=functools.partial(self._records.check_free, name),
             called=self.called,
         )
 

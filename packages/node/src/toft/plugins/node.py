@@ -56,6 +56,7 @@ class Node:
     Attributes:
         installed: The plugins that are installed.
         rooms: What it is composed of; for whoever needs more than the methods here.
+        when_absent: Told an instance that was unloaded, or that is not loaded and may be able to be now.
     """
 
     def __init__(self, rooms: Rooms) -> None:
@@ -63,6 +64,7 @@ class Node:
         self.installed = rooms.installed
         self._instances: dict[str, handles.Instance] = {}
         self._apart: set[handles.Instance] = set()
+        self.when_absent: Callable[[str], object] = lambda name: None
         # Weak: a lock is there as long as somebody loads under its name.
         self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -84,6 +86,8 @@ class Node:
 
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
+        for each in await self.rooms.records.list(plugin):
+            self.rooms.records.check_free(each.name)
         await self.unload_many([each.id for each in self.instances() if each.plugin == plugin])
         removed = await self.installed.remove(plugin, keep_environment=keep_environment)
         await self.rooms.records.remove_all(plugin)
@@ -121,7 +125,8 @@ class Node:
             InputError: The configuration does not fit; nothing was started.
             PluginError: The plugin could not be imported or initialised; nothing is left of it.
             WorkerLostError: Its process died or stalled; the last lines it printed are in the error.
-            ConflictError: It is loaded already with another configuration.
+            ConflictError: It is loaded already with another configuration, or the document of the node
+                declares it (`instance.declared`).
         """
         ids.check_name(plugin, "plugin name")
         name = self.fresh_name(plugin) if new else ids.check_name(instance or plugin, "instance name")
@@ -130,6 +135,8 @@ class Node:
             present = self._instances.get(name)
             if present is not None:
                 return handles.the_same(present, plugin, config, options)
+            if config or options:
+                self.rooms.records.check_free(name)
             loaded = await self.rooms.loader.load(request, self._forget)
             self._instances[name] = loaded
             return loaded
@@ -144,6 +151,7 @@ class Node:
 
     def _forget(self, name: str) -> None:
         self._instances.pop(name, None)
+        self.when_absent(name)
 
     async def load_apart(
         self,
@@ -213,8 +221,15 @@ class Node:
         return found
 
     async def unload(self, name: str) -> None:
-        """End an instance; returns within seconds whatever the plugin does."""
-        await self.instance(name).unload()
+        """End an instance; returns within seconds whatever the plugin does.
+
+        Raises:
+            NotFoundError: None of that name is loaded here.
+            DeclaredError: The document of the node declares it; it stays.
+        """
+        found = self.instance(name)
+        self.rooms.records.check_free(name)
+        await found.unload()
 
     async def unload_many(self, names: Sequence[str]) -> None:
         """End several instances side by side; the first error is raised when all have had their turn."""
@@ -257,6 +272,7 @@ class Node:
             ConflictError: The instance is another plugin's; nothing changed.
         """
         loaded = self._loaded(plugin, instance)
+        self.rooms.records.check_free(instance or plugin)
         if loaded is not None:
             await loaded.reconfigure(changes, replace=replace)
             return dict(loaded.config)
@@ -269,6 +285,7 @@ class Node:
 
     async def set_enabled(self, plugin: str, enabled: bool, *, instance: str | None = None) -> None:
         """Switch an instance on or off, now if it is loaded, and remember it."""
+        self.rooms.records.check_free(instance or plugin)
         loaded = self._loaded(plugin, instance)
         if loaded is not None:
             await (loaded.enable() if enabled else loaded.disable())
@@ -303,6 +320,8 @@ class Node:
         self._loaded(plugin, instance)
         known = await self.installed.get(plugin)
         record = await self._record(plugin, instance)
+        if changes or replace:
+            self.rooms.records.check_free(record.name)
         values = {**({} if replace else record.options.to_dict()), **changes}
         options = InstanceOptions.from_dict(checked_options(values))
         launch.declared_values(known.code.worker_env, known.install.env_vars, options.env)
@@ -331,11 +350,14 @@ class Node:
         await asyncio.to_thread(self.rooms.secrets.set, plugin, key, value)
         self.rooms.redactor.add([(key, value)])
         for each in (*self.instances(), *self._apart):
-            if each.plugin == plugin:
+            if each.plugin == plugin or each.loaded_from.references:
                 try:
                     await each.reload()
                 except (errors.NodeError, plugin_errors.PluginError) as error:
                     _log.warning("reload_failed", instance=each.id, error=str(error))
+        for name in self.rooms.records.declared:
+            if name not in self._instances:
+                self.when_absent(name)
 
     def _loaded(self, plugin: str, instance: str | None) -> handles.Instance | None:
         found = self._instances.get(instance or plugin)

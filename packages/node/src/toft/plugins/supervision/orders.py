@@ -106,10 +106,25 @@ class Orders:
         manifest: Manifest,
         interpreter: Interpreter,
         options: instances.InstanceOptions,
+        references: Mapping[str, str] | None = None,
     ) -> launch.Launch:
-        """Write the order for a worker of an instance."""
+        """Write the order for a worker of an instance.
+
+        Args:
+            name: Of the instance.
+            manifest: Of its plugin.
+            interpreter: What it runs in.
+            options: How it is run.
+            references: Where secrets are from that are not the plugin's own, by variable.
+
+        Raises:
+            RefusedError: A variable or a secret that it needs has no value.
+        """
         boot = await self._prepare_sdk(interpreter.python, interpreter.cache_tag)
-        secrets = await asyncio.to_thread(self.secret_values, manifest)
+        secrets = await asyncio.to_thread(self.secret_values, manifest, references)
+        lacking = sorted(set(references or {}) - secrets.keys())
+        if lacking:
+            raise _unresolved(name, manifest, lacking[0], (references or {})[lacking[0]])
         self._learn(list(secrets.items()))
         specs = manifest.code.worker_env
         declared = launch.declared_values(specs, manifest.install.env_vars, options.env)
@@ -179,17 +194,55 @@ class Orders:
             class_name=class_name,
         )
 
-    def secret_values(self, manifest: Manifest) -> dict[str, str]:
-        """Return the secrets a worker of a plugin would be given now; blocks."""
+    def secret_values(
+        self, manifest: Manifest, references: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the secrets a worker of a plugin would be given now; blocks.
+
+        Args:
+            manifest: Of the plugin.
+            references: Where some of them are from instead of the plugin's own secrets.
+        """
         scope = manifest.runtime.secrets_scope or DEFAULT_SCOPE
         found: dict[str, str] = {}
         for spec in manifest.code.worker_env:
             if spec.get("secret"):
                 key = str(spec["name"])
-                value = self._secrets.find(manifest.name, key, scope=scope)
+                reference = (references or {}).get(key)
+                place = place_of(reference or f"store:{key}", manifest.name)
+                value = self._secrets.find(*place, scope=scope)
                 if value is not None:
                     found[key] = value
         return found
+
+
+def place_of(reference: str, plugin: str) -> tuple[str, str]:
+    """Return for which plugin, and as which key, the secret of a reference is kept.
+
+    Raises:
+        UsageError: It is no reference to a secret of this node (`secret.reference`).
+    """
+    kind, _, rest = reference.partition(":")
+    owner, _, key = rest.rpartition("/")
+    if kind != "store" or not key:
+        raise errors.UsageError(
+            f"{reference[:80]!r} is no reference to a secret of this node",
+            code="secret.reference",
+            hint="store:KEY is one of the plugin itself, store:PLUGIN/KEY one that is kept for another",
+        )
+    return owner or plugin, key
+
+
+def _unresolved(name: str, manifest: Manifest, variable: str, reference: str) -> errors.RefusedError:
+    """Say that the document refers to a secret that this node does not have."""
+    plugin, key = place_of(reference, manifest.name)
+    return errors.RefusedError(
+        f"{name} is not started: {variable} is to be {reference}, and this node has no such secret",
+        code="secret.unresolved",
+        blame="environment",
+        details={"instance": name, "variable": variable, "reference": reference},
+        hint=f"toft secret set {plugin} {key}",
+    )
 
 
 def _incomplete(manifest: Manifest, missing: Sequence[str]) -> errors.RefusedError:

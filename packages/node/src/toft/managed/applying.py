@@ -1,0 +1,179 @@
+"""What a document makes of a node, in the words of the rooms below: instances, tokens, settings.
+
+Nothing is started or changed here. What does not fit what is installed is found here too, before anything is
+committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toft.kernel import errors, schemas
+from toft.managed import document as documents
+from toft.managed import generations, moments
+from toft.managed.document import Document
+from toft.managed.trees import Artifact
+from toft.plugins import instances
+from toft.plugins.instances import InstanceRecord
+from toft.plugins.manifests import config
+from toft.plugins.manifests.manifest import Manifest
+from toft.plugins.plugin_errors import PluginError
+from toft.plugins.supervision import launch, orders
+from toft.secrets import store as secrets
+
+Knows = Callable[[str], Manifest | None]
+"""Returns what is known of a plugin that would be there, pinned or installed; None when it would not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """One document, as the rooms of a node take it.
+
+    Attributes:
+        etag: Its name; empty for a node without one.
+        settings: What it names of the settings.
+        instances: By name, switched off ones too.
+        unusable: Instances that this version cannot take, and why; they were fit when it was committed.
+    """
+
+    etag: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    instances: Mapping[str, InstanceRecord] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING = Applied()
+
+
+def of(document: Document, etag: str) -> Applied:
+    """Return what a checked document makes of a node.
+
+    Args:
+        document: The document.
+        etag: What its changes are said to be from.
+    """
+    made: dict[str, InstanceRecord] = {}
+    unusable: dict[str, str] = {}
+    for name, said in _own(document.section("instances")).items():
+        try:
+            made[name] = _record(name, said, etag)
+        except (errors.NodeError, PluginError) as error:
+            unusable[name] = error.message
+    settings = _own(document.section("settings"))
+    return Applied(etag=etag, settings=settings, instances=made, unusable=unusable)
+
+
+def read(home: Path) -> Applied:
+    """Return what the document of a home makes of it, for a process that is no daemon; blocks.
+
+    What cannot be read makes nothing of it: the daemon says why.
+    """
+    standing = generations.Generations(home / "managed", moments.read).read()
+    slot = standing.slots.get(standing.active or "")
+    if slot is None or slot.problem or not slot.meta.etag:
+        return NOTHING
+    try:
+        return of(documents.parse(slot.document), slot.meta.etag)
+    except documents.DocumentError:
+        return NOTHING
+
+
+class Present:
+    """The installer of documents that pin nothing: what they speak of is here, or they are refused.
+
+    Args:
+        knows: Looks at what is installed, afresh each time; blocks.
+    """
+
+    def __init__(self, knows: Knows) -> None:
+        self._knows = knows
+
+    @contextlib.asynccontextmanager
+    async def installed(self, offered: Document) -> AsyncGenerator[Sequence[Artifact]]:
+        """See `toft.managed.staging.Installer.installed`."""
+        found = await asyncio.to_thread(problems, offered, self._knows)
+        documents.refuse(found, "the document", "does not fit this node")
+        yield ()
+
+
+def problems(document: Document, knows: Knows) -> list[schemas.Problem]:
+    """Return what of a document does not fit the plugins that would be there with it."""
+    found: list[schemas.Problem] = []
+    for name, said in _own(document.section("instances")).items():
+        plugin = said.get("plugin", name)
+        manifest = knows(plugin)
+        if manifest is None and said.get("enabled", True):
+            why = f"is {plugin}, and no plugin of that name is pinned or installed"
+            found.append(schemas.Problem(("instances", name, "plugin"), why, "plugin"))
+        found += _misfits(("instances", name), said, manifest)
+    return found
+
+
+def _record(name: str, said: Mapping[str, Any], etag: str) -> InstanceRecord:
+    options = instances.checked_options(said.get("options", {}))
+    return InstanceRecord(
+        name=name,
+        plugin=said.get("plugin", name),
+        config=said.get("config", {}),
+        options=instances.InstanceOptions.from_dict(options),
+        enabled=said.get("enabled", True),
+        secrets=said.get("secrets", {}),
+        declared_by=etag,
+    )
+
+
+def _misfits(
+    path: tuple[str, ...], said: Mapping[str, Any], manifest: Manifest | None
+) -> Iterator[schemas.Problem]:
+    options: Mapping[str, Any] = {}
+    try:
+        options = instances.checked_options(said.get("options", {}))
+    except PluginError as error:
+        yield from _listed((*path, "options"), error, "options")
+    if manifest is not None:
+        runtime, code = manifest.runtime, manifest.code
+        try:
+            config.validate(code.config_schema, said.get("config", {}), runtime.config_defaults)
+        except PluginError as error:
+            yield from _listed((*path, "config"), error, "config")
+        except schemas.SchemaError as error:
+            yield schemas.Problem((*path, "config"), error.message, "config")
+        try:
+            launch.declared_values(code.worker_env, manifest.install.env_vars, options.get("env", {}))
+        except errors.UsageError as error:
+            yield schemas.Problem((*path, "options", "env"), f"{error.message}: see secrets", "secret")
+    for variable, reference in said.get("secrets", {}).items():
+        yield from _bad_reference((*path, "secrets", variable), reference, manifest)
+
+
+def _bad_reference(
+    path: tuple[str, ...], reference: str, manifest: Manifest | None
+) -> Iterator[schemas.Problem]:
+    variable = path[-1]
+    try:
+        plugin, key = orders.place_of(reference, "plugin")
+        secrets.check_place(plugin, key, secrets.DEFAULT_SCOPE)
+    except errors.UsageError as error:
+        yield schemas.Problem(path, f"{error.message}; {error.hint}", "secret")
+    if manifest is not None:
+        declared = {str(spec["name"]) for spec in manifest.code.worker_env if spec.get("secret")}
+        if variable not in declared:
+            listed = ", ".join(sorted(declared)) or "none"
+            yield schemas.Problem(path, f"{manifest.name} declares no such secret; it has {listed}", "secret")
+
+
+def _listed(path: tuple[str, ...], error: PluginError, keyword: str) -> Iterator[schemas.Problem]:
+    """Give each problem that an error lists its own place."""
+    fields: Mapping[str, str] = getattr(error, "fields", None) or {"": error.message}
+    for name, message in fields.items():
+        yield schemas.Problem((*path, name) if name else path, message, keyword)
+
+
+def _own(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a section says to the node, without what its writer keeps in it."""
+    return {name: value for name, value in section.items() if not name.startswith("x-")}
