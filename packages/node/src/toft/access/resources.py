@@ -21,6 +21,10 @@ class Kind(enum.StrEnum):
     SECRET = "secret"
     TOKEN = "token"
     SYSTEM = "system"
+    FLEET = "fleet"
+    DOCUMENT = "document"
+    ROLLOUT = "rollout"
+    AUDIT = "audit"
 
 
 class Action(enum.StrEnum):
@@ -35,6 +39,11 @@ class Action(enum.StrEnum):
 OF_PLUGINS = frozenset({Kind.PLUGIN, Kind.INSTANCE, Kind.JOB, Kind.SEQUENCE, Kind.RESULT})
 """Kinds whose things belong to plugins, so that a scope can be limited to some of those."""
 
+OF_TENANTS = frozenset({Kind.FLEET, Kind.DOCUMENT, Kind.ROLLOUT, Kind.AUDIT})
+"""Kinds of a central, whose things belong to tenants; there a scope is limited to one of those."""
+
+LIMITED = OF_PLUGINS | OF_TENANTS
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -43,7 +52,7 @@ class Resource:
     Attributes:
         kind: Of what kind it is.
         id: Which one; None for the kind as a whole.
-        metadata: What is known of it; `plugin` names the plugin it belongs to.
+        metadata: What is known of it; `plugin` names the plugin, or the tenant, it belongs to.
     """
 
     kind: Kind

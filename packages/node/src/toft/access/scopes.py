@@ -2,7 +2,7 @@
 
 `*` stands for every kind and every action. `read` is short for `*:read`, and so on; `*` alone is everything.
 An action includes what is less: admin, write, cancel, read. With a plugin at its end, a scope is limited to
-what belongs to that plugin.
+what belongs to that plugin; at a central, to that tenant.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from toft.access.resources import OF_PLUGINS, Action, Kind
+from toft.access.resources import LIMITED, Action, Kind
 from toft.kernel import errors, ids, suggestions
 
 _RANK = {action: rank for rank, action in enumerate(Action)}
@@ -38,7 +38,7 @@ class Scope:
         """Say whether it allows this with things of a kind, perhaps of one plugin only."""
         if self.kind not in (None, kind) or _RANK[self.action] < _RANK[action]:
             return False
-        return self.plugin is None or kind in OF_PLUGINS
+        return self.plugin is None or kind in LIMITED
 
     def includes(self, other: Scope) -> bool:
         """Say whether whoever has this one has the other too."""
@@ -76,8 +76,8 @@ def parse(text: str) -> Scope:
             ids.check_name(plugin, "plugin name")
         except errors.NodeError as error:
             raise _wrong(text, error.message, plugin, []) from error
-        if found.kind is not None and found.kind not in OF_PLUGINS:
-            raise _wrong(text, f"a {found.kind} belongs to no plugin", "", [])
+        if found.kind is not None and found.kind not in LIMITED:
+            raise _wrong(text, f"a {found.kind} belongs to no plugin and no tenant", "", [])
     return found
 
 

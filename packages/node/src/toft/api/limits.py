@@ -34,15 +34,23 @@ class Limits:
         most_bytes: The most one request may carry.
         silence_s: Seconds within which more of a body must come.
         body_s: Seconds for a body of any size; a large one has one more for each 16 KiB.
+        large: The routes that take so much; all others take a mebibyte.
     """
 
     def __init__(
-        self, app: ASGIApp, *, most_bytes: int, silence_s: float = _SILENCE_S, body_s: float = _BODY_S
+        self,
+        app: ASGIApp,
+        *,
+        most_bytes: int,
+        silence_s: float = _SILENCE_S,
+        body_s: float = _BODY_S,
+        large: re.Pattern[str] = _LARGE,
     ) -> None:
         self._app = app
         self._most = most_bytes
         self._silence_s = silence_s
         self._body_s = body_s
+        self._large = large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -90,7 +98,7 @@ class Limits:
         await self._app(scope, receiving, send)
 
     def _most_of(self, scope: Scope) -> int:
-        is_large = _LARGE.fullmatch(f"{scope['method']} {scope['path']}")
+        is_large = self._large.fullmatch(f"{scope['method']} {scope['path']}")
         return self._most if is_large else min(SMALL_BYTES, self._most)
 
     def _too_large(self, most: int) -> errors.RefusedError:

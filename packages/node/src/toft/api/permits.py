@@ -48,7 +48,13 @@ class Permit:
 _PERMITS: dict[Callable[..., Any], Permit] = {}
 
 
-def needs(action: Action, kind: Kind, *, id: str | None = "id") -> Any:
+def needs(
+    action: Action,
+    kind: Kind,
+    *,
+    id: str | None = "id",
+    within: Callable[[Request], Sequence[str]] | None = None,
+) -> Any:
     """Return the dependency of a route that is refused to whoever may not do this.
 
     Args:
@@ -56,11 +62,12 @@ def needs(action: Action, kind: Kind, *, id: str | None = "id") -> Any:
         kind: With what.
         id: The part of the path that names the thing; None for the kind as a whole. A list then takes
             `visible_of` into account, and a change that names a plugin in its body calls `require`.
+        within: Says what the thing belongs to, where the request itself does.
     """
 
     async def allowed(request: Request) -> None:
         value = None if id is None else str(request.path_params[id])
-        await require(request, action, kind, id=value)
+        await require(request, action, kind, id=value, plugins=None if within is None else within(request))
 
     _PERMITS[allowed] = Permit(action, kind, id)
     return Depends(allowed)

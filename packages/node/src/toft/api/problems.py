@@ -33,6 +33,7 @@ _STATUS: tuple[tuple[type[errors.NodeError], int], ...] = (
 )
 _BY_CODE = {
     "request.too_large": 413,
+    "report.invalid": 422,
     "request.range": 416,
     "request.too_slow": 408,
     "request.media_type": 415,
@@ -45,6 +46,9 @@ _BY_CODE = {
     "access.too_many_failures": 429,
     "artifact.too_large": 413,
     "artifact.no_room": 507,
+    "join_refused": 401,
+    "credential_refused": 401,
+    "too_many_requests": 429,
     "environment.build_failed": 502,
     "environment.hash_mismatch": 502,
 }

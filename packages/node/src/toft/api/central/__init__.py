@@ -1,0 +1,1 @@
+"""Central over HTTP: what nodes ask, and what administrators do."""

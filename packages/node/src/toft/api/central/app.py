@@ -1,0 +1,68 @@
+"""Puts central's application together: what nodes ask, what administrators do, and pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Scope
+
+from toft.access.gate import Caller
+from toft.access.hosts import Hosts
+from toft.api import access, guard, limits, permits, problems, table
+from toft.api.central import admin, agents, documents, polls
+from toft.api.central.service import Service
+
+ROUTERS = (agents.router, admin.router, documents.router, access.router)
+_LARGE = re.compile(r"PUT /v1/admin/artifacts/[^/]+|POST /v1/admin/documents|POST /v1/admin/signatures/[^/]+")
+
+
+class Door(guard.NetworkDoor):
+    """The port of a central: nodes show what only its own routes understand."""
+
+    async def identify(self, scope: Scope) -> Caller | None:
+        """Return who administers; for what nodes ask, nobody: there each route looks for itself."""
+        if agents.is_for_nodes(scope["path"]):
+            return None
+        return await super().identify(scope)
+
+
+def build(
+    service: Service, hosts: Sequence[str], *, faces: Sequence[Callable[[FastAPI], None]] = ()
+) -> ASGIApp:
+    """Return the application.
+
+    Args:
+        service: What the routes work with.
+        hosts: By which names browsers and administrators may ask.
+        faces: Each adds routes of its own.
+
+    Raises:
+        NodeError: A route does not say who may use it.
+    """
+    app = routes(service)
+    for add in faces:
+        add(app)
+    public = permits.check(app)
+    app.router.routes.insert(0, table.Table(app.router.routes))
+    limited = limits.Limits(app, most_bytes=service.request_bytes, large=_LARGE)
+    guarded = guard.Guard(limited, Door(service.gate, Hosts(hosts)), service.gate, public)
+    return service.traffic.around(problems.Faults(polls.Polls(guarded, service)))
+
+
+def routes(service: Service | None = None) -> FastAPI:
+    """Return the application without its guards; for its description, without a central too."""
+    app = FastAPI(
+        title="toft central",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    problems.install(app)
+    for router in ROUTERS:
+        app.router.routes.extend(router.routes)
+    return app

@@ -1,0 +1,241 @@
+"""What nodes say of themselves: the latest, and everything that happened, each thing once.
+
+A report that comes late, twice or out of order changes nothing that a later one said. One from another boot
+with a number that was there before comes from a machine that was set back to an earlier moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from toft.central import audit, literals
+from toft.central.nodes import Node, Nodes
+from toft.kernel import clock as clocks
+from toft.kernel import log, schemas
+from toft.kernel.errors import UsageError
+from toft.managed import document
+from toft.store import database
+
+_QUERIES = database.read_queries("toft.central")
+_log = log.get_logger("central.reports")
+_REPORTS, _HISTORY, _EFFECTIVE = 50, 500, 10
+Listener = Callable[[Node, Mapping[str, Any]], None]
+
+
+class Reports:
+    """Takes reports and remembers them.
+
+    Args:
+        store: The database.
+        nodes: Whose they are.
+        clock: The time.
+    """
+
+    def __init__(self, store: database.Store, nodes: Nodes, *, clock: clocks.Clock = clocks.SYSTEM) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._clock = clock
+        self.taken: list[Listener] = []
+        """Told of each report that is newer than all before it, once it is on disk."""
+
+    async def take(self, node: Node, value: Any) -> None:
+        """Take a report.
+
+        Raises:
+            UsageError: It has not the form of one; every problem is named.
+        """
+        report = check(value)
+        effective = report.pop("effective", None)
+        history = report.pop("history", [])
+        is_newer, restored = _place(node, report)
+        now = self._clock.now()
+
+        def write(connection: database.Connection) -> None:
+            _write(connection, node.id, report, history, effective, now)
+            if is_newer:
+                values = {
+                    "node": node.id,
+                    "boot_nonce": report["boot_nonce"],
+                    "seq": report["seq"],
+                    "agent_version": report.get("agent_version") or node.agent_version,
+                    "os": report.get("platform") or node.os,
+                    "restored_at": now if restored else node.restored_at,
+                }
+                connection.execute(_QUERIES["note_report"], values)
+            if restored:
+                told = {"seq": report["seq"], "was": node.seq, "boot": report["boot_nonce"]}
+                entry = audit.Entry(
+                    tenant=node.tenant, actor=node.id, action="node.restored", subject=node.id, details=told
+                )
+                audit.add(connection, now, entry)
+
+        await self._store.write(write)
+        if restored:
+            _log.warning("node_restored", node=node.id, seq=report["seq"], was=node.seq)
+            node.restored_at = now
+        # Another one may have come while this was written.
+        if is_newer and _place(node, report)[0]:
+            node.report, node.reported_at = report, now
+            node.boot_nonce, node.seq = report["boot_nonce"], report["seq"]
+            node.agent_version = report.get("agent_version") or node.agent_version
+            node.os = report.get("platform") or node.os
+            for each in self.taken:
+                each(node, {**report, "history": history})
+
+    async def reports(self, node: Node, *, most: int = 20) -> list[dict[str, Any]]:
+        """Return the latest reports of a node, the newest first."""
+        rows = await self._rows("list_reports", node, min(max(1, most), _REPORTS))
+        return [{**json.loads(row["data"]), "received_at": clocks.rfc3339(row["received_at"])} for row in rows]
+
+    async def history(self, node: Node, *, most: int = 100) -> list[dict[str, Any]]:
+        """Return what happened on a node, the latest first."""
+        rows = await self._rows("list_history", node, min(max(1, most), _HISTORY))
+        return [{**json.loads(row["data"]), "received_at": clocks.rfc3339(row["received_at"])} for row in rows]
+
+    async def effective(self, node: Node) -> dict[str, Any] | None:
+        """Return the configuration that a node says it runs, without its secrets; None before it said so."""
+        rows = await self._rows("find_effective", node, 1)
+        if not rows:
+            return None
+        row = rows[0]
+        body = None if row["data"] is None else json.loads(row["data"])
+        return {"sha256": row["sha256"], "body": body, "received_at": clocks.rfc3339(row["received_at"])}
+
+    async def _rows(self, query: str, node: Node, most: int) -> list[Any]:
+        values = {"node": node.id, "most": most}
+        return await self._store.read(
+            lambda connection: connection.execute(_QUERIES[query], values).fetchall()
+        )
+
+
+def check(value: Any) -> dict[str, Any]:
+    """Return a report that has the form of one, with nothing in it that looks like a secret.
+
+    Raises:
+        UsageError: It has not; every problem is named.
+    """
+    found = _validator().problems(value)
+    if found:
+        fields = {schemas.path_text(each.path) or "the report": each.message for each in found[:20]}
+        listed = "; ".join(f"{name}: {problem}" for name, problem in fields.items())
+        raise UsageError(f"this is no report: {listed}", code="report.invalid", details={"fields": fields})
+    report: dict[str, Any] = dict(value)
+    if "effective" in report and report["effective"] is not None:
+        report["effective"] = literals.redacted(report["effective"])
+    return report
+
+
+def _place(node: Node, report: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Say whether a report is newer than the latest, and whether its machine was set back."""
+    if node.seq is None or node.boot_nonce is None:
+        return True, False
+    if report["boot_nonce"] == node.boot_nonce:
+        return report["seq"] > node.seq, False
+    # Numbers go on from boot to boot: one that was there already comes from an older copy of the machine,
+    # or it was sent before the latest and has been on its way since then.
+    is_repeated = report["seq"] <= node.seq
+    return True, is_repeated
+
+
+def _write(
+    connection: database.Connection,
+    node: str,
+    report: Mapping[str, Any],
+    history: list[Mapping[str, Any]],
+    effective: Mapping[str, Any] | None,
+    now: float,
+) -> None:
+    connection.execute(
+        _QUERIES["insert_report"],
+        {
+            "node": node,
+            "boot_nonce": report["boot_nonce"],
+            "seq": report["seq"],
+            "data": document.encode(report).decode(),
+            "now": now,
+        },
+    )
+    connection.execute(_QUERIES["forget_reports"], {"node": node, "most": _REPORTS})
+    for each in history:
+        values = {
+            "node": node,
+            "happened_at": each["at"],
+            "etag": each.get("etag") or "",
+            "event": each["event"],
+            "data": document.encode(each).decode(),
+            "now": now,
+        }
+        connection.execute(_QUERIES["insert_history"], values)
+    if history:
+        connection.execute(_QUERIES["forget_history"], {"node": node, "most": _HISTORY})
+    if effective:
+        body = effective.get("body")
+        values = {
+            "node": node,
+            "sha256": effective["sha256"],
+            "data": None if body is None else document.encode(body).decode(),
+            "now": now,
+        }
+        connection.execute(_QUERIES["put_effective"], values)
+        connection.execute(_QUERIES["forget_effective"], {"node": node, "most": _EFFECTIVE})
+
+
+def _text(most: int, *, null: bool = True) -> dict[str, Any]:
+    return {"type": ["string", "null"] if null else "string", "maxLength": most}
+
+
+_ETAG = {"type": ["string", "null"], "pattern": "^(sha256-[0-9a-f]{64})?$"}
+_COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 1 << 53}
+_OBJECT = {"type": ["object", "null"]}
+_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["seq", "boot_nonce"],
+    "properties": {
+        "seq": {"type": "integer", "minimum": 0, "maximum": 1 << 53},
+        "boot_nonce": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+        "etag": _ETAG,
+        "running": {
+            "type": ["object", "null"],
+            "properties": {"etag": _ETAG, "revision": _COUNT, "since": _text(40)},
+        },
+        "desired": {"type": ["object", "null"], "properties": {"etag": _ETAG}},
+        "phase": _text(64),
+        "history": {
+            "type": "array",
+            "maxItems": 20,
+            "items": {
+                "type": "object",
+                "required": ["event", "at"],
+                "properties": {
+                    "etag": _ETAG,
+                    "revision": _COUNT,
+                    "event": _text(32, null=False),
+                    "reason": _text(64),
+                    "class": _text(32),
+                    "detail": _text(4096),
+                    "at": _text(40, null=False),
+                },
+            },
+        },
+        "gates": {"type": "array", "maxItems": 256, "items": {"type": "object"}},
+        "artifacts": {"type": "array", "maxItems": 2000, "items": {"type": "object"}},
+        "effective": {
+            "type": ["object", "null"],
+            "required": ["sha256"],
+            "properties": {"sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "body": _OBJECT},
+        },
+        "overrides": {"type": "array", "maxItems": 2000},
+        "clock": _OBJECT,
+        "agent_version": _text(64),
+        "platform": _text(255),
+    },
+}
+"""What a report must be. What a later node adds is kept: a central that is older refuses no node for it."""
+
+
+@functools.cache
+def _validator() -> schemas.Validator:
+    return schemas.Validator(_SCHEMA)

@@ -1,0 +1,170 @@
+"""Everything that central is, opened in order; one object for whoever serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from toft.central.admission import Admission
+from toft.central.documents import Document, Documents
+from toft.central.nodes import Node, Nodes
+from toft.central.offers import Offers, Served
+from toft.central.reports import Reports
+from toft.central.saving import Saving
+from toft.central.tokens import Tokens
+from toft.central.trust import Trusts
+from toft.central.waiting import SLOTS, Waiting
+from toft.kernel import clock as clocks
+from toft.kernel import errors
+from toft.store import database
+
+TENANT = "main"
+"""The tenant that is always there; who has only one never names it."""
+_QUERIES = database.read_queries("toft.central")
+_SEEN_S = 30.0
+_TIDY_S = 600.0
+
+
+class Central:
+    """The server's side of managed nodes.
+
+    Args:
+        store: The database, with the tables of `central`.
+        urls: By which addresses nodes reach it, the first one first.
+        clock: The time.
+        slots: How many nodes may wait for a document at a time.
+    """
+
+    def __init__(
+        self,
+        store: database.Store,
+        urls: Sequence[str],
+        *,
+        clock: clocks.Clock = clocks.SYSTEM,
+        slots: int = SLOTS,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.nodes = Nodes(store, clock=clock)
+        self.tokens = Tokens(store, clock=clock)
+        self.admission = Admission(store, self.nodes, clock=clock)
+        self.documents = Documents(store, clock=clock)
+        self.trusts = Trusts(store, clock=clock)
+        self.offers = Offers(store, self.documents, self.trusts, clock=clock)
+        self.saving = Saving(store, self.documents, self.nodes, urls, clock=clock)
+        self.reports = Reports(store, self.nodes, clock=clock)
+        self.waiting = Waiting(slots)
+        self.nodes.changed.append(lambda node: self.waiting.wake(node.id))
+
+    async def open(self) -> Central:
+        """Read what there is."""
+        await self.documents.open()
+        await self.trusts.open()
+        await self.nodes.open()
+        await self.admission.open()
+        await self.documents.add_tenant(TENANT, by="central")
+        return self
+
+    async def close(self) -> None:
+        """Let everybody who waits go, and write down who was seen."""
+        self.waiting.close()
+        await self.nodes.write_seen()
+
+    async def keep(self) -> None:
+        """Write down from time to time who was seen, until cancelled."""
+        since_tidied = 0.0
+        while True:
+            await asyncio.sleep(_SEEN_S)
+            await self.nodes.write_seen()
+            since_tidied += _SEEN_S
+            if since_tidied >= _TIDY_S:
+                self.admission.tidy()
+                since_tidied = 0.0
+
+    def wake(self, tenant: str) -> None:
+        """Let every node of a tenant look again what it is offered."""
+        for node in self.nodes.of(tenant):
+            self.waiting.wake(node.id)
+
+    async def publish(self, document: Document, number: int | None, *, by: str) -> None:
+        """Let every node have a revision that no rollout has given another one.
+
+        Raises:
+            ConflictError: The tenant's nodes ask for signatures, and some are missing.
+        """
+        if number is not None:
+            unsigned = [each.sha256 for each in await self.payloads(document, number) if not each.is_vouched]
+            if unsigned:
+                raise unsigned_error(unsigned)
+        await self.documents.publish(document, number, by=by)
+        self.wake(document.tenant)
+
+    async def payloads(self, document: Document, number: int) -> list[Served]:
+        """Return the bytes that nodes would get with a revision: one for each combination of layers."""
+        return [
+            await self.offers.merged(document.tenant, chosen)
+            for chosen in self.saving.combinations(document, number)
+        ]
+
+    def check_resolves(self, tenant: str, group: str | None, labels: Mapping[str, str]) -> None:
+        """Refuse a join token whose nodes would meet no document.
+
+        Raises:
+            ConflictError: They would.
+        """
+        if group is not None:
+            self.documents.group(tenant, group)
+        node = Node(
+            id="",
+            tenant=tenant,
+            name="",
+            labels=dict(labels),
+            public_key="",
+            state="active",
+            join_token="",
+            assigned_group=group,
+            created_at=0.0,
+        )
+        if not any(each.published is not None for each in self.documents.of_node(node)):
+            raise errors.ConflictError(
+                "a node that joins with this would find no document",
+                code="central.nothing_published",
+                hint="toft central document save FILE --publish, then make the token",
+            )
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """Return by which addresses nodes reach it."""
+        return self.saving.urls
+
+    async def given(self, node: Node, sha256: str) -> Served | None:
+        """Return bytes that a node was given once; None for all others, whosever they are."""
+        values = {"node": node.id, "sha256": sha256}
+        row = await self.store.read(
+            lambda connection: connection.execute(_QUERIES["find_offer"], values).fetchone()
+        )
+        return None if row is None else await self.offers.find(node.tenant, sha256)
+
+    async def note_offer(self, node: Node, sha256: str) -> None:
+        """Take note of what a node was given, before it is."""
+        etag = f"sha256-{sha256}"
+        if node.offered_etag == etag:
+            return
+        values = {"node": node.id, "sha256": sha256, "etag": etag, "now": self.clock.now()}
+        await self.store.write(lambda connection: _note_offer(connection, values))
+        node.offered_etag, node.offered_at = etag, values["now"]
+
+
+def unsigned_error(sha256s: Sequence[str]) -> errors.ConflictError:
+    """Return the error for what nodes would refuse because nobody has signed it."""
+    return errors.ConflictError(
+        f"{len(sha256s)} documents that nodes would get are not signed by enough keys",
+        code="central.unsigned",
+        details={"sha256": list(sha256s[:100])},
+        hint="toft central document payloads ID NUMBER writes what is to be signed; then toft central document sign",
+    )
+
+
+def _note_offer(connection: database.Connection, values: dict[str, object]) -> None:
+    connection.execute(_QUERIES["put_offer"], values)
+    connection.execute(_QUERIES["note_offer"], values)

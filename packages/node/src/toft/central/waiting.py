@@ -1,0 +1,63 @@
+"""Nodes that wait for their next document: each in one place, woken when something changed, else by time."""
+
+from __future__ import annotations
+
+import asyncio
+
+SLOTS = 20_000
+
+
+class Waiting:
+    """Who waits.
+
+    Args:
+        slots: How many may.
+    """
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._slots = slots
+        self._waiting: dict[str, asyncio.Future[bool]] = {}
+        self._is_open = True
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._waiting)
+
+    def may(self, node: str) -> bool:
+        """Say whether there is a place for a node."""
+        return self._is_open and (node in self._waiting or len(self._waiting) < self._slots)
+
+    async def wait(self, node: str, timeout_s: float) -> bool:
+        """Say whether something may have changed for a node meanwhile; False after so long.
+
+        A node that asks a second time has given up what it asked first: for that, nothing has changed.
+        """
+        loop = asyncio.get_running_loop()
+        if (before := self._waiting.get(node)) is not None:
+            _end(before, False)
+        waiting: asyncio.Future[bool] = loop.create_future()
+        self._waiting[node] = waiting
+        timer = loop.call_later(timeout_s, _end, waiting, False)
+        try:
+            return await waiting
+        finally:
+            timer.cancel()
+            if self._waiting.get(node) is waiting:
+                del self._waiting[node]
+
+    def wake(self, node: str) -> None:
+        """Let a node look again, if it waits."""
+        waiting = self._waiting.get(node)
+        if waiting is not None:
+            _end(waiting, True)
+
+    def close(self) -> None:
+        """Let all go, and nobody wait any more."""
+        self._is_open = False
+        for each in list(self._waiting.values()):
+            _end(each, False)
+
+
+def _end(waiting: asyncio.Future[bool], has_changed: bool) -> None:
+    if not waiting.done():
+        waiting.set_result(has_changed)
