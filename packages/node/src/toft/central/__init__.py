@@ -1,1 +1,1 @@
-"""Central: who may be a node, and what document each of them is to run. Knows documents, not how a node works."""
+"""Central: who may be a node, and which document each one is to run; knows documents, not how a node works."""

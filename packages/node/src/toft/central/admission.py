@@ -17,7 +17,7 @@ from toft.central.nodes import Node
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
 from toft.managed import messages, protocol
-from toft.managed.signatures import SignatureError
+from toft.managed.signatures import PublicKey, SignatureError
 from toft.store import database
 
 _QUERIES = database.read_queries("toft.central")
@@ -127,7 +127,12 @@ class Admission:
         connection.execute(_QUERIES["insert_node" if row is None else "rejoin_node"], values)
         expires_at = self._give(connection, node.id, text, now)
         if not is_repeated:
-            told = {"token": token["id"], "hostname": node.hostname, "key": wish.key.key_id, "state": node.state}
+            told = {
+                "token": token["id"],
+                "hostname": node.hostname,
+                "key": wish.key.key_id,
+                "state": node.state,
+            }
             entry = audit.Entry(
                 tenant=node.tenant, actor=node.id, action="node.join", subject=node.id, details=told
             )
@@ -236,7 +241,7 @@ class Admission:
         if node.state == "revoked":
             raise revoked(node)
         try:
-            check(messages.PublicKey.of_text(node.public_key))
+            check(PublicKey.of_text(node.public_key))
         except SignatureError:
             raise refused_credential() from None
         return node
@@ -283,7 +288,17 @@ class Admission:
 
 
 _FACTS = ("hostname", "os", "agent_version", "machine_id_hash")
-_WRITTEN = ("id", "tenant", "name", "public_key", "state", "join_token", "assigned_group", "created_at", *_FACTS)
+_WRITTEN = (
+    "id",
+    "tenant",
+    "name",
+    "public_key",
+    "state",
+    "join_token",
+    "assigned_group",
+    "created_at",
+    *_FACTS,
+)
 
 
 def _copy(known: Node, joined: Node) -> None:

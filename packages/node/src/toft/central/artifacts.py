@@ -29,7 +29,9 @@ class Artifacts:
         clock: The time.
     """
 
-    def __init__(self, store: database.Store, directory: Path, *, clock: clocks.Clock = clocks.SYSTEM) -> None:
+    def __init__(
+        self, store: database.Store, directory: Path, *, clock: clocks.Clock = clocks.SYSTEM
+    ) -> None:
         self._store = store
         self._blobs = blobs.Blobs(directory)
         self._clock = clock
@@ -88,7 +90,9 @@ class Artifacts:
         )
         if row is None:
             raise errors.NotFoundError(
-                f"there is no artifact {sha256[:80]}", code="central.no_artifact", hint="toft central artifact list"
+                f"there is no artifact {sha256[:80]}",
+                code="central.no_artifact",
+                hint="toft central artifact list",
             )
         return _told(row)
 

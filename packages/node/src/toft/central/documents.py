@@ -110,7 +110,9 @@ class Documents:
         """
         if tenant not in self._tenants:
             raise errors.NotFoundError(
-                f"there is no tenant {tenant[:80]!r}", code="central.no_tenant", hint="toft central tenant list"
+                f"there is no tenant {tenant[:80]!r}",
+                code="central.no_tenant",
+                hint="toft central tenant list",
             )
         return tenant
 
@@ -216,7 +218,9 @@ class Documents:
         found = self._by_id.get(id)
         if found is None or found.tenant != tenant:
             raise errors.NotFoundError(
-                f"there is no document {id[:80]!r}", code="central.no_document", hint="toft central document list"
+                f"there is no document {id[:80]!r}",
+                code="central.no_document",
+                hint="toft central document list",
             )
         return found
 
@@ -309,7 +313,13 @@ def _group(row: Mapping[str, Any]) -> Group:
 
 
 def _audit(
-    connection: database.Connection, now: float, tenant: str, by: str, action: str, subject: str, **details: Any
+    connection: database.Connection,
+    now: float,
+    tenant: str,
+    by: str,
+    action: str,
+    subject: str,
+    **details: Any,
 ) -> None:
     entry = audit.Entry(tenant=tenant, actor=by, action=action, subject=subject, details=details)
     audit.add(connection, now, entry)

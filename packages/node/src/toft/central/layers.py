@@ -60,7 +60,9 @@ def check_labels(value: Any) -> dict[str, str]:
         if not isinstance(name, str) or not _LABEL.fullmatch(name):
             raise _bad(f"{str(name)[:80]!r} is no name of a label: 1 to 63 of a-z, 0-9, _, ., / and -")
         if not isinstance(text, str) or not _VALUE.fullmatch(text):
-            raise _bad(f"the label {name} has no value that one can have: up to 128 letters, digits and _.:/@+-")
+            raise _bad(
+                f"the label {name} has no value that one can have: up to 128 letters, digits and _.:/@+-"
+            )
     return dict(value)
 
 
@@ -94,7 +96,9 @@ def diff(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, name
 
 
 def _lines(value: Mapping[str, Any] | None) -> list[str]:
-    return [] if value is None else json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False).split("\n")
+    return (
+        [] if value is None else json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False).split("\n")
+    )
 
 
 def _bad(message: str) -> errors.UsageError:

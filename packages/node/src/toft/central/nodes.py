@@ -188,7 +188,9 @@ class Nodes:
         node.state = state
         self.tell(node)
 
-    async def label(self, node: Node, labels: Mapping[str, str], *, name: str, group: str | None, by: str) -> None:
+    async def label(
+        self, node: Node, labels: Mapping[str, str], *, name: str, group: str | None, by: str
+    ) -> None:
         """Give a node other labels, another name, or another group."""
         labels = layers.check_labels(labels)
         _check_node_name(name)
@@ -278,5 +280,6 @@ def _read_all(connection: database.Connection) -> tuple[list[Any], list[Any]]:
 def _check_node_name(name: str) -> None:
     if not name or len(name) > 255 or not ids.is_text(name) or not name.isprintable():
         raise errors.UsageError(
-            f"{name[:80]!r} is no name of a node: 1 to 255 characters that can be seen", code="central.node_name"
+            f"{name[:80]!r} is no name of a node: 1 to 255 characters that can be seen",
+            code="central.node_name",
         )

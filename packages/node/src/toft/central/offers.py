@@ -1,4 +1,4 @@
-"""Which bytes a node is to run: its layers, merged once and kept, so that the same is always served for the same.
+"""Which bytes a node is to run: its layers, merged once and kept: the same is served for the same.
 
 `offered` costs no look into the database for what was merged before; ten thousand nodes ask it at once.
 """
@@ -110,8 +110,8 @@ class Offers:
     async def offered(self, node: Node) -> Offer | None:
         """Return what a node is to run now; None where there is nothing for it.
 
-        What cannot be served, because it is not signed yet or its layers do not fit together, is not: the node
-        stays on what it was given last.
+        What is not signed yet, or whose layers do not fit together, is not served: the node stays on what it
+        was given last.
         """
         attempt = node.attempt
         if node.pinned is not None:
@@ -195,7 +195,11 @@ class Offers:
 
 def compose(values: Sequence[Mapping[str, Any]], revision: int) -> tuple[bytes, tuple[str, ...]]:
     """Return the bytes that layers make together, and why they are no document, if they are none."""
-    merged = {**layers.merge(values), "schema_version": documents_of_nodes.SCHEMA_VERSION, "revision": revision}
+    merged = {
+        **layers.merge(values),
+        "schema_version": documents_of_nodes.SCHEMA_VERSION,
+        "revision": revision,
+    }
     data = documents_of_nodes.encode(merged)
     found = [f"{schemas.path_text(each.path)}: {each.message}" for each in problems(merged)]
     if len(data) > documents_of_nodes.MAX_BYTES:

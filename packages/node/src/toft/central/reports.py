@@ -88,12 +88,16 @@ class Reports:
     async def reports(self, node: Node, *, most: int = 20) -> list[dict[str, Any]]:
         """Return the latest reports of a node, the newest first."""
         rows = await self._rows("list_reports", node, min(max(1, most), _REPORTS))
-        return [{**json.loads(row["data"]), "received_at": clocks.rfc3339(row["received_at"])} for row in rows]
+        return [
+            {**json.loads(row["data"]), "received_at": clocks.rfc3339(row["received_at"])} for row in rows
+        ]
 
     async def history(self, node: Node, *, most: int = 100) -> list[dict[str, Any]]:
         """Return what happened on a node, the latest first."""
         rows = await self._rows("list_history", node, min(max(1, most), _HISTORY))
-        return [{**json.loads(row["data"]), "received_at": clocks.rfc3339(row["received_at"])} for row in rows]
+        return [
+            {**json.loads(row["data"]), "received_at": clocks.rfc3339(row["received_at"])} for row in rows
+        ]
 
     async def effective(self, node: Node) -> dict[str, Any] | None:
         """Return the configuration that a node says it runs, without its secrets; None before it said so."""

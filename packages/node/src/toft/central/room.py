@@ -150,9 +150,10 @@ class Central:
         etag = f"sha256-{sha256}"
         if node.offered_etag == etag:
             return
-        values = {"node": node.id, "sha256": sha256, "etag": etag, "now": self.clock.now()}
+        now = self.clock.now()
+        values = {"node": node.id, "sha256": sha256, "etag": etag, "now": now}
         await self.store.write(lambda connection: _note_offer(connection, values))
-        node.offered_etag, node.offered_at = etag, values["now"]
+        node.offered_etag, node.offered_at = etag, now
 
 
 def unsigned_error(sha256s: Sequence[str]) -> errors.ConflictError:
@@ -161,7 +162,7 @@ def unsigned_error(sha256s: Sequence[str]) -> errors.ConflictError:
         f"{len(sha256s)} documents that nodes would get are not signed by enough keys",
         code="central.unsigned",
         details={"sha256": list(sha256s[:100])},
-        hint="toft central document payloads ID NUMBER writes what is to be signed; then toft central document sign",
+        hint="toft central document payloads ID NUMBER tells what is to be signed; then document sign",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from toft.central import audit, layers, literals, offers
 from toft.central.documents import Document, Documents
-from toft.central.nodes import Node, Nodes
+from toft.central.nodes import Nodes
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, schemas
 from toft.managed import document as node_documents
@@ -143,7 +143,8 @@ class Saving:
         text = node_documents.encode(wish.layer)
         if len(text) > node_documents.MAX_BYTES:
             raise node_documents.DocumentError(
-                f"the layer has {len(text)} bytes; {node_documents.MAX_BYTES} is the most", code="document.too_large"
+                f"the layer has {len(text)} bytes; {node_documents.MAX_BYTES} is the most",
+                code="document.too_large",
             )
         preview = await self._look(wish, document)
         if dry_run:
@@ -253,11 +254,13 @@ class Saving:
             )
 
     async def _next(self, tenant: str) -> int:
-        rows = await self._store.read(lambda connection: connection.execute(_QUERIES["list_tenants"]).fetchall())
+        rows = await self._store.read(
+            lambda connection: connection.execute(_QUERIES["list_tenants"]).fetchall()
+        )
         return int(next(row["counter"] for row in rows if row["id"] == tenant)) + 1
 
     def _reached(self, tenant: str, scope: str, target: str) -> list[_Reached]:
-        """Return every kind of node that a layer reaches: one for each group, and one for each own document."""
+        """Return every kind of node that a layer reaches: each group, and each node with a document."""
         found: dict[tuple[str | None, str | None], _Reached] = {}
         for name in (None, *(each.name for each in self._documents.groups(tenant))):
             if scope == "tenant" or (scope == "group" and target == name):
@@ -339,7 +342,9 @@ class Saving:
             if row is None:
                 found.append(
                     schemas.Problem(
-                        path, f"pins a wheel that is not here: {pin['sha256']}; toft central artifact add", "artifact"
+                        path,
+                        f"pins a wheel that is not here: {pin['sha256']}; toft central artifact add",
+                        "artifact",
                     )
                 )
         return found

@@ -109,7 +109,11 @@ class Tokens:
         def insert(connection: database.Connection) -> None:
             connection.execute(_QUERIES["forget_tokens"], {"before": now - _KEPT_S})
             connection.execute(_QUERIES["insert_token"], row)
-            told = {"max_uses": wish.max_uses, "group": wish.group, "expires_at": clocks.rfc3339(now + wish.lasts_s)}
+            told = {
+                "max_uses": wish.max_uses,
+                "group": wish.group,
+                "expires_at": clocks.rfc3339(now + wish.lasts_s),
+            }
             audit.add(
                 connection,
                 now,

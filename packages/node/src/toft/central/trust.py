@@ -89,7 +89,9 @@ class Trusts:
         self._keep(tenant, signed)
         return found
 
-    async def sign(self, tenant: str, data: bytes, given: Sequence[Signature], *, by: str) -> Sequence[Signature]:
+    async def sign(
+        self, tenant: str, data: bytes, given: Sequence[Signature], *, by: str
+    ) -> Sequence[Signature]:
         """Keep signatures over bytes that are to be served; returns all there are now.
 
         Raises:

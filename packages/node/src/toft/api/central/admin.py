@@ -37,7 +37,9 @@ async def list_tenants(request: Request, serves: Serves) -> Response:
     return bodies.answer([{"name": each} for each in names if seen is None or each in seen])
 
 
-@router.post(_ROOT + "/tenants", status_code=201, dependencies=[permits.needs(Action.ADMIN, Kind.FLEET, id=None)])
+@router.post(
+    _ROOT + "/tenants", status_code=201, dependencies=[permits.needs(Action.ADMIN, Kind.FLEET, id=None)]
+)
 async def create_tenant(request: Request, serves: Serves) -> Response:
     """Make a tenant."""
     wanted = bodies.taken(await bodies.fields(request), **taken.TENANT.kinds)
@@ -66,7 +68,7 @@ async def create_token(request: Request, serves: Serves) -> Response:
         needs_approval=bool(wanted["needs_approval"]),
     )
     wish.check()
-    await serves.central.check_resolves(tenant, wish.group, wish.labels)
+    serves.central.check_resolves(tenant, wish.group, wish.labels)
     made, text = await serves.central.tokens.create(tenant, wish, by=_by(request))
     return bodies.answer({**made, "token": text}, status=201)
 
@@ -274,5 +276,3 @@ async def verify_audit(request: Request, serves: Serves) -> Response:
 def _told(serves: Service, node: Node) -> dict[str, Any]:
     group = serves.central.documents.group_of(node)
     return {**node.to_dict(), "group": group.name if group else None}
-
-

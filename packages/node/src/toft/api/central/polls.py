@@ -35,7 +35,11 @@ class Polls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http" or scope["path"] != protocol.CONFIG or scope["method"] not in ("GET", "HEAD"):
+        if (
+            scope["type"] != "http"
+            or scope["path"] != protocol.CONFIG
+            or scope["method"] not in ("GET", "HEAD")
+        ):
             await self._app(scope, receive, send)
             return
         try:
@@ -60,7 +64,9 @@ class Polls:
         wait_s = _wait_s(headers.get(b"prefer", b""))
         loop_time = central.clock.monotonic
         until = loop_time() + wait_s
-        while offer.served.etag == runs and (left_s := until - loop_time()) > 0 and central.waiting.may(node.id):
+        while (
+            offer.served.etag == runs and (left_s := until - loop_time()) > 0 and central.waiting.may(node.id)
+        ):
             woken = await central.waiting.wait(node.id, left_s)
             agents.check_active(node)
             offer = await self._offered(node)

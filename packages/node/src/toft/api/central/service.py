@@ -12,8 +12,8 @@ from toft.access.failures import Failures
 from toft.access.gate import Gate
 from toft.api.central.pace import Pace
 from toft.api.traffic import Traffic
-from toft.central.room import TENANT, Central
 from toft.central.artifacts import Artifacts
+from toft.central.room import TENANT, Central
 
 
 @dataclass(kw_only=True)
