@@ -27,6 +27,7 @@ BY_CODE: Mapping[str, str] = {
     "too_many_requests": "Wait as long as Retry-After says.",
     "command": "Run it again; toft --verbose shows each step.",
     "config": "toft plugin config NAME shows the settings and what they may be.",
+    "control": "toft status tells how the node stands with its central; it goes on asking by itself.",
     "conflict": "toft plugin list shows what is there.",
     "daemon": "toft status and toft logs show what the daemon is doing.",
     "document": "docs/reference/document.md says what may stand where; toft config validate FILE.",

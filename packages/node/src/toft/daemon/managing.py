@@ -10,6 +10,7 @@ from pathlib import Path
 
 from toft.api import service as services
 from toft.daemon import applying as keeping
+from toft.daemon import pulling
 from toft.dispatch import node as nodes
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
@@ -81,6 +82,14 @@ class Managing:
             tasks.create_task(self.watch(restart))
             if self._kept is not None:
                 tasks.create_task(self._kept.keep())
+
+    def pull(self, restart: Callable[[], None]) -> pulling.Pulling:
+        """Return what asks the central for the next document.
+
+        Args:
+            restart: Ends this process in order, to load another generation.
+        """
+        return pulling.Pulling(self._engine, self.boot, self._document, restart)
 
     async def watch(self, restart: Callable[[], None]) -> None:
         """Prove what is on trial by living for as long as it asks; end it when its time is over.

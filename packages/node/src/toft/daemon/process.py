@@ -18,7 +18,7 @@ from toft.api import app as applications
 from toft.api import service as services
 from toft.client import choice
 from toft.client import place as places
-from toft.daemon import doors, log_file, managing, network, notify
+from toft.daemon import doors, log_file, managing, network, notify, pulling
 from toft.dispatch import node as nodes
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
@@ -153,15 +153,12 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._looking: set[asyncio.Task[None]] = set()
+        self._pulling: pulling.Pulling | None = None
         self._notify = notify.Notifier(given.environ)
 
     async def live(self) -> None:
         """Serve until a signal comes, then end in order."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGQUIT, self._end_now)
-        loop.add_signal_handler(signal.SIGHUP, self._look)
+        self._obey()
         async with AsyncExitStack() as stack:
             stack.callback(self._notify.tell, "STOPPING=1")
             given, applied = self._given, self._managed.applied
@@ -194,11 +191,12 @@ class _Daemon:
             self._keep_tidy(node, stack)
             managing = asyncio.create_task(self._managed.work(self._restart))
             stack.callback(managing.cancel)
-            # Somebody may have changed it since the start was decided, and found nobody to tell.
-            self._look()
-            await self._stop.wait()
-            # Before anything else ends: what is left of this process proves nothing any more.
-            managing.cancel()
+            # What is left of this process when it is to end proves nothing any more: this ends first.
+            async with self._managed.pull(self._restart) as self._pulling:
+                # Somebody may have changed it since the start was decided, and found nobody to tell.
+                self._look()
+                await self._stop.wait()
+                managing.cancel()
             await self._drain(service)
             await service.sessions.end_all()
             await node.close()
@@ -206,6 +204,13 @@ class _Daemon:
             # Last: it may have to wait for whoever holds the journal.
             await self._managed.end()
         _log.info("stopped")
+
+    def _obey(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGQUIT, self._end_now)
+        loop.add_signal_handler(signal.SIGHUP, self._look)
 
     def _keep_tidy(self, node: nodes.Node, stack: AsyncExitStack) -> None:
         installer = node.rooms.installer
@@ -218,9 +223,13 @@ class _Daemon:
 
     def _look(self) -> None:
         """Somebody has changed which generation counts, perhaps."""
-        looking = asyncio.create_task(self._managed.look(self._restart))
-        self._looking.add(looking)
-        looking.add_done_callback(self._looking.discard)
+        looks = [self._managed.look(self._restart)]
+        if self._pulling is not None:
+            looks.append(self._pulling.look())
+        for look in looks:
+            looking = asyncio.create_task(look)
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
 
     def _restart(self) -> None:
         """Stop in order to start again; whoever has asked for an end gets that."""

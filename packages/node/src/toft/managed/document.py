@@ -27,7 +27,6 @@ NOT_SERVED: Mapping[str, str] = {
     "actions": "actions do not exist yet",
     "apps": "container apps do not exist yet",
     "audience": "nodes have no names yet that a document could mean",
-    "control": "no node asks a central yet",
     "health.gates": "a document proves itself by letting the daemon live for settle_s",
     "plugins": "they are installed on the node: toft plugin add",
     "revision_floor": "revisions are counted by a central, and no node asks one yet",

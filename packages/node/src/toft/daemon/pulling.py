@@ -1,0 +1,270 @@
+"""Ties a node to its central: the loop that asks, what it takes to be asked, and what becomes of an answer.
+
+Only a node that has joined has any of it; the others pay for nothing but a look at three files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from toft.kernel import clock as clocks
+from toft.kernel import log, threads
+from toft.kernel.errors import ConflictError, NodeError
+from toft.managed import (
+    document,
+    generations,
+    identity,
+    moments,
+    outcomes,
+    phases,
+    polling,
+    staging,
+    transport,
+)
+from toft.managed.document import Document
+
+if TYPE_CHECKING:
+    from toft.managed import enrolling
+
+_log = log.get_logger("daemon.pulling")
+_OFFLINE_GRACE_S = 86_400
+
+
+class Pulling:
+    """What a daemon has to do with its central.
+
+    Args:
+        engine: Of the home.
+        boot: What this process has loaded.
+        loaded: What that says.
+        restart: Ends this process in order, to load another generation.
+        installer: Gets what a document pins.
+        clock: For all that waits.
+
+    Attributes:
+        has_polled: The central has answered this process.
+    """
+
+    def __init__(
+        self,
+        engine: generations.Generations,
+        boot: generations.Boot,
+        loaded: Document,
+        restart: Callable[[], None],
+        *,
+        installer: staging.Installer | None = None,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self._engine = engine
+        self._boot = boot
+        self._document = loaded
+        self._restart = restart
+        self._installer = installer
+        self._clock = clock
+        self._files = identity.Files.at(engine.directory.parent)
+        self._found = identity.Found()
+        self._transport: transport.Transport | None = None
+        self._credentials: enrolling.Credentials | None = None
+        self._polling: polling.Polling | None = None
+        self._answered_at = clock.monotonic()
+        self._is_proven = False
+        self._is_ending = False
+        self.has_polled = False
+
+    async def __aenter__(self) -> Pulling:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.stop()
+
+    @property
+    def is_on(self) -> bool:
+        """Say whether this node has a central."""
+        return self._polling is not None
+
+    async def start(self) -> None:
+        """Begin to ask, if there is anybody to ask."""
+        self._found = await asyncio.to_thread(self._files.read)
+        for problem in self._found.problems:
+            _log.error("membership", problem=problem)
+        member = self._found.membership
+        if member is None:
+            return
+        self._transport = transport.Transport(member.trust, self._clock)
+        self._credentials = await asyncio.to_thread(self._open, self._transport)
+        self._polling = polling.Polling(
+            self,
+            self._credentials,
+            self._urls,
+            float(self._document.poll_interval_s),
+            clock=self._clock,
+        )
+        self._polling.start()
+
+    async def stop(self) -> None:
+        """End it before anything else ends: what is left of this process proves nothing any more."""
+        if self._polling is not None:
+            await self._polling.stop()
+        if self._credentials is not None:
+            await self._credentials.close()
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def look(self) -> None:
+        """See whether somebody has joined or left meanwhile: then another process goes on with that."""
+        now = await asyncio.to_thread(self._files.read)
+        if not self._known().is_still(now):
+            _log.info("another membership")
+            self._restart()
+
+    def proven(self) -> None:
+        """Ask again now: what ran on trial has proven itself, and the next one may come."""
+        self._is_proven = True
+        if self._polling is not None:
+            self._polling.wake()
+
+    def standing(self) -> polling.Standing | None:
+        """Return what is known of the polls; None on a node without a central."""
+        return self._polling.standing() if self._polling is not None else None
+
+    async def probe(self, urls: Sequence[str]) -> outcomes.Outcome:
+        """Ask some control URLs whether they answer this node, with its credential, and take nothing.
+
+        Returns:
+            The best of their answers.
+        """
+        if self._polling is None:
+            return outcomes.nowhere()
+        return await self._polling.probe(urls)
+
+    def _open(self, asks: transport.Asks) -> enrolling.Credentials:
+        from toft.managed import enrolling  # noqa: PLC0415 - 10 MB of cryptography that only such a node needs
+
+        credentials = enrolling.Credentials(
+            asks, self._files, self._found, facts=enrolling.facts(), clock=self._clock
+        )
+        # What the central itself has served may send its nodes elsewhere; a file or a hand may not.
+        served = [self._document.control_urls] if _is_served(self._boot.meta.source) else []
+        for slot in self._engine.read().slots.values():
+            if not slot.problem and _is_served(slot.meta.source):
+                with contextlib.suppress(document.DocumentError):
+                    served.append(document.parse(slot.document).control_urls)
+        credentials.vouch(url for urls in served for url in urls)
+        return credentials
+
+    def _known(self) -> identity.Found:
+        credentials = self._credentials
+        return credentials.found if credentials is not None else self._found
+
+    def _urls(self) -> Sequence[str]:
+        """Return where to ask: what the document says, unless it says nothing, or nothing has come of it."""
+        credentials = self._credentials
+        if credentials is None:
+            return ()
+        joined = credentials.membership.urls
+        own = self._document.control_urls
+        if not own or not credentials.is_enrolled:
+            return joined
+        grace_s = self._document.section("control").get("offline_grace_s", _OFFLINE_GRACE_S)
+        is_cut_off = self._clock.monotonic() - self._answered_at > grace_s
+        return (*own, *joined) if is_cut_off and self._boot.trial is None else own
+
+    def running_etag(self) -> str:
+        """Return the name of what this process has loaded, whatever lies in the slots by now."""
+        return self._boot.etag
+
+    def running(self) -> tuple[int | None, int]:
+        """Return its revision, and which attempt of the central it was."""
+        return self._boot.meta.revision, self._boot.meta.attempt
+
+    def is_on_trial(self) -> bool:
+        """Say whether it has not proven itself when it was loaded, and nobody has said so since."""
+        return self._boot.trial is not None and not self._is_proven
+
+    async def confirm_poll(self) -> None:
+        """Take note that the central has answered; whoever watches the trial asks for that."""
+        self._answered_at = self._clock.monotonic()
+        self.has_polled = True
+
+    async def stage(
+        self,
+        data: bytes,
+        etag: str,
+        *,
+        source: str,
+        attempt: int,
+        revision: int | None,
+        signatures: str,
+    ) -> staging.Staged:
+        """Check a document and commit it; then this process ends for the next one to load it.
+
+        Raises:
+            NodeError: It is not applied; see `polling.Facade`.
+        """
+        if self._is_ending:
+            raise ConflictError(
+                "this process ends to load another generation",
+                code="generation.restart_pending",
+                hint="nothing to do: the next one asks again",
+            )
+        key_ids = await self._admit(data, source, signatures)
+        try:
+            offered = await asyncio.to_thread(document.parse, data)
+        except document.DocumentError as error:
+            await self._remember(etag, "validation_failed", str(error), attempt=attempt, revision=revision)
+            raise
+        staged = await staging.stage(
+            self._engine,
+            offered,
+            nonce=self._boot.nonce,
+            source=source,
+            attempt=attempt,
+            key_ids=key_ids,
+            installer=self._installer,
+        )
+        if staged.action == "applied":
+            self._is_ending = True
+            self._restart()
+        return staged
+
+    async def _admit(self, data: bytes, url: str, header: str) -> tuple[str, ...]:
+        """Return who vouches for a document; refuse one that nobody does, once somebody must."""
+        credentials = self._credentials
+        if credentials is None or credentials.membership.root is None:
+            return ()
+        try:
+            return credentials.verify(data, header)
+        except NodeError:
+            # Somebody signs by now whom those trusted so far vouch for, perhaps.
+            if not await credentials.find_root(url):
+                raise
+        return credentials.verify(data, header)
+
+    async def _remember(
+        self, etag: str, reason: str, why: str, *, attempt: int, revision: int | None
+    ) -> None:
+        moment = await asyncio.to_thread(moments.read)
+
+        def change(state: phases.State) -> phases.State:
+            if phases.held_back(state, etag, attempt=attempt, now=moment) is not None:
+                return state
+            return phases.condemned(
+                state,
+                etag,
+                reason=reason,
+                severity=phases.Severity.PERMANENT,
+                now=moment,
+                attempt=attempt,
+                detail=why,
+                revision=revision,
+            )
+
+        await threads.finished(lambda: self._engine.record(change))
+
+
+def _is_served(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
