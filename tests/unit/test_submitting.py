@@ -91,6 +91,15 @@ async def test_who_asks_after_a_change_is_not_told_what_was_before_it() -> None:
     assert installed.looks == 2
 
 
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "A", "a" * 65, "a\0b"])
+async def test_an_instance_that_nothing_can_be_called_is_refused_before_a_job_is_stored(name: str) -> None:
+    checks, installed = checker()
+    installed.gate.set()
+    with pytest.raises(errors.UsageError) as refused:
+        await checks.packed("a", name, None, {"text": "b"})
+    assert refused.value.code == "name.invalid"
+
+
 async def test_no_more_is_remembered_however_many_instances_are_submitted_to() -> None:
     checks, installed = checker()
     installed.gate.set()

@@ -92,6 +92,7 @@ class Checker:
 
         Raises:
             NotFoundError: No such plugin, or the instance is another one's.
+            UsageError: Nothing can have the name of that instance.
             DisabledError: Somebody switched the instance off.
             InputError: The action or the arguments do not fit; `fields` says what.
             EncodeError: A value cannot be kept.
@@ -150,6 +151,8 @@ class Checker:
 
     async def _look(self, plugin: str, instance: str) -> _Known:
         manifest = await self._node.installed.get(plugin)
+        # What can be the name of nothing would fail when it is loaded, long after it was acknowledged.
+        ids.check_name(instance, "instance name")
         await configuring.check_owner(self._node, plugin, instance)
         loaded = self._node.find(instance)
         if loaded is not None:
