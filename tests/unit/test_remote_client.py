@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -65,6 +66,24 @@ def test_a_token_is_one_word_and_comes_from_one_place(tmp_path: Path) -> None:
     with pytest.raises(errors.UsageError) as refused:
         target.read("https://x.example", token_file=tmp_path / "none")
     assert refused.value.code == "remote.token_file"
+
+
+def test_a_token_that_others_can_read_is_warned_about(tmp_path: Path) -> None:
+    file = tmp_path / "my token"
+    file.write_text(TOKEN)
+    for mode, is_told in ((0o600, False), (0o700, False), (0o640, True), (0o604, True)):
+        file.chmod(mode)
+        told: list[str] = []
+        assert target.read("https://x.example", token_file=file, on_warning=told.append).token == TOKEN
+        assert [f"chmod 600 '{file}'" in each for each in told] == [True] * is_told
+        assert TOKEN not in "".join(told)
+    reading, writing = os.pipe()
+    os.write(writing, TOKEN.encode())
+    os.close(writing)
+    told = []
+    target.read("https://x.example", token_file=f"/dev/fd/{reading}", on_warning=told.append)
+    os.close(reading)
+    assert told == []
 
 
 def test_a_token_crosses_a_network_only_protected_or_when_somebody_says_so() -> None:

@@ -79,7 +79,7 @@ class Session:
         from toft.client import target as targets  # noqa: PLC0415 - 3 ms that `toft --help` does not pay
 
         if self._target is None and (wanted := self.wanted()):
-            self._target = targets.read(**wanted)
+            self._target = targets.read(**wanted, on_warning=self.terminal.warn)
         return self._target
 
     def wanted(self) -> Mapping[str, Any]:

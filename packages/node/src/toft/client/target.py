@@ -5,12 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from toft.kernel import errors
+from toft.kernel import errors, log
 
+_log = log.get_logger("client.target")
 LONGEST_TOKEN = 4096
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 _PORTS = {"http": 80, "https": 443}
@@ -38,6 +42,7 @@ def read(
     token_file: str | os.PathLike[str] | None = None,
     ca_file: str | os.PathLike[str] | None = None,
     insecure: bool = False,
+    on_warning: Callable[[str], object] = lambda text: _log.warning("target", text=text),
 ) -> Target:
     """Return the target that was named; blocks for its token file.
 
@@ -47,6 +52,7 @@ def read(
         token_file: A file that has it.
         ca_file: Trusted instead of the authorities of this machine.
         insecure: Send the token to another machine without TLS, where everybody on the way can read it.
+        on_warning: Told of what works and should not stay so.
 
     Raises:
         UsageError: One of them cannot be right.
@@ -57,7 +63,7 @@ def read(
         raise errors.UsageError("token and token_file both say the token; give one", code="remote.token")
     shown = _checked(token, "the token") if token is not None else ""
     if token_file is not None:
-        shown = _from_file(Path(token_file).expanduser())
+        shown = _from_file(Path(token_file).expanduser(), on_warning)
     if shown and chosen.startswith("http:") and not insecure and not _is_loopback(chosen):
         raise errors.RefusedError(
             f"{chosen} has no TLS: everybody on the way could read the token",
@@ -104,9 +110,10 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _from_file(path: Path) -> str:
+def _from_file(path: Path, on_warning: Callable[[str], object]) -> str:
     try:
         with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             data = file.read(LONGEST_TOKEN + 2)
     except OSError as error:
         raise errors.UsageError(
@@ -115,7 +122,10 @@ def _from_file(path: Path) -> str:
             details={"path": str(path)},
             hint="toft token create NAME on that machine prints a token; put it into a file of your own",
         ) from error
-    return _checked(data.decode("utf-8", "replace").strip(), f"what is in {path}")
+    found = _checked(data.decode("utf-8", "replace").strip(), f"what is in {path}")
+    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        on_warning(f"others on this machine can read the token in {path}: chmod 600 {shlex.quote(str(path))}")
+    return found
 
 
 def _checked(text: str, what: str) -> str:
