@@ -160,6 +160,26 @@ def test_a_cancel_is_told_by_its_phases() -> None:
     ]
 
 
+def test_what_was_cancelled_says_once_who_did_it_and_what_was_skipped_for_what() -> None:
+    tape = Tape().add("submitted").state("pending", "running")
+    error = {"code": "call.cancelled", "message": "somebody cancelled the job"}
+    tape.state("running", "cancelled", because="asked", error=error)
+    assert lines(story.tell(job(state="cancelled"), tape.events))[-1] == (
+        "cancelled after 1.0 s: somebody cancelled the job"
+    )
+    error = {"code": "job.skipped", "message": "step b was not run, because step a failed"}
+    tape = Tape().add("submitted").state("pending", "cancelled", 0, because="skipped", error=error)
+    assert lines(story.tell(job(state="cancelled"), tape.events))[-1] == (
+        "cancelled before it began: step b was not run, because step a failed"
+    )
+
+
+def test_a_place_in_the_queue_is_told_by_its_priority() -> None:
+    tape = Tape().add("submitted").add("reordered", rank=1_795_753_006_873_565_376, priority=7)
+    moved = story.tell(job(state="pending"), tape.events)[-1]
+    assert (moved["what"], moved["evidence"]) == ("was moved in the queue", {"priority": 7})
+
+
 def test_a_timeout_is_why_the_plugin_was_asked_to_stop() -> None:
     tape = Tape().add("submitted").state("pending", "running").add("cancel", 1, phase="cooperative")
     told = story.tell(job(state="running", timeout_s=1.0), tape.events)

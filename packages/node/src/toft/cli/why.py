@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from toft.cli import rendering, shown
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, argument
-from toft.kernel.quantities import size
+from toft.kernel.quantities import duration, size
 from toft.kernel.visible import one_line
 
 _LONGEST = 100
@@ -19,6 +19,7 @@ _SAID = frozenset(
     {"code", "instance", "job", "message", "progress", "reports", "pid", "cpu_percent", "memory_bytes"}
 )
 """What the sentence above has said already; `--json` has everything."""
+_UNITS: Mapping[str, Callable[[float], str]] = {"_bytes": size, "_s": duration}
 
 
 def why(
@@ -57,7 +58,7 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
     for name, value in evidence.items():
         if name in _SAID:
             continue
-        text = f"{name.replace('_', ' ')} {_value(value)}"
+        text = _named(name, value)
         if line and len(line) + len(text) > _LONGEST:
             yield line
             line = ""
@@ -66,10 +67,20 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
         yield line
 
 
+def _named(name: str, value: Any) -> str:
+    """Return a value after what it is called, an amount with its unit."""
+    if isinstance(value, (int, float)):
+        for ending, written in _UNITS.items():
+            if name.endswith(ending):
+                what = name.removesuffix(ending).replace("_", " ")
+                return written(value) if what == "size" else f"{what} {written(value)}"
+    return f"{name.replace('_', ' ')} {_value(value)}"
+
+
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(
-            _amount(name, item)
+            _named(name, item)
             for name, item in value.items()
             if name not in ("hint", "message") and not isinstance(item, (dict, list))
         )
@@ -78,10 +89,3 @@ def _value(value: Any) -> str:
     elif not isinstance(value, str):
         value = json.dumps(rendering.to_json(value))
     return one_line(value, _LONGEST)
-
-
-def _amount(name: str, value: Any) -> str:
-    if not name.endswith("_bytes") or not isinstance(value, (int, float)):
-        return f"{name} {value}"
-    what = name.removesuffix("_bytes").replace("_", " ")
-    return size(value) if what == "size" else f"{what} {size(value)}"

@@ -217,8 +217,11 @@ class _Teller:
         if isinstance(error, Mapping):
             evidence.pop("error", None)
             evidence["error"] = _short(error)
-            because = because if word in reasons.CAUSES else ""
-            because = "; ".join(each for each in (because, str(error.get("message") or "")) if each)
+            message = str(error.get("message") or "")
+            # The message of what was cancelled says who did it, or what it was skipped for.
+            if word not in reasons.CAUSES or (after == "cancelled" and message):
+                because = ""
+            because = "; ".join(each for each in (because, message) if each)
         self._say(event, f"{after}{ran}", because, evidence)
 
     def _progressed(self, event: Mapping[str, Any], data: Entry) -> None:
@@ -312,6 +315,7 @@ class _Teller:
 
     def _reordered(self, event: Mapping[str, Any], data: Entry) -> None:
         other = data.pop("because", None)
+        data.pop("rank", None)
         because = f"it makes room for {other}" if other else "somebody asked for it"
         self._say(event, "was moved in the queue", because, data)
 
