@@ -10,6 +10,8 @@ import pytest
 from tests.unit.cli_jobs import Event, FakeJobs, JobNode, Record
 from tests.unit.cli_node import run
 
+from toft.kernel.errors import RefusedError
+
 SHOWN = {
     *("id", "plugin", "state", "attempt", "priority", "submitted_at", "started_at", "finished_at"),
     *("progress", "message", "block_reason", "result", "error", "usage", "sequence"),
@@ -75,6 +77,28 @@ def test_what_cannot_be_meant_is_refused_before_a_node_is_opened(words: list[str
     error = json.loads(told.err)["error"]
     assert error["code"] == "request.command_line"
     assert error["hint"]
+
+
+@pytest.mark.parametrize("target", ["../etc/passwd", ".page", "", "a b", "ocr/x.page", "é"])
+@pytest.mark.parametrize("command", ["job submit", "run"])
+def test_what_names_no_plugin_is_refused_as_it_was_typed(command: str, target: str) -> None:
+    node = JobNode()
+    told = run(node, *command.split(), target, "--json")
+    error = json.loads(told.err)["error"]
+    assert (told.status, error["code"]) == (2, "request.command_line")
+    assert repr(target) in error["message"]
+    assert node.closed == 0
+
+
+def test_whoever_may_submit_and_not_look_submits_all_the_same() -> None:
+    class Hidden(JobNode):
+        def get(self, name: str) -> Any:
+            raise RefusedError("token:ci may not: to read plugins needs plugin:read", code="access.refused")
+
+    node = Hidden()
+    told = run(node, "job", "submit", "ocr", "text=hello", "times=3")
+    assert (told.status, told.out) == (0, "job_1\n")
+    assert node.jobs.asked == [("ocr", {"text": "hello", "times": 3}, {})]
 
 
 def test_arguments_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
@@ -249,12 +273,17 @@ def test_why_prints_the_story_by_day_and_as_json_unchanged() -> None:
             "at": "2026-01-02T03:04:06.000Z",
             "what": "failed after 1.0 s",
             "because": "no such page \x1b[2J",
-            "evidence": {"error": {"code": "plugin.fatal"}, "attempt": 1},
+            "evidence": {
+                "error": {"code": "plugin.fatal"},
+                "attempt": 1,
+                "delay_s": 0.089,
+                "wait": {"first_s": 300},
+            },
         },
     ]
     node = JobNode(jobs=FakeJobs(story=story))
     node.jobs.make()
     told = run(node, "why", "job_1")
     assert "failed after 1.0 s: no such page \\x1b[2J" in told.out
-    assert "error code plugin.fatal · attempt 1" in told.out
+    assert "error code plugin.fatal · attempt 1 · delay 89 ms · wait first 5.0 min" in told.out
     assert json.loads(run(node, "why", "job_1", "--json").out) == story

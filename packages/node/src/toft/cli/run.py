@@ -63,7 +63,7 @@ def run(
     Text is printed as it is, bytes too when stdout is not a terminal, anything else as JSON.
     """
     session = sessions.of(context)
-    name, _, action = target.partition(".")
+    name, action = words.target(target)
     given = list(arguments or ())
     words.check(given, f"An action is named like this: toft run {name}.ACTION (toft plugin show {name})")
     words.check(config or (), f"toft plugin config {name} shows the settings")
@@ -80,7 +80,7 @@ def run(
             granted = [each.absolute() for each in granted]
         options = {"writable": [str(each) for each in granted]} if granted else {}
         loaded = node.load(name, config=settings, instance=instance, **options)
-        call = _Call(session, loaded, action or None, manifest, timeout)
+        call = _Call(session, loaded, action, manifest, timeout)
         call.give(bound)
         if stream:
             _stream(session, call, as_json=as_json)
@@ -89,7 +89,7 @@ def run(
         session.terminal.note(call.where())
 
 
-def signature(manifest: Any, action: str) -> Mapping[str, Any] | None:
+def signature(manifest: Any, action: str | None) -> Mapping[str, Any] | None:
     """Return the input schema of an action as the manifest has it."""
     described = manifest.runtime.actions.get(action or "execute")
     return described.get("input") if isinstance(described, Mapping) else None

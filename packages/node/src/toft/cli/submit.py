@@ -10,7 +10,7 @@ import typer
 from toft.cli import awaiting, moments, run, shown, words
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, argument, option
-from toft.kernel.errors import UsageError
+from toft.kernel.errors import RefusedError, UsageError
 
 KeyOption = Annotated[
     str | None,
@@ -71,7 +71,7 @@ def submit(
     Its id is printed when it is on disk: from then on it is not lost, whatever happens.
     """
     session = sessions.of(context)
-    name, _, action = target.partition(".")
+    name, action = words.target(target)
     given = list(arguments or ())
     words.check(
         given, f"An action is named like this: toft job submit {name}.ACTION (toft plugin show {name})"
@@ -79,7 +79,7 @@ def submit(
     if delay is not None and at is not None:
         raise UsageError("--delay and --at both say when; give one of them", code="request.command_line")
     options: dict[str, Any] = {
-        "action": action or None,
+        "action": action,
         "instance": instance,
         "priority": priority,
         "delay_s": delay,
@@ -92,8 +92,7 @@ def submit(
         "after": tuple(after or ()),
     }
     with session.node(runs_jobs=wait) as node:
-        signature = run.signature(node.installed.get(name), action)
-        bound = words.arguments(signature, given, input_json)
+        bound = words.arguments(_signature(node, name, action), given, input_json)
         if session.target() is not None:
             bound = words.as_typed(bound, given)
         job = node.jobs.submit(name, bound, **options)
@@ -104,6 +103,14 @@ def submit(
             session.terminal.note(f"submitted {job.id}")
         told = awaiting.until_end(session, node, "job", job.id, job.wait)
         show_end(session, node, told, as_json=as_json)
+
+
+def _signature(node: Any, plugin: str, action: str | None) -> Mapping[str, Any] | None:
+    """Return what an action takes; None for whoever may submit to a plugin and not look at it."""
+    try:
+        return run.signature(node.installed.get(plugin), action)
+    except RefusedError:
+        return None
 
 
 def submitted(session: Session, node: Any, kind: str, id: str, state: str, *, as_json: bool) -> None:

@@ -7,8 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from toft.kernel import ids
 from toft.kernel.errors import UsageError
 from toft.kernel.visible import one_line
+
+
+def target(text: str) -> tuple[str, str | None]:
+    """Return the plugin and the action that `NAME[.ACTION]` names; None for the action a plugin is called for.
+
+    Raises:
+        UsageError: It names none.
+    """
+    name, _, action = text.partition(".")
+    # In capitals it names no plugin either, and whoever looks for it says which is near.
+    if not ids.is_name(name.lower()):
+        raise UsageError(f"{one_line(text)!r} is not NAME[.ACTION]", code="request.command_line")
+    return name, action or None
 
 
 def check(words: Sequence[str], hint: str) -> None:
