@@ -263,6 +263,14 @@ def test_a_plugin_is_installed_renewed_and_removed_from_its_page(
         page.locator("#steps li", has_text="asking hello what it is").wait_for()
         page.locator("#steps li", has_text="installed").wait_for()
         page.get_by_role("link", name="hello", exact=True).click()
+        with browsers.visiting(node.url, browser, **browsers.PHONE) as held:
+            # With every button that a plugin can have.
+            hand = held.go("/plugins/hello")
+            hand.get_by_role("button", name="Load").click()
+            hand.get_by_role("button", name="Unload").wait_for()
+            assert hand.locator(".head .actions button").count() == 5
+            assert hand.evaluate("document.documentElement.scrollWidth") <= 390
+        # Loaded by somebody else, it gets another button before the answer to this one is here.
         page.get_by_role("button", name="Refresh").click()
         page.locator(".note", has_text="built anew").wait_for()
         assert asked(node, "GET", "/v1/plugins/hello")["toft"]["source"] == "browser:hello.py"

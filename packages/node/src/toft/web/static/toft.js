@@ -79,18 +79,20 @@
     var sure = button.dataset.confirm;
     if (sure && !window.confirm(sure)) { return; }
     button.disabled = true;
-    leaving = Boolean(button.dataset.then);
+    // What changes by itself may make another button of this one before the answer is here.
+    var then = button.dataset.then, done = button.dataset.done;
+    leaving = Boolean(then);
     try {
       var body = button.dataset.body === undefined ? undefined : JSON.parse(button.dataset.body);
       var answer = await ask(button.dataset.method || "POST", button.dataset.ask, body);
       if (!answer.ok) {
         leaving = false;
         note(complaint(answer.text, answer.status));
-      } else if (button.dataset.then) {
-        window.location.assign(button.dataset.then);
+      } else if (then) {
+        window.location.assign(then);
       } else {
         stir();
-        if (button.dataset.done) { note(button.dataset.done, true); }
+        if (done) { note(done, true); }
       }
     } catch (error) {
       leaving = false;
