@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from toft.client import place as places
@@ -48,17 +48,29 @@ def tell_generation(place: places.Place) -> bool:
     found = place.find() or place.read_record()
     if found is None:
         return False
+    with _pinned(found) as fd:
+        if fd is None:
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGHUP)
+    return True
+
+
+@contextlib.contextmanager
+def _pinned(found: places.Record) -> Iterator[int | None]:
+    """Give what stands for a process while the `with` block lasts; None when it has ended.
+
+    A number alone may be another process by the time it is used.
+    """
     try:
         fd = os.pidfd_open(found.pid)
     except ProcessLookupError:
-        return False
+        yield None
+        return
     try:
-        if not found.is_alive():
-            return False
-        signal.pidfd_send_signal(fd, signal.SIGHUP)
+        # The number may have been another one's already before it was pinned.
+        yield fd if found.is_alive() else None
     finally:
         os.close(fd)
-    return True
 
 
 def start(
@@ -127,23 +139,16 @@ def stop(place: places.Place, *, timeout_s: float, is_urgent: bool = False) -> p
     found = _wait_for_record(place)
     if found is None:
         return None
+    with _pinned(found) as fd:
+        if fd is not None:
+            _end(found, fd, timeout_s, signal.SIGQUIT if is_urgent else signal.SIGTERM)
+    return found
+
+
+def _end(found: places.Record, fd: int, timeout_s: float, number: int) -> None:
+    below = _below(found.pid)
     try:
-        fd = os.pidfd_open(found.pid)
-    except ProcessLookupError:
-        return found
-    try:
-        if not found.is_alive():  # the number had been used again before it was pinned
-            return found
-        below = _below(found.pid)
-        signal.pidfd_send_signal(fd, signal.SIGQUIT if is_urgent else signal.SIGTERM)
-        until = time.monotonic() + timeout_s
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        while not poller.poll(_LOOK_S * 1000):
-            below |= _below(found.pid)
-            if time.monotonic() > until:
-                raise _still_there(found, timeout_s)
-        _wait_until_gone(found, below, max(until, time.monotonic() + _TIDY_S))
+        signal.pidfd_send_signal(fd, number)
     except PermissionError:
         raise errors.RefusedError(
             f"process {found.pid} belongs to another user",
@@ -151,9 +156,14 @@ def stop(place: places.Place, *, timeout_s: float, is_urgent: bool = False) -> p
             details={"pid": found.pid},
             hint=f"ps -o user= -p {found.pid} says whose it is; that user's toft down ends it",
         ) from None
-    finally:
-        os.close(fd)
-    return found
+    until = time.monotonic() + timeout_s
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    while not poller.poll(_LOOK_S * 1000):
+        below |= _below(found.pid)
+        if time.monotonic() > until:
+            raise _still_there(found, timeout_s)
+    _wait_until_gone(found, below, max(until, time.monotonic() + _TIDY_S))
 
 
 def _wait_for_record(place: places.Place) -> places.Record | None:
