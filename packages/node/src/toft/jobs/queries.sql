@@ -191,19 +191,11 @@ ORDER BY attempt;
 -- name: list_events
 SELECT e.cursor, e.at, e.type, j.id, e.attempt, e.sequence, e.data
 FROM events AS e LEFT JOIN jobs AS j ON j.seq = e.job
-WHERE e.cursor > :after ORDER BY e.cursor LIMIT :limit;
-
--- name: list_events_of
--- What is said of a sequence itself is for whoever sees all of its steps.
-SELECT e.cursor, e.at, e.type, j.id, e.attempt, e.sequence, e.data
-FROM events AS e LEFT JOIN jobs AS j ON j.seq = e.job
-WHERE e.cursor > :after AND iif(
-    e.job IS NULL,
-    EXISTS (SELECT 1 FROM sequences AS s WHERE s.id = e.sequence AND NOT EXISTS (
-        SELECT 1 FROM json_each(s.steps) AS step
-        WHERE step.value ->> 'plugin' NOT IN (SELECT value FROM json_each(:plugins))
-    )),
-    j.plugin IN (SELECT value FROM json_each(:plugins))
+WHERE e.cursor > :after AND (
+    :plugins IS NULL OR j.plugin IN (SELECT value FROM json_each(:plugins))
+    OR (e.job IS NULL AND e.sequence IN (SELECT id FROM sequences) AND NOT EXISTS (
+        SELECT plugin FROM sequence_plugins WHERE sequence = e.sequence EXCEPT SELECT value FROM json_each(:plugins)
+    ))
 )
 ORDER BY e.cursor LIMIT :limit;
 
@@ -217,14 +209,12 @@ ORDER BY e.cursor LIMIT :limit;
 -- name: list_sequence_events
 SELECT e.cursor, e.at, e.type, j.id, e.attempt, e.sequence, e.data
 FROM events AS e INDEXED BY events_by_sequence LEFT JOIN jobs AS j ON j.seq = e.job
-WHERE e.sequence = :sequence AND e.cursor > :after AND (:plugins IS NULL OR iif(
-    e.job IS NULL,
-    EXISTS (SELECT 1 FROM sequences AS s WHERE s.id = e.sequence AND NOT EXISTS (
-        SELECT 1 FROM json_each(s.steps) AS step
-        WHERE step.value ->> 'plugin' NOT IN (SELECT value FROM json_each(:plugins))
-    )),
-    j.plugin IN (SELECT value FROM json_each(:plugins))
-))
+WHERE e.sequence = :sequence AND e.cursor > :after AND (
+    :plugins IS NULL OR j.plugin IN (SELECT value FROM json_each(:plugins))
+    OR (e.job IS NULL AND :sequence IN (SELECT id FROM sequences) AND NOT EXISTS (
+        SELECT plugin FROM sequence_plugins WHERE sequence = :sequence EXCEPT SELECT value FROM json_each(:plugins)
+    ))
+)
 ORDER BY e.cursor LIMIT :limit;
 
 -- name: list_snapshots

@@ -17,7 +17,7 @@ from toft.jobs.transaction import QUERIES
 from toft.store import database
 
 MOST = 1000
-_Waiters = list[asyncio.Future[Job | None]]
+_Finding = asyncio.Task[dict[str, Job]]
 
 
 class Reading:
@@ -26,16 +26,20 @@ class Reading:
     def __init__(self, store: database.Store, job_type: type[Job] = Job) -> None:
         self._store = store
         self._job_type = job_type
-        self._wanted: dict[str, _Waiters] = {}
-        self._finding: asyncio.Task[None] | None = None
+        self._gathering: tuple[dict[str, None], _Finding] | None = None
+        self._asked: _Finding | None = None
 
     async def find(self, job_id: str) -> Job | None:
         """Return a job or None."""
-        future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
-        self._wanted.setdefault(job_id, []).append(future)
-        if self._finding is None:
-            self._finding = asyncio.get_running_loop().create_task(self._find())
-        return await future
+        if self._gathering is None:
+            wanted: dict[str, None] = {}
+            finding = asyncio.get_running_loop().create_task(self._find(wanted, self._asked))
+            finding.add_done_callback(self._found)
+            self._gathering, self._asked = (wanted, finding), finding
+        wanted, finding = self._gathering
+        wanted[job_id] = None
+        # Whoever goes away leaves the others their answer.
+        return (await asyncio.shield(finding)).get(job_id)
 
     async def list(self, wanted: listing.Wanted) -> list[Job]:
         """Return jobs that fit, the newest first."""
@@ -68,7 +72,7 @@ class Reading:
             "sequence": sequence,
             "plugins": None if plugins is None else rows.encode(sorted(plugins)),
         }
-        query = "list_events" if plugins is None else "list_events_of"
+        query = "list_events"
         if job is not None:
             query = "list_job_events"
         elif sequence is not None:
@@ -76,28 +80,18 @@ class Reading:
         found = await self._store.read(lambda connection: _all(connection, query, values))
         return [rows.event(row) for row in found]
 
-    async def _find(self) -> None:
-        try:
-            while self._wanted:
-                wanted, self._wanted = self._wanted, {}
-                await self._answer(wanted)
-        finally:
-            self._finding = None
+    async def _find(self, wanted: dict[str, None], before: _Finding | None) -> dict[str, Job]:
+        """Return jobs by their names; one question at a time, with all that is wanted by when it is asked."""
+        if before is not None:
+            await asyncio.wait([before])
+        self._gathering = None
+        values = (rows.encode(list(wanted)),)
+        found = await self._store.read(functools.partial(_all, query="find_jobs", values=values))
+        return {row[1]: rows.job(row, self._job_type) for row in found}
 
-    async def _answer(self, wanted: dict[str, _Waiters]) -> None:
-        text = rows.encode(list(wanted))
-        try:
-            found = await self._store.read(functools.partial(_all, query="find_jobs", values=(text,)))
-            jobs = {row[1]: rows.job(row, self._job_type) for row in found}
-        except Exception as error:  # noqa: BLE001 - whoever asked is told, and nobody waits for ever
-            for future in (each for futures in wanted.values() for each in futures):
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for job_id, futures in wanted.items():
-            for future in futures:
-                if not future.done():
-                    future.set_result(jobs.get(job_id))
+    def _found(self, finding: _Finding) -> None:
+        if self._asked is finding:
+            self._asked = None  # and with it the jobs that were found
 
 
 def _all(connection: database.Connection, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Any]:

@@ -8,8 +8,7 @@ SELECT * FROM sequences WHERE id = ?;
 -- name: list_sequences
 SELECT * FROM sequences AS s
 WHERE (:state IS NULL OR state = :state) AND (:before IS NULL OR number < :before) AND (:plugins IS NULL OR NOT EXISTS (
-    SELECT 1 FROM json_each(s.steps) AS step
-    WHERE step.value ->> 'plugin' NOT IN (SELECT value FROM json_each(:plugins))
+    SELECT plugin FROM sequence_plugins WHERE sequence = s.id EXCEPT SELECT value FROM json_each(:plugins)
 ))
 ORDER BY number DESC LIMIT :limit;
 
