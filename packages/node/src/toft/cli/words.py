@@ -13,7 +13,7 @@ from toft.kernel.visible import one_line
 
 
 def target(text: str) -> tuple[str, str | None]:
-    """Return the plugin and the action that `NAME[.ACTION]` names; None for the action a plugin is called for.
+    """Return the plugin and the action that `NAME[.ACTION]` names; None is the one that needs no name.
 
     Raises:
         UsageError: It names none.
