@@ -49,6 +49,7 @@ BY_CODE: Mapping[str, str] = {
     "integrity": "toft doctor looks at the home and says what is wrong.",
     "job": "toft job list shows what there is.",
     "manifest": "toft plugin validate FILE names every problem.",
+    "membership": "toft join URL TOKEN joins again; toft leave gives the node back to nobody.",
     "message": "What answers there may be no central, or one of another version; toft --version.",
     "name": "Choose a name of a-z, 0-9, - and _, such as my-plugin.",
     "node": ANYTHING,

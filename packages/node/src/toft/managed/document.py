@@ -26,13 +26,11 @@ NOT_SERVED: Mapping[str, str] = {
     "access": "tokens are made on the node: toft token create",
     "actions": "actions do not exist yet",
     "apps": "container apps do not exist yet",
-    "audience": "nodes have no names yet that a document could mean",
+    "control": "no node asks a central yet",
     "health.gates": "a document proves itself by letting the daemon live for settle_s",
     "plugins": "they are installed on the node: toft plugin add",
-    "revision_floor": "revisions are counted by a central, and no node asks one yet",
     "routes": "the gateway does not exist yet",
     "schedules": "jobs by the clock do not exist yet",
-    "tenant": "nodes belong to nobody yet whom a document could mean",
 }
 """What the schema has room for and this node does not honour yet, and why; it is not applied."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toft.kernel.errors import ConflictError, UnavailableError
+from toft.kernel.errors import ConflictError, IntegrityError, UnavailableError
 from toft.managed import journal, moments, phases, slots
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
@@ -302,6 +302,24 @@ class Generations:
         """Return what a join has left here; None when there is none, or no whole one."""
         return self._member_file(SEED)
 
+    def membership(self) -> Mapping[str, Any] | None:
+        """Return where this node belongs and whom it trusts: as it is enrolled, else as it wants to be.
+
+        Raises:
+            IntegrityError: A file that says so is there and damaged: whom to trust is not guessed.
+        """
+        for name in (ENROLLMENT, SEED):
+            try:
+                value = json.loads(self._operations.read(str(self.directory / name)))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, RecursionError) as error:
+                raise _damaged(self.directory / name, error) from error
+            if not isinstance(value, dict):
+                raise _damaged(self.directory / name, "no object")
+            return value
+        return None
+
     def _prepare(self) -> None:
         """Make what is there durable before anything is decided by it, and sweep what was cut off."""
         durable.make_directory(self.directory, 0o700, operations=self._operations)
@@ -412,7 +430,8 @@ class Generations:
     def _base(self) -> bytes:
         """Return the document of a node without one: whom it asks, if anybody; never the token."""
         known = self.seed() or self._member_file(ENROLLMENT) or {}
-        urls = [each for each in known.get("control_urls", ()) if isinstance(each, str)]
+        urls = known.get("control_urls") or known.get("urls") or ()
+        urls = [each for each in urls if isinstance(each, str)]
         value: dict[str, Any] = {"schema_version": 1}
         if urls:
             value["control"] = {"urls": urls}
@@ -475,6 +494,15 @@ def refuse_on_trial(state: State) -> None:
         code="generation.probation_active",
         details={"phase": state.phase},
         hint="toft config show tells how long it has; then apply again",
+    )
+
+
+def _damaged(path: Path, why: object) -> IntegrityError:
+    return IntegrityError(
+        f"{path} does not say any more where this node belongs: {why}",
+        code="membership.damaged",
+        details={"path": str(path)},
+        hint="join again: toft join URL TOKEN; toft leave gives the node back to nobody",
     )
 
 

@@ -13,13 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from packaging.version import Version
-
-from toft.kernel import clock as clocks
 from toft.kernel import schemas, threads
 from toft.kernel.errors import ConflictError, UnavailableError
-from toft.kernel.version import VERSION
-from toft.managed import document, generations, moments, phases
+from toft.managed import admission, document, generations, moments, phases
+from toft.managed.admission import AdmissionError
 from toft.managed.document import Document, DocumentError
 from toft.managed.install_errors import InstallError
 from toft.managed.phases import Severity
@@ -59,34 +56,19 @@ class Staged:
     held_back: phases.Bad | None = None
 
 
-def check(offered: Document, moment: moments.Moment) -> None:
+def check(offered: Document) -> None:
     """Refuse what this node cannot be, with everything that is wrong.
 
     Raises:
-        DocumentError: It asks for what nobody serves here, for a newer toft, or its time is over.
-        UnavailableError: Its time is still to come.
+        DocumentError: It asks for what nobody serves here, or could not prove itself in its time.
     """
     problems = offered.not_served()
-    wanted = offered.value.get("min_agent_version")
-    if wanted is not None and not _is_new_enough(wanted):
-        problems.append(schemas.Problem(("min_agent_version",), f"is {wanted}, and this is {VERSION}", "age"))
-    end = offered.value.get("expires_at")
-    if end is not None and moment.wall_s >= clocks.from_rfc3339(end):
-        problems.append(schemas.Problem(("expires_at",), f"is {end}, and that is over", "time"))
     settle_s = offered.value.get("health", {}).get("settle_s", 0)
     window_s = phases.window_s(float(offered.poll_interval_s))
     if settle_s >= window_s:
         why = f"is {settle_s}, and a trial ends after {window_s:g} s: three times control.poll_interval_s"
         problems.append(schemas.Problem(("health", "settle_s"), why, "time"))
     document.refuse(problems, "the document", "does not fit this node")
-    start = offered.value.get("not_before")
-    if start is not None and moment.wall_s < clocks.from_rfc3339(start):
-        raise UnavailableError(
-            f"the document is for {start} and later",
-            code="document.too_early",
-            details={"not_before": start},
-            hint="apply it again then",
-        )
 
 
 def needs_installer(offered: Document) -> bool:
@@ -103,6 +85,7 @@ async def stage(
     source: str,
     attempt: int = 0,
     key_ids: Sequence[str] = (),
+    now_s: float = 0.0,
     is_asked: bool = False,
     installer: Installer | None = None,
 ) -> Staged:
@@ -114,12 +97,15 @@ async def stage(
         nonce: The boot, or the command, that does this; it can never confirm it.
         source: Where the document is from.
         attempt: The sender's count of its own tries.
-        key_ids: Whose signatures on it were verified.
+        key_ids: Whose signatures on its bytes `admission.vouch` has found good; where the node has a trust
+            root, too few of them are refused here whoever asks.
+        now_s: The time as whoever sent it believes; the later one of that and the machine's own counts.
         is_asked: A person asks for exactly this document now; what is known against it does not count.
         installer: Gets the plugins; for documents that speak of none it may be missing.
 
     Raises:
-        DocumentError: It is not for this node, which is remembered.
+        AdmissionError: Nobody vouches for it, or it is not for this node, or not now; remembered.
+        DocumentError: It is no configuration of this node, which is remembered.
         InstallError: What it pins cannot be had; remembered unless that may change by itself.
         ConflictError: Another one is on trial, or nothing new is taken (`generation.pinned`).
         UnavailableError: The disk did not take it (`generation.apply_io_error`), it is too early, or nobody
@@ -132,9 +118,11 @@ async def stage(
     if held_back is not None:
         return held_back
     try:
-        check(offered, moment)
+        await asyncio.to_thread(_admit, engine, offered, key_ids, now_s, is_asked)
+        check(offered)
         # The commit looks again; before, nothing large is fetched for what cannot be committed.
         await asyncio.to_thread(lambda: generations.refuse_on_trial(engine.read().state))
+        floor = await asyncio.to_thread(_floor, engine, offered, key_ids)
         async with _installed(offered, installer) as artifacts:
             made = generations.offer(
                 offered.data,
@@ -145,9 +133,13 @@ async def stage(
                 fetched_at=moment.wall_s,
                 artifacts=tuple(each.to_dict() for each in artifacts),
                 key_ids=tuple(key_ids),
-                floor=int(offered.value.get("revision_floor", 0)),
+                floor=floor,
             )
             slot = await threads.finished(lambda: _commit(engine, made, nonce))
+    except AdmissionError as error:
+        if not is_asked:
+            await _remember(engine, offered, moment, attempt, error.reason, str(error), error.severity)
+        raise
     except DocumentError as error:
         if not is_asked:
             await _remember(engine, offered, moment, attempt, "validation_failed", str(error))
@@ -185,6 +177,24 @@ def _held_back(
     return None
 
 
+def _admit(
+    engine: generations.Generations,
+    offered: Document,
+    key_ids: Sequence[str],
+    now_s: float,
+    is_asked: bool,
+) -> None:
+    node = admission.Node.of_membership(engine.membership(), floor=engine.read().state.floor)
+    now_s = max(now_s, moments.read().wall_s)
+    admission.fit(offered, key_ids, node=node, now_s=now_s, is_asked=is_asked)
+
+
+def _floor(engine: generations.Generations, offered: Document, key_ids: Sequence[str]) -> int:
+    standing = engine.read()
+    active = standing.slots[standing.active].meta.revision if standing.active else None
+    return admission.floor(offered, revision=active, is_signed=bool(key_ids))
+
+
 @contextlib.asynccontextmanager
 async def _installed(offered: Document, installer: Installer | None) -> AsyncGenerator[Sequence[Artifact]]:
     if not needs_installer(offered):
@@ -219,13 +229,14 @@ async def _remember(
     attempt: int,
     reason: str,
     why: str,
+    severity: Severity = Severity.PERMANENT,
 ) -> None:
     def change(state: phases.State) -> phases.State:
         return phases.condemned(
             state,
             offered.etag,
             reason=reason,
-            severity=Severity.PERMANENT,
+            severity=severity,
             now=moment,
             attempt=attempt,
             detail=why,
@@ -233,10 +244,3 @@ async def _remember(
         )
 
     await threads.finished(lambda: engine.record(change))
-
-
-def _is_new_enough(wanted: str) -> bool:
-    try:
-        return Version(VERSION) >= Version(wanted)
-    except ValueError:
-        return False
