@@ -26,7 +26,6 @@ NOT_SERVED: Mapping[str, str] = {
     "access": "tokens are made on the node: toft token create",
     "actions": "actions do not exist yet",
     "apps": "container apps do not exist yet",
-    "control": "no node asks a central yet",
     "health.gates": "a document proves itself by letting the daemon live for settle_s",
     "plugins": "they are installed on the node: toft plugin add",
     "routes": "the gateway does not exist yet",
