@@ -1,5 +1,6 @@
 """A document on one node: applied by a command, loaded by the daemon, proven by living, and taken back."""
 
+import json
 import os
 import signal
 import subprocess
@@ -115,3 +116,39 @@ def test_without_a_daemon_the_next_one_tries_it(tmp_path: Path) -> None:
         eventually(lambda: toft("config", "show", "--json").value["confirmed"] == done["etag"], within_s=30)
         os.kill(daemon.pid, signal.SIGHUP)
         assert daemon.status()["state"] == "ready"
+
+
+def gated(directory: Path, count: int, settle_s: float, **gates: str) -> str:
+    path = directory / f"gated-{count}.toml"
+    declared = "".join(f'[health.gates.{name}]\nkind = "exec"\ncommand = "{name}"\n' for name in gates)
+    path.write_text(
+        f"schema_version = 1\n[settings]\nlanes = {count}\n[health]\nsettle_s = {settle_s}\n{declared}"
+    )
+    return str(path)
+
+
+def test_a_gate_that_turns_red_takes_a_document_back_and_one_that_was_red_does_not(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    listed = [
+        f"lanes=/bin/grep -q '\"lanes\":[34]' {home}/managed/active/document",
+        "never=/bin/false",
+    ]
+    with running(home, tmp_path, gate_commands=listed) as daemon:
+        toft = daemon.toft
+        good = gated(tmp_path, 3, 0.2, lanes="", never="")
+        first = toft("config", "apply", good, "--wait", "60", "--json").value
+        again = toft("config", "apply", gated(tmp_path, 4, 0.2, lanes="", never=""), "--wait", "60", "--json")
+        assert (first["outcome"], again.value["outcome"]) == ("confirmed", "confirmed")
+
+        bad = toft("config", "apply", gated(tmp_path, 5, 0.2, lanes="", never=""), "--wait", "60", "--json")
+        assert json.loads(bad.out)["outcome"] == "rolled_back: health_failed"
+        eventually(lambda: lanes(daemon) == 4, within_s=30)
+        shown = toft("config", "show", "--json").value
+        assert shown["active"] == again.value["etag"]
+        assert shown["rolled_back"]["detail"] == "lanes: ended with 1"
+        assert [(each["reason"], each["severity"]) for each in shown["bad"]] == [
+            ("health_failed", "permanent")
+        ]
+
+        refused = toft("config", "apply", gated(tmp_path, 6, 0.2, other=""), "--json").error
+        assert "gate_commands" in refused["details"]["problems"][0]["message"]

@@ -248,7 +248,7 @@ def test_every_setting_either_matters_to_calls_or_is_known_not_to() -> None:
         *("micromamba_source", "micromamba_sha256", "plugins_file", "drain_s", "request_bytes", "lanes"),
         *("jobs_scheduler", "memory_reserve_bytes", "jobs_pending_limit", "jobs_keep_s", "jobs_keep_count"),
         *("listen", "tls_cert", "tls_key", "insecure_public", "allowed_hosts", "cors_origins"),
-        "tracing_endpoint",
+        *("gate_hosts", "gate_commands", "tracing_endpoint"),
     }
     assert {*choice.MATTERS} | others == {field for field in settings.Settings.__dataclass_fields__}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toft_sdk.actions import collect
+from toft_sdk.checkup import answer
 from toft_sdk.discovery import find_class
 from toft_sdk.errors import FatalError, InputError, PluginError
 from toft_sdk.plugin import Plugin
@@ -77,6 +78,11 @@ class Hosted:
     def config_options(self) -> dict[str, Any]:
         """Return the values each configuration field can take right now, as JSON-like values."""
         return {field: options.to_dict() for field, options in self._make().get_config_options().items()}
+
+    def health(self) -> dict[str, Any]:
+        """Ask the plugin whether it can do its work; `is_well` is None when it has no `health()`."""
+        plugin = self._make()
+        return answer(plugin.health) if type(plugin).health is not Plugin.health else answer(None)
 
     def enable(self) -> None:
         """Tell the plugin that calls come again."""

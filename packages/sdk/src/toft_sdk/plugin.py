@@ -235,6 +235,17 @@ class Plugin:
         """Return the values each configuration field can take right now; leave out what the schema says."""
         return {}
 
+    def health(self) -> str | None:
+        """Say whether it can do its work, when a document asks for it; quick, beside whatever calls run.
+
+        Returns:
+            A few words for whoever looks, or nothing.
+
+        Raises:
+            Exception: It cannot; the message says why.
+        """
+        return None
+
     def on_disable(self) -> None:
         """Take note that no calls come until `on_enable`; a place to free memory."""
 

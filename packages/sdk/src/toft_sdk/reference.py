@@ -7,6 +7,7 @@ not be imported either. Calls run one at a time unless the class says otherwise.
 from __future__ import annotations
 
 from toft_sdk import reference_environment
+from toft_sdk.checkup import answer
 from toft_sdk.context import current
 from toft_sdk.errors import FatalError, InputError, PluginError
 from toft_sdk.reference_class import actions_of, concurrency_of, dispatch_name, rest_name, triggers
@@ -103,6 +104,11 @@ class ReferenceHosted:
         """Return the values each configuration field can take right now."""
         found = self._hook("get_config_options") or {}
         return {str(field): plain(options) for field, options in dict(found).items()}
+
+    def health(self) -> dict[str, Any]:
+        """Ask the plugin whether it can do its work; `is_well` is None when it has no `health()`."""
+        has_one = callable(getattr(self._made(), "health", None))
+        return answer((lambda: self._hook("health")) if has_one else None)
 
     def enable(self) -> None:
         """Tell the plugin that calls come again."""

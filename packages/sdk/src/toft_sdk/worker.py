@@ -355,6 +355,7 @@ _OPS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "reconfigure": lambda hosted, given: hosted.reconfigure(given.get("old"), given.get("new")),
     "prefetch": lambda hosted, given: hosted.prefetch(),
     "config_options": lambda hosted, given: hosted.config_options(),
+    "health": lambda hosted, given: hosted.health(),
     "enable": lambda hosted, given: hosted.enable(),
     "disable": lambda hosted, given: hosted.disable(),
     "cleanup": lambda hosted, given: hosted.cleanup(),

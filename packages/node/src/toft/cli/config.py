@@ -79,18 +79,20 @@ def apply(
     dying before, or is not there for too long, goes back. Without a daemon the next toft up tries it.
     """
     from toft import wiring  # noqa: PLC0415 - as above
-    from toft.managed import document, staging  # noqa: PLC0415 - as above
+    from toft.managed import document, gates, staging  # noqa: PLC0415 - as above
 
     session = sessions.of(context)
     offered = document.author(documents.read_bytes(file), file)
     engine = _engine(session)
+    chosen = session.settings()
     staged = staging.stage(
         engine,
         offered,
         nonce=f"cli-{secrets.token_hex(8)}",
         source="standard input" if file == "-" else str(Path(file).absolute()),
         is_asked=True,
-        installer=wiring.open_installer(session.settings(), session.environ),
+        installer=wiring.open_installer(chosen, session.environ),
+        gated=gates.Bystander(gates.Allowed.of(chosen.gate_hosts, chosen.gate_commands, chosen.home)),
     )
     done = asyncio.run(staged)
     is_told = done.action == "applied" and _tell(session)

@@ -10,15 +10,13 @@ from pathlib import Path
 
 from toft.api import service as services
 from toft.daemon import applying as keeping
-from toft.daemon import pulling
+from toft.daemon import gating, pulling
 from toft.dispatch import node as nodes
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
-from toft.managed import applying, document, generations, guard, moments, phases
+from toft.managed import applying, document, gates, generations, guard, identity, phases
 
 _log = log.get_logger("daemon.managing")
-_SETTLE_S = 30.0
-_AGAIN_S = 5.0
 
 
 class Managing:
@@ -44,6 +42,8 @@ class Managing:
         self._is_readable = parsed is not None
         self._document = parsed or _nothing(boot)
         self._kept: keeping.Applying | None = None
+        self._is_member = identity.Files.at(engine.directory.parent).read().membership is not None
+        self.gating: gating.Gating | None = None
         self.applied = applying.of(self._document, boot.etag)
 
     @classmethod
@@ -68,9 +68,24 @@ class Managing:
         return dataclasses.replace(given, **self.applied.settings)
 
     def attach(self, node: nodes.Node, service: services.Service) -> None:
-        """Tie what the document declares to a node that has opened, and to those who ask about it."""
+        """Tie what the document declares to a node that has opened, and to those who ask about it.
+
+        Raises:
+            UsageError: A setting about gates does not fit.
+        """
         self._kept = keeping.Applying(node, self.applied)
         service.document = self._kept.told
+        chosen = node.rooms.settings
+        watched = gating.Watched(
+            engine=self._engine,
+            boot=self.boot,
+            document=self._document,
+            is_readable=self._is_readable,
+            # What gates may look at outside of this node stands in its own settings alone.
+            allowed=gates.Allowed.of(chosen.gate_hosts, chosen.gate_commands, chosen.home),
+        )
+        subject = gating.Subject(service, self._kept.standing)
+        self.gating = gating.Gating(watched, subject, is_member=self._is_member)
 
     async def work(self, restart: Callable[[], None]) -> None:
         """Do what the document asks for, and prove it, until this is cancelled.
@@ -79,7 +94,8 @@ class Managing:
             restart: Ends this process in order, to load another generation.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.watch(restart))
+            if self.gating is not None:
+                tasks.create_task(self.gating.watch(restart))
             if self._kept is not None:
                 tasks.create_task(self._kept.keep())
 
@@ -89,41 +105,10 @@ class Managing:
         Args:
             restart: Ends this process in order, to load another generation.
         """
-        return pulling.Pulling(self._engine, self.boot, self._document, restart)
-
-    async def watch(self, restart: Callable[[], None]) -> None:
-        """Prove what is on trial by living for as long as it asks; end it when its time is over.
-
-        Args:
-            restart: Ends this process in order, to load another generation.
-        """
-        trial = self.boot.trial
-        if trial is None:
-            return
-        settle_s = float(self._document.section("health").get("settle_s", _SETTLE_S))
-        now = await asyncio.to_thread(moments.read)
-        remaining_s = trial.remaining_s(now)
-        _log.info(
-            "on trial", etag=self.boot.etag, boots=trial.boots, settle_s=settle_s, remaining_s=remaining_s
-        )
-        # What could not be read does not run, so that nothing proves it.
-        if self._is_readable and settle_s < remaining_s:
-            await asyncio.sleep(settle_s)
-            if await self._confirm():
-                _log.info("confirmed", etag=self.boot.etag)
-            return
-        await asyncio.sleep(max(0.0, remaining_s))
-        if await self._change(lambda: self._engine.revert("probation_expired", phases.Severity.SUSPECT)):
-            _log.warning("reverted", etag=self.boot.etag, reason="probation_expired")
-            restart()
-
-    async def _confirm(self) -> bool:
-        # A disk that is full for a moment condemns no document.
-        while True:
-            done = await self._change(lambda: self._engine.confirm(self.boot))
-            if done is not None:
-                return bool(done)
-            await asyncio.sleep(_AGAIN_S)
+        made = pulling.Pulling(self._engine, self.boot, self._document, restart, gated=self.gating)
+        if self.gating is not None and self._is_member:
+            self.gating.central = self.gating.subject.central = made
+        return made
 
     async def look(self, restart: Callable[[], None]) -> None:
         """See whether another generation counts by now than the one this process has loaded."""

@@ -15,6 +15,7 @@ from toft.kernel import log, threads
 from toft.kernel.errors import ConflictError, NodeError
 from toft.managed import (
     document,
+    gates,
     generations,
     identity,
     moments,
@@ -42,6 +43,7 @@ class Pulling:
         loaded: What that says.
         restart: Ends this process in order, to load another generation.
         installer: Gets what a document pins.
+        gated: Looks at the gates of a document before it is committed.
         clock: For all that waits.
 
     Attributes:
@@ -56,6 +58,7 @@ class Pulling:
         restart: Callable[[], None],
         *,
         installer: staging.Installer | None = None,
+        gated: gates.Gated | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self._engine = engine
@@ -63,6 +66,7 @@ class Pulling:
         self._document = loaded
         self._restart = restart
         self._installer = installer
+        self._gated = gated
         self._clock = clock
         self._files = identity.Files.at(engine.directory.parent)
         self._found = identity.Found()
@@ -134,12 +138,15 @@ class Pulling:
     async def probe(self, urls: Sequence[str]) -> outcomes.Outcome:
         """Ask some control URLs whether they answer this node, with its credential, and take nothing.
 
+        Args:
+            urls: Of a document; one that names none leaves it with those of the join.
+
         Returns:
             The best of their answers.
         """
-        if self._polling is None:
+        if self._polling is None or self._credentials is None:
             return outcomes.nowhere()
-        return await self._polling.probe(urls)
+        return await self._polling.probe(urls or self._credentials.membership.urls)
 
     def _open(self, asks: transport.Asks) -> enrolling.Credentials:
         from toft.managed import enrolling  # noqa: PLC0415 - 10 MB of cryptography that only such a node needs
@@ -225,6 +232,7 @@ class Pulling:
             attempt=attempt,
             key_ids=key_ids,
             installer=self._installer,
+            gated=self._gated,
         )
         if staged.action == "applied":
             self._is_ending = True

@@ -6,6 +6,7 @@ Bounded: beyond a hundred plugins the others are told as one.
 from __future__ import annotations
 
 import bisect
+import collections
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from toft.jobs.transaction import Effects
 OTHER = "other"
 BOUNDS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 _MOST = 100
+_STEP_S = 5.0
+_STEPS = 17_280
 
 
 @dataclass(slots=True)
@@ -49,6 +52,35 @@ class Durations:
         return list(itertools.accumulate(self.counts))
 
 
+class Ends:
+    """How jobs ended of late, by instance: whether well, in steps of some seconds, for a day."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, collections.deque[list[float]]] = {}
+
+    def add(self, instance: str, state: State, at: float) -> None:
+        """Count one; what somebody cancelled, or a stop interrupted, says nothing."""
+        if state not in (State.COMPLETED, State.FAILED):
+            return
+        if instance not in self._steps and len(self._steps) >= _MOST:
+            instance = OTHER
+        steps = self._steps.setdefault(instance, collections.deque(maxlen=_STEPS))
+        begin = at // _STEP_S * _STEP_S
+        if not steps or steps[-1][0] != begin:
+            steps.append([begin, 0, 0])
+        steps[-1][1 if state is State.COMPLETED else 2] += 1
+
+    def within(self, instance: str | None, window_s: float, at: float) -> tuple[int, int]:
+        """Return how many ended well and how many not, of one instance or of all, until a moment."""
+        well = badly = 0
+        for name, steps in self._steps.items():
+            for begin, good, bad in reversed(steps) if instance in (None, name) else ():
+                if begin + _STEP_S < at - window_s:
+                    break
+                well, badly = well + int(good), badly + int(bad)
+        return well, badly
+
+
 class Tally:
     """What the queue tells, added up.
 
@@ -64,6 +96,7 @@ class Tally:
         self._plugin_of = plugin_of
         self._monotonic = monotonic
         self._began: dict[str, float] = {}
+        self.ends = Ends()
 
     def learn(self, effects: Effects) -> None:
         """Take in what a commit changed."""
@@ -79,6 +112,7 @@ class Tally:
             if change.after in ENDED:
                 key = self._name(change.instance), change.after
                 self.ended[key] = self.ended.get(key, 0) + 1
+                self.ends.add(change.instance, change.after, now)
         for started in effects.started:
             self._began[started.id] = now
 

@@ -82,6 +82,9 @@ class Settings:
         jobs_pending_limit: Jobs that may be pending; one more is answered `busy`.
         jobs_keep_s: Seconds an ended job, its result and its events are remembered.
         jobs_keep_count: Ended jobs that are remembered.
+        gate_hosts: `HOST` or `HOST:PORT` that the gates of a document may ask, over HTTP or TCP.
+        gate_commands: `NAME=/PATH/OF/PROGRAM ARGUMENT...` that the gates of a document may run, each by its
+            name.
         tracing_endpoint: Where a collector takes OpenTelemetry traces over HTTP, such as
             `http://127.0.0.1:4318/v1/traces`; none are made when not set. Needs `toft[tracing]`.
     """
@@ -124,6 +127,8 @@ class Settings:
     jobs_pending_limit: int = 2_000_000
     jobs_keep_s: float = 30 * 86_400.0
     jobs_keep_count: int = 100_000
+    gate_hosts: tuple[str, ...] = ()
+    gate_commands: tuple[str, ...] = ()
     tracing_endpoint: str | None = None
 
 

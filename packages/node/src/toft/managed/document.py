@@ -26,7 +26,6 @@ NOT_SERVED: Mapping[str, str] = {
     "access": "tokens are made on the node: toft token create",
     "actions": "actions do not exist yet",
     "apps": "container apps do not exist yet",
-    "health.gates": "a document proves itself by letting the daemon live for settle_s",
     "plugins": "they are installed on the node: toft plugin add",
     "routes": "the gateway does not exist yet",
     "schedules": "jobs by the clock do not exist yet",
@@ -199,6 +198,13 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
         if each.get("enabled", True) and not pin.get("enabled", True):
             yield schemas.Problem(
                 ("instances", name, "plugin"), "is a plugin that this document disables", "order"
+            )
+    needed = {"http": "url", "tcp": "address", "exec": "command"}
+    for name, gate in value.get("health", {}).get("gates", {}).items():
+        lacks = needed.get(gate["kind"])
+        if lacks and lacks not in gate:
+            yield schemas.Problem(
+                ("health", "gates", name), f"is of kind {gate['kind']} and lacks {lacks}", "gate"
             )
     for name, pin in plugins.items():
         for index, package in enumerate(pin.get("packages", ())):

@@ -35,6 +35,8 @@ class Offer:
 
     document: bytes
     meta: slots.Meta
+    baseline: Mapping[str, str] = field(default_factory=dict)
+    """What its gates show before it is committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +225,7 @@ class Generations:
             since=now,
             revision=offer.meta.revision,
             attempt=offer.meta.attempt,
+            baseline=offer.baseline,
         )
         self._journal.write(phases.staged(state, trial, now))
         self._slots.point(slot)
@@ -511,7 +514,8 @@ def _is_proven(slot: slots.Slot, state: State) -> bool:
     return not slot.problem and (not state.ok or slot.meta.etag in (state.ok, state.former))
 
 
-def offer(document: bytes, **known: Any) -> Offer:
+def offer(document: bytes, *, baseline: Mapping[str, str] | None = None, **known: Any) -> Offer:
     """Return an offer of some bytes; `known` is what else `slots.Meta` takes."""
     digest = hashlib.sha256(document).hexdigest()
-    return Offer(document=document, meta=slots.Meta(etag=f"sha256-{digest}", sha256=digest, **known))
+    meta = slots.Meta(etag=f"sha256-{digest}", sha256=digest, **known)
+    return Offer(document=document, meta=meta, baseline=baseline or {})

@@ -58,6 +58,7 @@ class Trial:
         extended_s: Seconds it was given more because nobody could be asked.
         attempt: Which attempt of the sender this is.
         earlier: What was known against this document before.
+        baseline: What its gates showed before it came, by name.
     """
 
     etag: str
@@ -72,6 +73,7 @@ class Trial:
     extended_s: float = 0.0
     attempt: int = 0
     earlier: Bad | None = None
+    baseline: Mapping[str, str] = field(default_factory=dict)
 
     def remaining_s(self, now: Moment) -> float:
         """Return the seconds it still has."""
@@ -297,9 +299,14 @@ def extended(state: State, seconds: float, now: Moment) -> State:
     """Return the state in which the trial has more time, because nobody could be asked."""
     if state.trial is None:
         return state
-    left = state.trial.remaining_s(now) + seconds
-    trial = replace(state.trial, left_s=left, since=now, extended_s=state.trial.extended_s + seconds)
+    trial = lengthened(state.trial, seconds, now)
     return _noted(replace(state, trial=trial), _event(trial, "held", now))
+
+
+def lengthened(trial: Trial, seconds: float, now: Moment) -> Trial:
+    """Return a trial with more time."""
+    left = trial.remaining_s(now) + seconds
+    return replace(trial, left_s=left, since=now, extended_s=trial.extended_s + seconds)
 
 
 def confirmed(state: State, now: Moment, *, floor: int = 0) -> State:

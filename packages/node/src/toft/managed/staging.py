@@ -15,7 +15,7 @@ from typing import Protocol
 
 from toft.kernel import schemas, threads
 from toft.kernel.errors import ConflictError, UnavailableError
-from toft.managed import admission, document, generations, moments, phases
+from toft.managed import admission, document, gates, generations, moments, phases
 from toft.managed.admission import AdmissionError
 from toft.managed.document import Document, DocumentError
 from toft.managed.install_errors import InstallError
@@ -56,13 +56,17 @@ class Staged:
     held_back: phases.Bad | None = None
 
 
-def check(offered: Document) -> None:
+def check(offered: Document, allowed: gates.Allowed | None = None) -> None:
     """Refuse what this node cannot be, with everything that is wrong.
+
+    Args:
+        offered: What is to be run.
+        allowed: What it may have looked at outside of this node; nothing, when left out.
 
     Raises:
         DocumentError: It asks for what nobody serves here, or could not prove itself in its time.
     """
-    problems = offered.not_served()
+    problems = [*offered.not_served(), *(allowed or gates.Allowed()).problems(offered)]
     settle_s = offered.value.get("health", {}).get("settle_s", 0)
     window_s = phases.window_s(float(offered.poll_interval_s))
     if settle_s >= window_s:
@@ -88,6 +92,7 @@ async def stage(
     now_s: float = 0.0,
     is_asked: bool = False,
     installer: Installer | None = None,
+    gated: gates.Gated | None = None,
 ) -> Staged:
     """Check a document, get what it pins, and commit it.
 
@@ -102,6 +107,8 @@ async def stage(
         now_s: The time as whoever sent it believes; the later one of that and the machine's own counts.
         is_asked: A person asks for exactly this document now; what is known against it does not count.
         installer: Gets the plugins; for documents that speak of none it may be missing.
+        gated: Looks at its gates before it is committed, and knows what they may look at; nothing outside of
+            this node, when left out.
 
     Raises:
         AdmissionError: Nobody vouches for it, or it is not for this node, or not now; remembered.
@@ -119,13 +126,15 @@ async def stage(
         return held_back
     try:
         await asyncio.to_thread(_admit, engine, offered, key_ids, now_s, is_asked)
-        check(offered)
+        check(offered, gated.allowed if gated else None)
         # The commit looks again; before, nothing large is fetched for what cannot be committed.
         await asyncio.to_thread(lambda: generations.refuse_on_trial(engine.read().state))
         floor = await asyncio.to_thread(_floor, engine, offered, key_ids)
         async with _installed(offered, installer) as artifacts:
             made = generations.offer(
                 offered.data,
+                # As late as can be: what was green before is what it is measured by.
+                baseline=await gated.baseline(offered) if gated else None,
                 revision=offered.revision,
                 attempt=attempt,
                 poll_interval_s=float(offered.poll_interval_s),

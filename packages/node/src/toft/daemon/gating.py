@@ -1,0 +1,298 @@
+"""Looks at the gates of the document that runs: proves it or sends it back while it is on trial."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from toft.api.service import Service
+from toft.daemon.applying import Kept
+from toft.kernel import clock as clocks
+from toft.kernel import errors, log
+from toft.managed import document, gates, generations, moments, outcomes, phases, polling
+from toft.managed.gates import Light, Reading
+from toft.plugins import plugin_errors
+from toft.plugins.supervision.states import State
+
+_log = log.get_logger("daemon.gating")
+_AGAIN_S = 5.0
+_SHORTEST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_CALM_S = 60.0
+_OFFLINE_GRACE_S = 86_400.0
+"""Between two looks at the gates of a document that is proven: they are for whoever looks then."""
+
+
+class Central(Protocol):
+    """Who tells this node what to be, as far as a trial is about that."""
+
+    has_polled: bool
+    """It has answered this process."""
+
+    async def probe(self, urls: Sequence[str]) -> outcomes.Outcome:
+        """Ask some control URLs whether they answer this node, and take nothing."""
+        ...
+
+    def standing(self) -> polling.Standing | None:
+        """Return what is known of the polls."""
+        ...
+
+    def proven(self) -> None:
+        """Ask again now: what ran on trial has proven itself."""
+        ...
+
+
+class Subject:
+    """What gates look at in this daemon.
+
+    Args:
+        service: The daemon.
+        kept: Tells how the instances stand that the document declares.
+    """
+
+    def __init__(self, service: Service, kept: Callable[[], Sequence[Kept]] = tuple) -> None:
+        self._service = service
+        self._kept = kept
+        self.central: Central | None = None
+
+    def lived_s(self) -> float:
+        """Return for how long the process has lived."""
+        return self._service.uptime_s
+
+    def polled(self) -> Reading:
+        """Return whether who tells this node what to be has answered this process."""
+        if self.central is None:
+            return Reading(Light.IDLE, "nobody is asked")
+        if self.central.has_polled:
+            return Reading(Light.GREEN, "has answered")
+        standing = self.central.standing()
+        said = standing.last.problem if standing is not None and standing.last is not None else ""
+        return Reading(Light.PENDING, said or "has not answered this process yet")
+
+    def instances(self) -> Mapping[str, Reading]:
+        """Return the loaded instances by name, and what is to be said of each."""
+        loaded = self._service.node.instances()
+        found = {
+            each.id: Reading(_LIGHTS.get(each.state, Light.PENDING), f"is {each.state}") for each in loaded
+        }
+        for kept in self._kept():
+            if kept.error is not None:
+                found[kept.instance] = Reading(
+                    Light.RED, f"cannot be loaded: {kept.error.get('message', '')}"
+                )
+        return found
+
+    async def ended(self, instance: str | None, window_s: float) -> tuple[int, int]:
+        """Return how many jobs ended well, and how many not, since the process began."""
+        engine = await self._service.jobs.open()
+        return engine.tally.ends.within(instance, window_s, self._service.clock.monotonic())
+
+    async def health(self, instance: str) -> Reading:
+        """Ask a plugin itself."""
+        found = next((each for each in self._service.node.instances() if each.id == instance), None)
+        if found is None:
+            return Reading(Light.PENDING, "is not loaded")
+        try:
+            is_well, message = await found.health()
+        except plugin_errors.PluginError as error:
+            return Reading(Light.RED, f"says: {error}")
+        except errors.NodeError as error:
+            return Reading(Light.RED, error.message)
+        if is_well is None:
+            return Reading(Light.IDLE, message)
+        return Reading(Light.GREEN if is_well else Light.RED, message or "is well")
+
+
+_UNSEEN = Reading(Light.PENDING, "nobody has looked yet"), 0.0
+_LIGHTS = {State.READY: Light.GREEN, State.CRASH_LOOP: Light.RED, State.STOPPED: Light.RED}
+
+
+@dataclass(kw_only=True)
+class Watched:
+    """What is watched over: one boot of a home's generations.
+
+    Attributes:
+        engine: Of the home.
+        boot: What this process has loaded.
+        document: What that says.
+        is_readable: This program understands it; what it does not, does not run, and proves nothing.
+        allowed: What its gates may look at outside of this node.
+    """
+
+    engine: generations.Generations
+    boot: generations.Boot
+    document: document.Document
+    is_readable: bool
+    allowed: gates.Allowed
+
+
+class Gating:
+    """The gates of a daemon.
+
+    Args:
+        watched: What this process has loaded.
+        subject: What its gates look at.
+        is_member: The node has joined a central, which must answer.
+        clock: Times the looks.
+
+    Attributes:
+        central: Who is asked, on a node that has joined.
+    """
+
+    def __init__(
+        self,
+        watched: Watched,
+        subject: Subject,
+        *,
+        is_member: bool = False,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self._watched = watched
+        self.subject = subject
+        self.central: Central | None = None
+        self._clock = clock
+        self._gates = gates.declared(watched.document, is_enrolled=is_member)
+        self._readings: dict[str, tuple[Reading, float]] = {}
+        self._looked = asyncio.Event()
+
+    async def baseline(self, offered: document.Document) -> dict[str, str]:
+        """Return what the gates of an offered document show now, before anything of it runs."""
+        found = await gates.look(gates.declared(offered), offered, self.subject, self._watched.allowed)
+        return gates.shown(found)
+
+    @property
+    def allowed(self) -> gates.Allowed:
+        """Return what gates may look at outside of this node."""
+        return self._watched.allowed
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return the gates, and what was found the last time somebody looked."""
+        trial = self._watched.boot.trial
+        told = []
+        for gate in self._gates:
+            reading, since = self._readings.get(gate.name, _UNSEEN)
+            told.append(
+                {
+                    "name": gate.name,
+                    "kind": gate.kind,
+                    "required": gate.is_required,
+                    "counts": gates.counts(gate, trial.baseline if trial else {}),
+                    "state": str(reading.light),
+                    "since": clocks.rfc3339(since) if since else None,
+                    "message": reading.message,
+                }
+            )
+        return told
+
+    async def watch(self, restart: Callable[[], None]) -> None:
+        """Decide over what is on trial, then go on looking for whoever asks.
+
+        Args:
+            restart: Ends this process in order, to load another generation.
+        """
+        trial = self._watched.boot.trial
+        if trial is not None and not await self._decide(trial):
+            restart()
+            return
+        while self._gates:
+            await self._look()
+            await asyncio.sleep(_CALM_S)
+
+    async def _look(self) -> dict[str, Reading]:
+        watched = self._watched
+        found = await gates.look(self._gates, watched.document, self.subject, watched.allowed)
+        now = self._clock.now()
+        for name, reading in found.items():
+            before = self._readings.get(name)
+            is_new = before is None or before[0].light is not reading.light
+            if is_new:
+                _log.info("gate", gate=name, state=str(reading.light), message=reading.message)
+            self._readings[name] = reading, now if before is None or is_new else before[1]
+        return found
+
+    async def _decide(self, trial: phases.Trial) -> bool:
+        """Watch a trial to its end; False when the generation before it counts now."""
+        watched = self._watched
+        settle_s = float(watched.document.section("health").get("settle_s", gates.SETTLE_S))
+        course = gates.Course(self._gates, trial, settle_s)
+        pause_s = min(max(settle_s / 5, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+        left_s = trial.remaining_s(await asyncio.to_thread(moments.read))
+        etag = watched.boot.etag
+        _log.info("on trial", etag=etag, boots=trial.boots, settle_s=settle_s, remaining_s=left_s)
+        while True:
+            readings = await self._look()
+            outcome = course.learn(readings, self._clock.monotonic())
+            if outcome is gates.Outcome.PROVEN and watched.is_readable:
+                await self._confirm()
+                return True
+            if outcome is gates.Outcome.FAILED:
+                detail = f"{course.red_gate}: {readings[course.red_gate].message}"
+                return not await self._revert("health_failed", phases.Severity.PERMANENT, detail)
+            left_s = trial.remaining_s(await asyncio.to_thread(moments.read))
+            if left_s <= 0 and not (course.is_settling and watched.is_readable):
+                verdict = phases.at_deadline(trial, await self._findings(course.red_gate))
+                if not verdict.hold_s:
+                    return not await self._revert(verdict.reason, verdict.severity, "")
+                trial = await self._hold(trial, verdict.hold_s)
+            await asyncio.sleep(min(pause_s, max(left_s, _SHORTEST_PAUSE_S)))
+
+    async def _findings(self, red_gate: str) -> phases.Findings:
+        """Ask the control URLs of both documents, to tell a bad document from a bad network."""
+        grace_s = self._watched.document.section("control").get("offline_grace_s", _OFFLINE_GRACE_S)
+        found = phases.Findings(new=None, old=None, red_gate=red_gate, offline_grace_s=float(grace_s))
+        if self.central is None:
+            return found
+        own, former = self._watched.document.control_urls, await asyncio.to_thread(self._former_urls)
+        new, old = await asyncio.gather(self.central.probe(own), self.central.probe(former))
+        _log.info("probed", new=str(new.answer), old=str(old.answer))
+        return dataclasses.replace(found, new=new.answer, old=old.answer, retry_after_s=new.retry_after_s)
+
+    def _former_urls(self) -> Sequence[str]:
+        trial = self._watched.boot.trial
+        slot = self._watched.engine.read().slots.get(trial.prev) if trial else None
+        try:
+            return document.parse(slot.document).control_urls if slot and not slot.problem else ()
+        except document.DocumentError:
+            return ()
+
+    async def _hold(self, trial: phases.Trial, seconds: float) -> phases.Trial:
+        now = await asyncio.to_thread(moments.read)
+        state = await self._change(
+            lambda: self._watched.engine.record(lambda state: phases.extended(state, seconds, now))
+        )
+        _log.info("held", etag=trial.etag, seconds=seconds)
+        kept = state.trial if isinstance(state, phases.State) else None
+        return kept or phases.lengthened(trial, seconds, now)
+
+    async def _confirm(self) -> None:
+        # A disk that is full for a moment condemns no document.
+        while True:
+            done = await self._change(lambda: self._watched.engine.confirm(self._watched.boot))
+            if done is not None:
+                break
+            await asyncio.sleep(_AGAIN_S)
+        if done:
+            _log.info("confirmed", etag=self._watched.boot.etag)
+        if self.central is not None:
+            self.central.proven()
+
+    async def _revert(self, reason: str, severity: phases.Severity, detail: str) -> bool:
+        """Go back; False when there is nothing to go back to."""
+        while True:
+            done = await self._change(lambda: self._watched.engine.revert(reason, severity, detail))
+            if done is not None:
+                break
+            await asyncio.sleep(_AGAIN_S)
+        level = _log.warning if done else _log.error
+        level("reverted" if done else "stranded", etag=self._watched.boot.etag, reason=reason, detail=detail)
+        return bool(done)
+
+    async def _change(self, verb: Callable[[], object]) -> object:
+        try:
+            return await asyncio.to_thread(verb)
+        except (OSError, errors.NodeError) as error:
+            _log.error("not kept", error=str(error))
+            return None

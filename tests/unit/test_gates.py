@@ -1,0 +1,146 @@
+"""What gates decide, without looking at anything: which count, what proves, what condemns."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from toft.dispatch.tally import Ends
+from toft.jobs.records import State
+from toft.kernel.errors import UsageError
+from toft.managed import document, gates, phases
+from toft.managed.gates import Course, Gate, Light, Outcome, Reading
+from toft.managed.moments import Moment
+
+NOW = Moment("machine", 1000.0, 1_700_000_000.0)
+
+
+def document_with(**declared: Mapping[str, object]) -> document.Document:
+    return document.parse(json.dumps({"schema_version": 1, "health": {"gates": declared}}).encode())
+
+
+def course(settle_s: float = 30.0, baseline: Mapping[str, str] | None = None, **kinds: str) -> Course:
+    trial = phases.Trial(
+        etag="e",
+        slot="b",
+        prev="a",
+        by_nonce="other",
+        window_s=120.0,
+        left_s=120.0,
+        since=NOW,
+        baseline=baseline or {},
+    )
+    return Course([Gate(name=name, kind=kind) for name, kind in kinds.items()], trial, settle_s)
+
+
+def lights(**found: Light) -> dict[str, Reading]:
+    return {name: Reading(light) for name, light in found.items()}
+
+
+def test_only_what_was_green_all_the_time_for_settle_s_proves_a_document() -> None:
+    watched = course(disk="exec", poll="poll")
+    assert watched.learn(lights(disk=Light.GREEN, poll=Light.GREEN), 0.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.GREEN, poll=Light.PENDING), 20.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.GREEN, poll=Light.GREEN), 25.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.GREEN, poll=Light.GREEN), 54.9) is Outcome.WAITING
+    assert watched.is_settling
+    assert watched.learn(lights(disk=Light.GREEN, poll=Light.GREEN), 55.0) is Outcome.PROVEN
+
+
+def test_a_gate_that_stays_red_condemns_and_one_that_flickers_does_not() -> None:
+    watched = course(disk="exec")
+    assert watched.learn(lights(disk=Light.RED), 0.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.RED), 29.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.GREEN), 29.5) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.RED), 40.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.RED), 70.0) is Outcome.FAILED
+    assert watched.red_gate == "disk"
+
+
+def test_what_settles_at_once_is_not_condemned_at_once() -> None:
+    watched = course(settle_s=0.0, disk="exec")
+    assert watched.learn(lights(disk=Light.RED), 0.0) is Outcome.WAITING
+    assert watched.learn(lights(disk=Light.RED), gates.LEAST_RED_S) is Outcome.FAILED
+    assert course(settle_s=0.0, disk="exec").learn(lights(disk=Light.GREEN), 0.0) is Outcome.PROVEN
+
+
+@pytest.mark.parametrize("before", [Light.RED, Light.IDLE])
+def test_a_gate_that_was_not_green_before_does_not_count(before: Light) -> None:
+    watched = course(settle_s=10.0, baseline={"collector": before}, collector="instances")
+    assert watched.learn(lights(collector=Light.RED), 0.0) is Outcome.WAITING
+    assert watched.learn(lights(collector=Light.RED), 10.0) is Outcome.PROVEN
+
+
+@pytest.mark.parametrize("before", [Light.GREEN, Light.PENDING, None])
+def test_a_gate_that_was_green_or_not_there_counts(before: Light | None) -> None:
+    watched = course(settle_s=10.0, baseline={"ocr": before} if before else {}, ocr="instances")
+    watched.learn(lights(ocr=Light.RED), 0.0)
+    assert watched.learn(lights(ocr=Light.RED), 10.0) is Outcome.FAILED
+
+
+def test_whether_somebody_answers_this_process_counts_whatever_was_before() -> None:
+    watched = course(settle_s=0.0, baseline={"poll": Light.IDLE}, poll="poll")
+    assert watched.learn(lights(poll=Light.PENDING), 100.0) is Outcome.WAITING
+    assert watched.learn(lights(poll=Light.GREEN), 101.0) is Outcome.PROVEN
+
+
+def test_without_gates_a_document_proves_itself_by_living() -> None:
+    watched = course(settle_s=10.0)
+    assert watched.learn({}, 0.0) is Outcome.WAITING
+    assert watched.learn({}, 10.0) is Outcome.PROVEN
+
+
+def test_a_node_that_is_enrolled_always_has_a_gate_for_the_poll() -> None:
+    plain = document_with(disk={"kind": "exec", "command": "disk"})
+    assert [each.kind for each in gates.declared(plain, is_enrolled=True)] == ["poll", "exec"]
+    assert [each.kind for each in gates.declared(plain)] == ["exec"]
+    own = document_with(asked={"kind": "poll"})
+    assert [each.name for each in gates.declared(own, is_enrolled=True)] == ["asked"]
+    weak = document_with(poll={"kind": "poll", "required": False})
+    found = gates.declared(weak, is_enrolled=True)
+    assert [each.is_required for each in found] == [True, False], "a document cannot switch it off"
+    assert len({each.name for each in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("gate", "lacks"),
+    [({"kind": "http"}, "url"), ({"kind": "tcp"}, "address"), ({"kind": "exec"}, "command")],
+)
+def test_a_gate_that_lacks_what_its_kind_needs_is_refused(gate: Mapping[str, object], lacks: str) -> None:
+    with pytest.raises(document.DocumentError) as caught:
+        document_with(own=gate)
+    assert lacks in caught.value.details["problems"][0]["message"]
+
+
+def test_what_the_settings_do_not_allow_is_refused_by_name() -> None:
+    offered = document_with(
+        web={"kind": "http", "url": "http://127.0.0.1:8080/health"},
+        other={"kind": "http", "url": "https://intranet.example/"},
+        port={"kind": "tcp", "address": "[::1]:5432"},
+        disk={"kind": "exec", "command": "disk"},
+    )
+    allowed = gates.Allowed.of((), (), Path("/"))
+    assert {each.path[-1] for each in allowed.problems(offered)} == {"web", "other", "port", "disk"}
+    allowed = gates.Allowed.of(("127.0.0.1:8080", "::1"), ("disk=/bin/df -h /",), Path("/"))
+    (problem,) = allowed.problems(offered)
+    assert problem.path[-1] == "other"
+    assert "intranet.example:443" in problem.message
+    assert "gate_hosts" in problem.message
+
+
+@pytest.mark.parametrize("line", ["disk", "disk=", "=/bin/df", "disk=df -h", "disk=/bin/df 'x"])
+def test_a_line_that_names_no_program_is_refused(line: str) -> None:
+    with pytest.raises(UsageError, match="gate_commands"):
+        gates.Allowed.of((), (line,), Path("/"))
+
+
+def test_jobs_are_counted_by_how_they_ended_and_when() -> None:
+    ends = Ends()
+    for at, state in ((0.0, State.FAILED), (100.0, State.COMPLETED), (101.0, State.CANCELLED)):
+        ends.add("ocr", state, at)
+    ends.add("tts", State.FAILED, 102.0)
+    assert ends.within("ocr", 60.0, 110.0) == (1, 0)
+    assert ends.within("ocr", 600.0, 110.0) == (1, 1)
+    assert ends.within(None, 60.0, 110.0) == (1, 1)
+    assert ends.within("other", 60.0, 110.0) == (0, 0)
