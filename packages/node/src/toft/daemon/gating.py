@@ -14,6 +14,7 @@ from toft.kernel import clock as clocks
 from toft.kernel import errors, log
 from toft.managed import document, gates, generations, moments, outcomes, phases, polling
 from toft.managed.gates import Light, Reading
+from toft.plugins import instance as handles
 from toft.plugins import plugin_errors
 from toft.plugins.supervision.states import State
 
@@ -96,7 +97,7 @@ class Subject:
         if found is None:
             return Reading(Light.PENDING, "is not loaded")
         try:
-            is_well, message = await found.health()
+            is_well, message = await handles.health(found)
         except plugin_errors.PluginError as error:
             return Reading(Light.RED, f"says: {error}")
         except errors.NodeError as error:

@@ -221,20 +221,6 @@ class Instance:
             return {}
         return dict(found or {})
 
-    async def health(self) -> tuple[bool | None, str]:
-        """Ask the plugin whether it can do its work; None when it has no `health()`.
-
-        Raises:
-            PluginError: What it raised instead of an answer.
-        """
-        gate = self._supervisor.gate
-        if gate.cap is not None and gate.running >= gate.cap:
-            # It would answer after what runs, however long that is; it does its work meanwhile.
-            return None, "is busy with its calls"
-        found = await self._supervisor.request("health")
-        is_well = found.get("is_well")
-        return is_well if isinstance(is_well, bool) else None, str(found.get("message") or "")
-
     async def prefetch(self) -> None:
         """Let the plugin fetch what it will need."""
         await self._supervisor.request("prefetch")
@@ -450,3 +436,19 @@ def the_same(
             hint="reconfigure it, unload it first, or load another one under a name of its own",
         )
     return present
+
+
+async def health(instance: Instance) -> tuple[bool | None, str]:
+    """Ask a plugin whether it can do its work; None when it cannot be asked.
+
+    Raises:
+        PluginError: What its `health()` raised instead of an answer.
+    """
+    supervised = instance.loaded_from.supervisor
+    gate = supervised.gate
+    if gate.cap is not None and gate.running >= gate.cap:
+        # It would answer after what runs, however long that is; it does its work meanwhile.
+        return None, "is busy with its calls"
+    found = await supervised.request("health")
+    is_well = found.get("is_well")
+    return is_well if isinstance(is_well, bool) else None, str(found.get("message") or "")
