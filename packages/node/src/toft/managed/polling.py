@@ -383,7 +383,7 @@ class Polling:
 
     def _learn(self, found: Sequence[Outcome]) -> Outcome:
         """Take note of what came of one poll; return what counts of it."""
-        counts = max(found, key=lambda each: (each.is_good, each.status != 0))
+        counts = max(found, key=lambda each: (each.is_good, each.status != 0, each.gap_s))
         if counts.is_good:
             self._failures, self._good_url = 0, counts.url
         else:
