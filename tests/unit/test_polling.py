@@ -14,7 +14,7 @@ from toft.managed.outcomes import State
 from toft.managed.staging import Staged
 from toft.managed.transport import Answer, AnswerError, UnreachableError
 
-ONE, TWO = "https://one", "https://two"
+ONE, TWO = "https://one.example.org", "https://two.example.org"
 NEW = document.encode({"schema_version": 1, "revision": 2})
 ETAG = document.etag_of(NEW)
 Reply = Answer | NodeError | Callable[[], Any]
@@ -195,7 +195,7 @@ def test_a_document_is_confirmed_first_then_staged() -> None:
         (UnreachableError("gone"), "config_poll_error"),
         (UnreachableError("slow", code="control.deadline"), "config_poll_error"),
         (answer(500), "config_poll_http_error"),
-        (answer(302, location="https://elsewhere"), "config_poll_http_error"),
+        (answer(302, location="https://elsewhere.example.org"), "config_poll_http_error"),
         (answer(204), "config_poll_http_error"),
         (problem(401, protocol.CREDENTIAL_REFUSED), "config_poll_auth_failed"),
         (answer(403), "config_poll_refused"),

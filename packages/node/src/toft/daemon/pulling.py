@@ -14,6 +14,7 @@ from toft.kernel import clock as clocks
 from toft.kernel import log, threads
 from toft.kernel.errors import ConflictError, NodeError
 from toft.managed import (
+    admission,
     document,
     gates,
     generations,
@@ -98,6 +99,8 @@ class Pulling:
         member = self._found.membership
         if member is None:
             return
+        if self._found.is_mended:
+            await self._mend()
         self._transport = transport.Transport(member.trust, self._clock)
         self._credentials = await asyncio.to_thread(self._open, self._transport)
         self._polling = polling.Polling(
@@ -163,6 +166,12 @@ class Pulling:
         credentials.vouch(url for urls in served for url in urls)
         return credentials
 
+    async def _mend(self) -> None:
+        try:
+            await threads.finished(self._files.mend)
+        except (OSError, NodeError) as error:
+            _log.error("not mended", error=str(error))
+
     def _known(self) -> identity.Found:
         credentials = self._credentials
         return credentials.found if credentials is not None else self._found
@@ -218,7 +227,7 @@ class Pulling:
                 code="generation.restart_pending",
                 hint="nothing to do: the next one asks again",
             )
-        key_ids = await self._admit(data, source, signatures)
+        key_ids = await self._vouch(data, etag, source, signatures, attempt=attempt, revision=revision)
         try:
             offered = await asyncio.to_thread(document.parse, data)
         except document.DocumentError as error:
@@ -231,6 +240,7 @@ class Pulling:
             source=source,
             attempt=attempt,
             key_ids=key_ids,
+            now_s=self._credentials.server_now() if self._credentials else 0.0,
             installer=self._installer,
             gated=self._gated,
         )
@@ -239,18 +249,28 @@ class Pulling:
             self._restart()
         return staged
 
-    async def _admit(self, data: bytes, url: str, header: str) -> tuple[str, ...]:
+    async def _vouch(
+        self, data: bytes, etag: str, url: str, header: str, *, attempt: int, revision: int | None
+    ) -> Sequence[str]:
         """Return who vouches for a document; refuse one that nobody does, once somebody must."""
-        credentials = self._credentials
-        if credentials is None or credentials.membership.root is None:
+        from toft.managed import vouching  # noqa: PLC0415 - as in `_open`
+
+        if self._credentials is None:
             return ()
         try:
-            return credentials.verify(data, header)
-        except NodeError:
-            # Somebody signs by now whom those trusted so far vouch for, perhaps.
-            if not await credentials.find_root(url):
-                raise
-        return credentials.verify(data, header)
+            key_ids = await vouching.signers(self._credentials, url, data, etag=etag, header=header)
+        except admission.UnsignedError as error:
+            await self._remember(etag, error.reason, str(error), attempt=attempt, revision=revision)
+            raise
+        if key_ids:
+            await threads.finished(lambda: self._forgive(etag))
+        return key_ids
+
+    def _forgive(self, etag: str) -> None:
+        """Try a document whose signatures were missing, now that they have come: its bytes were never bad."""
+        bad = phases.find_bad(self._engine.read().state, etag)
+        if bad is not None and bad.reason == admission.UnsignedError.reason:
+            self._engine.record(lambda state: phases.forgiven(state, etag))
 
     async def _remember(
         self, etag: str, reason: str, why: str, *, attempt: int, revision: int | None

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from toft.kernel import clock as clocks
 from toft.kernel import log
-from toft.kernel.errors import NodeError, RefusedError
+from toft.kernel.errors import ConflictError, NodeError, RefusedError
 from toft.kernel.version import VERSION
 from toft.managed import answers, messages, protocol, retrying, signatures, transport
 from toft.managed.identity import Files, Found, Identity
@@ -158,7 +158,7 @@ class Credentials:
         try:
             await asyncio.shield(self._renewing)
         except NodeError as error:
-            if not token:
+            if not token or isinstance(error, ConflictError):
                 raise
             # What is only nearly over is still good; the next question tries again.
             _log.warning("not renewed", url=url, error=str(error))
@@ -199,41 +199,16 @@ class Credentials:
         await self._promote(self.identity or known)
         _log.info("key changed", key_id=new.public.key_id)
 
-    def verify(self, data: bytes, header: str) -> tuple[signatures.KeyId, ...]:
-        """Return whose signatures on a document count; none where nobody signs.
+    async def keep_root(self, root: signatures.Root) -> None:
+        """Take note of who signs documents from now on.
 
         Raises:
-            SignatureError: They are not enough.
-            MessageError: The header that carries them is damaged.
+            ConflictError: Somebody has joined or left meanwhile.
+            OSError: The disk did not take it.
         """
-        if self.membership.root is None:
-            return ()
-        root = signatures.Root.of_value(self.membership.root)
-        found = messages.decode_signatures(header)
-        return signatures.verify(signatures.DOCUMENT_TYPE, data, found, root)
-
-    async def find_root(self, url: str) -> signatures.Root | None:
-        """Ask who signs documents by now, and believe it as far as those trusted so far vouch for it.
-
-        Returns:
-            The latest root, kept on disk; None where nobody signs.
-
-        Raises:
-            NodeError: As `ask`; SignatureError when what came is not vouched for.
-        """
-        if self.membership.root is None:
-            return None
-        root = signatures.Root.of_value(self.membership.root)
-        answer = await self.ask("GET", url, f"{protocol.ROOTS}?after={root.version}")
-        if answer.status != 200:
-            raise answers.refusal(url, answer, self.server_now())
-        latest = signatures.follow(root, messages.read_roots(answers.value(answer)))
-        if latest.version > root.version:
-            value = latest.to_value()
-            await asyncio.to_thread(self._files.keep_root, self.membership.node_id, value)
-            self.membership = replace(self.membership, root=value)
-            _log.info("trust root changed", version=latest.version)
-        return latest
+        value = root.to_value()
+        await asyncio.to_thread(self._files.keep_root, self.membership.node_id, value)
+        self.membership = replace(self.membership, root=value)
 
     def server_now(self) -> float:
         """Return the time of the central, as far as it is known."""

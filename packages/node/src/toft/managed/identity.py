@@ -90,6 +90,8 @@ class Identity:
     url: str = ""
     urls: tuple[str, ...] = ()
     token_fp: str = ""
+    enrollment: Mapping[str, Any] = field(default_factory=dict)
+    """What `enrollment.json` says, once more: a node that lost that would never ask again."""
 
     def to_value(self) -> dict[str, Any]:
         """Return it as `identity.json` keeps it."""
@@ -104,6 +106,7 @@ class Identity:
             "url": self.url,
             "urls": list(self.urls),
             "token_fp": self.token_fp,
+            "enrollment": dict(self.enrollment),
         }
         return {**value, "next_private_key": self.next_private_key} if self.next_private_key else value
 
@@ -122,6 +125,7 @@ class Identity:
                 url=_text(value["url"]),
                 urls=tuple(_text(each) for each in value["urls"]),
                 token_fp=_text(value["token_fp"]),
+                enrollment=dict(value["enrollment"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
@@ -135,6 +139,7 @@ class Found:
     Attributes:
         seed_sha256: Of the seed; empty without one.
         problems: What was there and could not be read.
+        is_mended: `enrollment.json` could not be, and is taken from `identity.json`.
     """
 
     seed: Membership | None = None
@@ -142,6 +147,7 @@ class Found:
     identity: Identity | None = None
     seed_sha256: str = ""
     problems: tuple[str, ...] = ()
+    is_mended: bool = False
 
     @property
     def membership(self) -> Membership | None:
@@ -197,8 +203,13 @@ class Files:
         identity = None if value is None else Identity.of_value(value)
         if value is not None and identity is None:
             problems.append(f"{generations.IDENTITY} has not the form of one")
+        is_mended = False
+        if enrollment is None and identity is not None and identity.node_id:
+            spare = json.dumps(identity.enrollment).encode()
+            enrollment = _membership(spare, generations.ENROLLMENT, problems)
+            is_mended = enrollment is not None
         digest = hashlib.sha256(seed_data).hexdigest() if seed_data else ""
-        return Found(seed, enrollment, identity, digest, tuple(problems))
+        return Found(seed, enrollment, identity, digest, tuple(problems), is_mended)
 
     def keep_key(self, identity: Identity, *, before: Found) -> None:
         """Write a key before it is shown to anybody.
@@ -220,8 +231,9 @@ class Files:
         """
         with self._hold():
             self._check(before)
-            self._write(generations.ENROLLMENT, membership.to_enrollment())
-            self._write(generations.IDENTITY, identity.to_value())
+            value = membership.to_enrollment()
+            self._write(generations.ENROLLMENT, value)
+            self._write(generations.IDENTITY, replace(identity, enrollment=value).to_value())
 
     def keep_identity(self, identity: Identity) -> None:
         """Write a new credential, or a new key, of the same node.
@@ -234,7 +246,20 @@ class Files:
             there = self.read().identity
             if there is None or there.node_id != identity.node_id:
                 raise _changed()
-            self._write(generations.IDENTITY, identity.to_value())
+            # The root may have been changed meanwhile, by the same process.
+            known = there.enrollment or identity.enrollment
+            self._write(generations.IDENTITY, replace(identity, enrollment=known).to_value())
+
+    def mend(self) -> None:
+        """Write `enrollment.json` again where it is gone or damaged, and known from elsewhere.
+
+        Raises:
+            OSError: As for `keep_key`.
+        """
+        with self._hold():
+            found = self.read()
+            if found.is_mended and found.enrollment is not None:
+                self._write(generations.ENROLLMENT, found.enrollment.to_enrollment())
 
     def keep_root(self, node_id: str, root: Mapping[str, Any]) -> None:
         """Write who signs from now on.
@@ -244,10 +269,12 @@ class Files:
             OSError: As for `keep_key`.
         """
         with self._hold():
-            there = self.read().enrollment
-            if there is None or there.node_id != node_id:
+            found = self.read()
+            if found.enrollment is None or found.identity is None or found.enrollment.node_id != node_id:
                 raise _changed()
-            self._write(generations.ENROLLMENT, replace(there, root=root).to_enrollment())
+            value = replace(found.enrollment, root=root).to_enrollment()
+            self._write(generations.ENROLLMENT, value)
+            self._write(generations.IDENTITY, replace(found.identity, enrollment=value).to_value())
 
     def _check(self, before: Found) -> None:
         if not before.is_still(self.read()):

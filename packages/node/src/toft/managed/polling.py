@@ -326,6 +326,8 @@ class Polling:
                 revision=revision,
                 signatures=answer.headers.get(protocol.SIGNATURES.lower(), ""),
             )
+        except OSError as error:
+            return self._hold_back(etag, UnavailableError(f"nothing can be kept: {error}"))
         except NodeError as error:
             # The registry, the disk, the time: none of them is the document's fault, and it comes again.
             if isinstance(error, UnavailableError) or error.retry_after_s is not None:
