@@ -87,7 +87,7 @@ class Admission:
         if isinstance(done, tokens.Refusal):
             # Its own transaction: the one that refused has changed nothing.
             told = {"reason": done.reason, "key": wish.key.key_id, "hostname": wish.facts.hostname}
-            await self._note("", "", "node.join_refused", protocol.token_id(wish.token), told)
+            await self._note(done.tenant, "", "node.join_refused", protocol.token_id(wish.token), told)
             raise errors.RefusedError("this may not join", code="join_refused")
         node, expires_at, is_new = done
         self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
@@ -114,7 +114,7 @@ class Admission:
                 "this key is one of a node of somebody else", code="central.key_of_another_tenant"
             )
         if row is not None and row["state"] == "revoked":
-            return tokens.Refusal("revoked node")
+            return tokens.Refusal("revoked node", token["tenant"])
         is_repeated = row is not None and row["join_token"] == token["id"]
         # The answer may have been lost: asking again with the same key uses nothing up.
         if not is_repeated and (refusal := tokens.use(connection, token, now)) is not None:

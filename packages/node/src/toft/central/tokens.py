@@ -61,9 +61,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why somebody may not join; told to nobody but the audit log."""
+    """Why somebody may not join; told to nobody but the audit log.
+
+    Attributes:
+        reason: In words.
+        tenant: Whose token it was; empty where it was none.
+    """
 
     reason: str
+    tenant: str = ""
 
 
 class Tokens:
@@ -188,7 +194,7 @@ def find(connection: database.Connection, text: str) -> Mapping[str, Any] | Refu
     if row is None or not is_it:
         return Refusal("unknown token")
     if row["revoked_at"] is not None:
-        return Refusal("revoked token")
+        return Refusal("revoked token", row["tenant"])
     return dict(row)
 
 
@@ -196,7 +202,7 @@ def use(connection: database.Connection, token: Mapping[str, Any], now: float) -
     """Use a token once; as part of the transaction that makes the node."""
     if connection.execute(_QUERIES["use_token"], {"id": token["id"], "now": now}).fetchone():
         return None
-    return Refusal("expired token" if token["expires_at"] <= now else "used token")
+    return Refusal("expired token" if token["expires_at"] <= now else "used token", token["tenant"])
 
 
 def _bad(message: str, hint: str = "toft central token create --help") -> errors.UsageError:

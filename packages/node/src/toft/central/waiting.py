@@ -27,6 +27,10 @@ class Waiting:
         """Say whether there is a place for a node."""
         return self._is_open and (node in self._waiting or len(self._waiting) < self._slots)
 
+    def holds(self, node: str) -> bool:
+        """Say whether a node waits."""
+        return node in self._waiting
+
     async def wait(self, node: str, timeout_s: float) -> bool:
         """Say whether something may have changed for a node meanwhile; False after so long.
 

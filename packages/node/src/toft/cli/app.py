@@ -14,6 +14,7 @@ import typer
 from toft import __version__
 from toft.cli import (
     backup,
+    central,
     config,
     daemon,
     doctor,
@@ -62,6 +63,7 @@ app.add_typer(plugin.app, name="plugin")
 app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")
 app.add_typer(config.app, name="config")
+app.add_typer(central.app, name="central")
 app.add_typer(trials.bench, name="bench")
 daemon.register(app)
 token.register(app)

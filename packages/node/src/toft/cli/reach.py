@@ -18,6 +18,16 @@ ASK = frozenset(
         *("secret set", "secret list", "secret rm"),
         *("env list", "env gc", "open", "why-denied"),
         *("token create", "token list", "token revoke"),
+        *(f"central token {each}" for each in ("create", "list", "revoke")),
+        *(f"central admin {each}" for each in ("create", "list", "revoke")),
+        *(f"central tenant {each}" for each in ("create", "list")),
+        *(f"central group {each}" for each in ("list", "put", "delete")),
+        *(f"central document {each}" for each in ("save", "list", "show", "diff")),
+        *(f"central document {each}" for each in ("publish", "payloads", "sign")),
+        *(f"central node {each}" for each in ("list", "show", "revoke", "approve")),
+        *(f"central node {each}" for each in ("label", "pin", "unpin", "retry")),
+        *("central artifact add", "central artifact list", "central root add", "central root list"),
+        *("central audit", "central status"),
     }
 )
 """Commands that ask a node, wherever it is."""

@@ -13,8 +13,9 @@ from toft.api.central import bodies as taken
 from toft.api.central.service import Serves, Service, tenant_of, within
 from toft.central import audit, tokens
 from toft.central.documents import Group
-from toft.central.nodes import Node
+from toft.central.nodes import STATES, Node
 from toft.kernel import errors
+from toft.kernel.version import VERSION
 from toft.managed import messages
 
 router = APIRouter(tags=["administration"])
@@ -27,6 +28,21 @@ def _needs(action: Action, kind: Kind) -> list[Any]:
 
 def _by(request: Request) -> str:
     return permits.principal_of(request).principal_id
+
+
+@router.get(_ROOT + "/status", dependencies=_needs(Action.READ, Kind.FLEET))
+async def status(request: Request, serves: Serves) -> Response:
+    """Tell how a tenant's fleet is, and how this central."""
+    central = serves.central
+    nodes = central.nodes.of(tenant_of(request))
+    return bodies.answer(
+        {
+            "version": VERSION,
+            "urls": list(central.urls),
+            "nodes": {each: sum(node.state == each for node in nodes) for each in STATES},
+            "waiting": sum(central.waiting.holds(node.id) for node in nodes),
+        }
+    )
 
 
 @router.get(_ROOT + "/tenants", dependencies=[permits.needs(Action.READ, Kind.FLEET, id=None)])
@@ -247,15 +263,23 @@ async def add_root(request: Request, serves: Serves) -> Response:
     return bodies.answer(root.to_value(), status=201)
 
 
-@router.get(_ROOT + "/audit", dependencies=_needs(Action.READ, Kind.AUDIT))
+def _everywhere(request: Request) -> list[str]:
+    return [request.query_params.get("tenant") or "*"]
+
+
+@router.get(
+    _ROOT + "/audit", dependencies=[permits.needs(Action.READ, Kind.AUDIT, id=None, within=_everywhere)]
+)
 async def list_audit(
     request: Request,
     serves: Serves,
     before: Annotated[int | None, Query(ge=1)] = None,
     most: Annotated[int, Query(ge=1, le=audit.MOST)] = 100,
 ) -> Response:
-    """List what was done in a tenant, the newest first."""
-    found = await audit.entries(serves.central.store, tenant=tenant_of(request), before=before, most=most)
+    """List what was done, the newest first: everywhere, or in the tenant that is named."""
+    found = await audit.entries(
+        serves.central.store, tenant=_everywhere(request)[0], before=before, most=most
+    )
     return bodies.answer(found)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toft.access.gate import Caller
 from toft.access.hosts import Hosts
 from toft.api import access, guard, limits, permits, problems, table
 from toft.api.central import admin, agents, documents, polls
 from toft.api.central.service import Service
+from toft.kernel import clock as clocks
 
 ROUTERS = (agents.router, admin.router, documents.router, access.router)
 _LARGE = re.compile(r"PUT /v1/admin/artifacts/[^/]+|POST /v1/admin/documents|POST /v1/admin/signatures/[^/]+")
@@ -48,7 +50,24 @@ def build(
     app.router.routes.insert(0, table.Table(app.router.routes))
     limited = limits.Limits(app, most_bytes=service.request_bytes, large=_LARGE)
     guarded = guard.Guard(limited, Door(service.gate, Hosts(hosts)), service.gate, public)
-    return service.traffic.around(problems.Faults(polls.Polls(guarded, service)))
+    return service.traffic.around(
+        _dated(problems.Faults(polls.Polls(guarded, service)), service.central.clock)
+    )
+
+
+def _dated(app: ASGIApp, clock: clocks.Clock) -> ASGIApp:
+    """Return an application that says what time it is: a node whose clock is wrong signs with that."""
+
+    async def dated(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(clock.now(), usegmt=True).encode()
+                message = {**message, "headers": [*message.get("headers", ()), (b"date", date)]}
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return dated
 
 
 def routes(service: Service | None = None) -> FastAPI:

@@ -1,0 +1,292 @@
+"""`toft central …`: be a central, and administer one: who may join, and who has done what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toft.cli import central_documents, central_nodes, shown
+from toft.cli import session as sessions
+from toft.cli.administering import TenantOption, ask, labels_of, lasting, query_of
+from toft.cli.session import JsonOption, argument, option
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Be a central, or administer the one at --url with the token of --token-file.",
+)
+tokens = typer.Typer(no_args_is_help=True, help="Join tokens, which let machines become nodes.")
+admins = typer.Typer(no_args_is_help=True, help="Tokens of those who administer a central.")
+tenants = typer.Typer(no_args_is_help=True, help="Tenants: fleets that know nothing of each other.")
+app.add_typer(tokens, name="token")
+app.add_typer(admins, name="admin")
+app.add_typer(tenants, name="tenant")
+app.add_typer(central_documents.app, name="document")
+app.add_typer(central_documents.groups, name="group")
+app.add_typer(central_documents.artifacts, name="artifact")
+app.add_typer(central_documents.roots, name="root")
+app.add_typer(central_nodes.app, name="node")
+
+
+@app.command("serve")
+def serve(
+    context: typer.Context,
+    data: Annotated[Path, option("--data", metavar="DIR", help="Where it keeps everything.")],
+    listen: Annotated[
+        str, option("--listen", metavar="HOST:PORT", help="Where nodes and administrators ask.")
+    ],
+    url: Annotated[
+        list[str] | None,
+        option("--url", metavar="URL", help="How nodes reach it; repeat it, the first one first."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, option("--tls-cert", metavar="FILE", help="Its certificate, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, option("--tls-key", metavar="FILE", help="The key of that, PEM.")] = None,
+    insecure_public: Annotated[
+        bool, option("--insecure-public", help="Listen to other machines without TLS.")
+    ] = False,
+    admin_token_file: Annotated[
+        Path | None,
+        option("--admin-token-file", metavar="FILE", help="Write the first admin token there."),
+    ] = None,
+) -> None:
+    """Be a central, in the foreground; SIGTERM ends it in order.
+
+    On its first start it makes the token of the first administrator, and shows it once.
+    """
+    from toft.daemon import central  # noqa: PLC0415 - a third of a second that `toft --help` does not pay
+
+    sessions.of(context)
+    central.serve(
+        data=data,
+        listen=listen,
+        urls=url or (),
+        tls=(tls_cert, tls_key),
+        insecure_public=insecure_public,
+        token_file=admin_token_file,
+    )
+
+
+@app.command("status")
+def status(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+    """Tell how many nodes there are, how many wait for a document now, and where they ask."""
+    session = sessions.of(context)
+    found = ask(session, "GET", ("status",), query=query_of(tenant))
+    if as_json:
+        session.terminal.json(found)
+        return
+    counts = ", ".join(f"{count} {state}" for state, count in found["nodes"].items())
+    session.terminal.line(f"nodes    {counts}; {found['waiting']} wait for a document")
+    session.terminal.line(f"asked at {' '.join(found['urls'])}")
+    session.terminal.line(f"version  {found['version']}")
+
+
+@tokens.command("create")
+def create_token(
+    context: typer.Context,
+    group: Annotated[
+        str | None, option("--group", metavar="NAME", help="The group whose nodes it makes.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, option("--label", "-l", metavar="NAME=VALUE", help="Of its nodes; repeat it.")
+    ] = None,
+    uses: Annotated[int, option("--uses", metavar="N", min=1, help="Nodes that may join with it.")] = 1,
+    expires: Annotated[
+        str | None, option("--expires", metavar="TIME", help="Such as 12h; 1h by default.")
+    ] = None,
+    approve: Annotated[bool, option("--approve", help="Its nodes wait until you let them in.")] = False,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a join token and show it, once.
+
+    Its text alone goes to standard output, so that > FILE keeps it. --json prints everything about it.
+    """
+    session = sessions.of(context)
+    body = {
+        "group": group,
+        "labels": labels_of(label),
+        "max_uses": uses,
+        "lasts_s": None if expires is None else lasting(expires),
+        "needs_approval": approve,
+    }
+    made = ask(session, "POST", ("tokens",), body, query=query_of(tenant))
+    if as_json:
+        session.terminal.json(made)
+        return
+    session.terminal.line(made["token"])
+    session.terminal.note(f"good until {shown.local(made['expires_at'])}; this is the only time it is shown")
+
+
+@tokens.command("list")
+def list_tokens(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+    """List join tokens; never the tokens themselves."""
+    session = sessions.of(context)
+    found = ask(session, "GET", ("tokens",), query=query_of(tenant))
+    if as_json:
+        session.terminal.json(found)
+        return
+    rows = [
+        [
+            *(each["id"], each["state"], each["group"] or "", f"{each['uses']}/{each['max_uses']}"),
+            *(shown.local(each["expires_at"]), each["created_by"]),
+        ]
+        for each in found
+    ]
+    session.terminal.table(["token", "state", "group", "used", "expires", "made by"], rows)
+
+
+@tokens.command("revoke")
+def revoke_token(
+    context: typer.Context,
+    id: Annotated[str, argument("ID", "The eight characters after jt_.")],
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a join token; the nodes that joined with it stay."""
+    session = sessions.of(context)
+    ended = ask(session, "DELETE", ("tokens", id), query=query_of(tenant))
+    if as_json:
+        session.terminal.json(ended)
+    else:
+        session.terminal.note(f"nobody joins with {ended['id']} any more")
+
+
+@admins.command("create")
+def create_admin(
+    context: typer.Context,
+    name: Annotated[str, argument("NAME", "What you call it, such as ops.")],
+    scope: Annotated[
+        list[str],
+        option("--scope", "-s", metavar="SCOPE", help="Such as fleet:read, document:write:TENANT or *."),
+    ],
+    expires: Annotated[
+        str | None, option("--expires", metavar="TIME", help="Such as 90d; never by default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token for an administrator and show it, once; nobody gives more than they have."""
+    session = sessions.of(context)
+    body = {"name": name, "scopes": scope, "lasts_s": None if expires is None else lasting(expires)}
+    made = ask(session, "POST", "/v1/tokens", body)
+    if as_json:
+        session.terminal.json(made)
+        return
+    session.terminal.line(made["token"])
+    session.terminal.note("this is the only time it is shown")
+
+
+@admins.command("list")
+def list_admins(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the tokens of administrators; never the tokens themselves."""
+    session = sessions.of(context)
+    found = ask(session, "GET", "/v1/tokens")
+    if as_json:
+        session.terminal.json(found)
+        return
+    rows = [
+        [each["name"], each["state"], " ".join(each["scopes"]), shown.local(each["last_used_at"]) or "never"]
+        for each in found
+    ]
+    session.terminal.table(["token", "state", "scopes", "last used"], rows)
+
+
+@admins.command("revoke")
+def revoke_admin(
+    context: typer.Context,
+    name: Annotated[str, argument("NAME", "Its name, or its id.")],
+    as_json: JsonOption = False,
+) -> None:
+    """End the token of an administrator."""
+    session = sessions.of(context)
+    from toft.client import administration  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+
+    ended = ask(session, "DELETE", administration.path(name).replace("/v1/admin/", "/v1/tokens/"))
+    if as_json:
+        session.terminal.json(ended)
+    else:
+        session.terminal.note(f"token {ended['name']} holds no more")
+
+
+@tenants.command("create")
+def create_tenant(
+    context: typer.Context,
+    name: Annotated[str, argument("NAME", "What it is called.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a tenant; there is always one called main."""
+    session = sessions.of(context)
+    made = ask(session, "POST", ("tenants",), {"name": name})
+    if as_json:
+        session.terminal.json(made)
+    else:
+        session.terminal.note(f"there is a tenant {made['name']}")
+
+
+@tenants.command("list")
+def list_tenants(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the tenants that you may see."""
+    session = sessions.of(context)
+    found = ask(session, "GET", ("tenants",))
+    if as_json:
+        session.terminal.json(found)
+    else:
+        for each in found:
+            session.terminal.line(each["name"])
+
+
+@app.command("audit")
+def audit(
+    context: typer.Context,
+    verify: Annotated[bool, option("--verify", help="Look whether each line is what it was.")] = False,
+    before: Annotated[int | None, option("--before", metavar="N", help="Only lines before this one.")] = None,
+    most: Annotated[
+        int, option("--limit", metavar="N", min=1, max=500, help="So many; 100 by default.")
+    ] = 100,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what was done, by whom, the newest first; status 1 when --verify finds a changed line.
+
+    Who may not join is told here, and only here.
+    """
+    session = sessions.of(context)
+    if verify:
+        found = ask(session, "GET", ("audit", "verify"))
+        if as_json:
+            session.terminal.json(found)
+        elif found["is_whole"]:
+            session.terminal.line(
+                f"{found['lines']} lines, each as it was written; the last is {found['head']}"
+            )
+        else:
+            session.terminal.line(f"line {found['broken_at']} is not what was written")
+        if not found["is_whole"]:
+            raise typer.Exit(1)
+        return
+    found = ask(session, "GET", ("audit",), query=query_of(tenant, before=before, most=most))
+    if as_json:
+        session.terminal.json(found)
+        return
+    rows = [
+        [
+            str(each["seq"]),
+            shown.local(each["at"]),
+            each["actor"],
+            each["action"],
+            each["subject"],
+            _said(each),
+        ]
+        for each in found
+    ]
+    session.terminal.table(["line", "at", "who", "did", "to", ""], rows)
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    told: Sequence[str] = [
+        f"{name}={value}" for name, value in entry["details"].items() if value not in (None, "", {}, [])
+    ]
+    return " ".join(told)[:120]
