@@ -200,6 +200,7 @@ def _default(value: Any) -> str:
 
 
 GENERATED = {
+    "central-openapi.json": http_reference.central_document,
     "cli.md": cli_page,
     "client.md": lambda: NOTE + face_reference.client_page(),
     "document.md": lambda: NOTE + document_reference.page(),

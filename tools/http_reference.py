@@ -8,6 +8,7 @@ from typing import Any
 
 from toft.api import app as applications
 from toft.api import operations
+from toft.api.central import app as central_applications
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
 
@@ -15,6 +16,11 @@ _METHODS = ("get", "head", "post", "put", "patch", "delete")
 def document() -> str:
     """Return the OpenAPI document as it is checked in."""
     return json.dumps(applications.routes().openapi(), indent=1, sort_keys=True) + "\n"
+
+
+def central_document() -> str:
+    """Return the OpenAPI document of a central as it is checked in."""
+    return json.dumps(central_applications.routes().openapi(), indent=1, sort_keys=True) + "\n"
 
 
 def page() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from typing import Any
 
@@ -11,6 +12,8 @@ import typer
 
 from toft.api import app as applications
 from toft.api import bodies, operations, schemas
+from toft.api.central import app as central_app
+from toft.api.central import operations as of_central
 from toft.blocking import instance as calls
 from toft.blocking import looking
 from toft.blocking import node as blocking
@@ -53,11 +56,30 @@ def commands(command: Any, path: str) -> set[str]:
     )
 
 
+COMMANDS = commands(typer.main.get_command(command_line.app), "toft")
+CENTRAL: dict[str, Any] = central_app.routes().openapi()
+
+
 def test_every_command_is_an_operation_or_says_why_not_and_exists() -> None:
-    known = commands(typer.main.get_command(command_line.app), "toft")
+    known = {each for each in COMMANDS if not each.startswith("toft central ")}
     named = {each.cli for each in ALL if not each.cli.startswith("-")}
     assert known - operations.COMMANDS_APART.keys() == named
     assert named.isdisjoint(operations.COMMANDS_APART)
+
+
+def test_the_same_holds_for_a_central() -> None:
+    known = {each for each in COMMANDS if each.startswith("toft central ")}
+    named = {each.cli for each in of_central.OPERATIONS if not each.cli.startswith("-")}
+    assert known - of_central.COMMANDS_APART.keys() == named
+    described = {
+        f"{method.upper()} {path}" for path, methods in CENTRAL["paths"].items() for method in methods
+    }
+    shared = {each.route for each in operations.ACCESS}
+    assert described == of_central.BY_ROUTE.keys() | shared
+    text = json.dumps(CENTRAL)
+    for reference in re.findall(r"#/components/[\w/]+", text):
+        room, _, found = reference.removeprefix("#/components/").partition("/")
+        assert found in CENTRAL["components"][room]
 
 
 # What the first part of a client's method name stands for: with asyncio, and without.

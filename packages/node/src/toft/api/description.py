@@ -6,6 +6,7 @@ FastAPI knows the paths and the queries; bodies and answers come from `operation
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -40,22 +41,33 @@ _WORDS = {
 }
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of an application."""
+def document(
+    app: FastAPI,
+    *,
+    known: Mapping[str, Operation] = operations.BY_ROUTE,
+    named: Mapping[str, schemas.Schema] = schemas.NAMED,
+    introduction: str = "",
+) -> dict[str, Any]:
+    """Return the OpenAPI document of an application.
+
+    Args:
+        app: It.
+        known: What its routes take and answer.
+        named: The schemas that those name.
+        introduction: What is said above all routes.
+    """
     found: dict[str, Any] = get_openapi(
-        title=app.title, version=app.version, routes=app.routes, description=_INTRODUCTION
+        title=app.title, version=app.version, routes=app.routes, description=introduction or _INTRODUCTION
     )
     asked = _permits(app)
     for path, methods in found["paths"].items():
         for method in _METHODS:
-            described = operations.BY_ROUTE.get(f"{method.upper()} {path}")
+            described = known.get(f"{method.upper()} {path}")
             if method in methods and described is not None:
                 _complete(methods[method], path, described, asked[described.route])
     queried = found.get("components", {}).get("schemas", {})
     found["components"] = {
-        "schemas": {
-            name: dict(each) for name, each in (queried | schemas.NAMED).items() if name not in _UNUSED
-        },
+        "schemas": {name: dict(each) for name, each in (queried | named).items() if name not in _UNUSED},
         "responses": {f"Refused{status}": _refusal(status) for status in _WORDS},
         "securitySchemes": {
             "token": {"type": "http", "scheme": "bearer", "description": "On TCP; `toft token create`."}

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from toft.api import bodies, downloads, permits
+from toft.api.central import polls
+from toft.api.central.credentials import check_active, count_failure, node_of
 from toft.api.central.service import Serves, Service
-from toft.api.guard import address_of as address_of
+from toft.api.guard import address_of
 from toft.central import admission
 from toft.central.nodes import Node
 from toft.kernel import errors
@@ -19,7 +21,6 @@ from toft.managed.messages import Enrolled
 from toft.managed.signatures import SignatureError
 
 router = APIRouter(tags=["nodes"])
-_BEARER = "Bearer "
 _OWN_PROOF = permits.public("a node proves who it is by its own credential, or by its key")
 PATHS = (
     protocol.ENROLL,
@@ -36,59 +37,6 @@ PATHS = (
 def is_for_nodes(path: str) -> bool:
     """Say whether a path is one where nodes ask."""
     return any(path == each or path.startswith(each + "/") for each in PATHS)
-
-
-def node_of(service: Service, authorization: str, address: str) -> Node:
-    """Return the node that shows a credential.
-
-    Raises:
-        RefusedError: It is none, not any more, or its node is revoked.
-        UnavailableError: Too many that were none came from there.
-    """
-    try:
-        if not authorization.startswith(_BEARER):
-            raise admission.refused_credential()
-        return service.central.admission.node_of(authorization[len(_BEARER) :])
-    except errors.RefusedError as error:
-        if error.code == "credential_refused":
-            count_failure(service, address, "a credential that is none")
-        raise
-
-
-def count_failure(service: Service, address: str, why: str) -> None:
-    """Take note of somebody who showed what is none.
-
-    Raises:
-        UnavailableError: They did so too often.
-    """
-    try:
-        service.failures.add(address, why)
-    except errors.RefusedError as error:
-        raise errors.UnavailableError(
-            "too much that is no token or no credential came from this address",
-            code="too_many_requests",
-            blame="caller",
-            retry_after_s=error.retry_after_s,
-            hint="what is good is let in at once",
-        ) from None
-
-
-def check_active(node: Node) -> None:
-    """Refuse a node that was not let in yet, or was thrown out.
-
-    Raises:
-        RefusedError: It is one of these.
-    """
-    if node.state == "revoked":
-        raise admission.revoked(node)
-    if node.state == "pending":
-        raise errors.RefusedError(
-            "somebody has to let this node in first",
-            code="pending_approval",
-            details={"node": node.id},
-            retry_after_s=float(protocol.PENDING_S),
-            hint=f"toft central node approve {node.id}",
-        )
 
 
 def _shown(request: Request, serves: Service) -> Node:
@@ -141,6 +89,18 @@ async def rotate_key(request: Request, serves: Serves) -> Response:
         _count_refused(serves, request, error)
         raise
     return Response(status_code=204)
+
+
+@router.get(protocol.CONFIG, dependencies=[_OWN_PROOF])
+async def config(request: Request, serves: Serves) -> Response:
+    """Return the document that this node is to run; 304 when it says that it runs that already.
+
+    With `Prefer: wait=SECONDS` that answer comes when something changes, or after so long, 55 at most.
+    """
+    status, said, body = await polls.answer(serves, dict(request.scope["headers"]), address_of(request.scope))
+    answer = Response(body, status_code=status)
+    answer.raw_headers = said
+    return answer
 
 
 @router.get(protocol.CONFIG + "/{sha256}", dependencies=[_OWN_PROOF])

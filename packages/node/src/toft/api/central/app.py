@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toft.access.gate import Caller
 from toft.access.hosts import Hosts
-from toft.api import access, guard, limits, permits, problems, table
-from toft.api.central import admin, agents, documents, polls
+from toft.api import access, description, guard, limits, permits, problems, table
+from toft.api import operations as node_operations
+from toft.api import schemas as node_schemas
+from toft.api.central import admin, agents, documents, operations, polls
 from toft.api.central.service import Service
 from toft.kernel import clock as clocks
 
@@ -72,7 +75,7 @@ def _dated(app: ASGIApp, clock: clocks.Clock) -> ASGIApp:
 
 def routes(service: Service | None = None) -> FastAPI:
     """Return the application without its guards; for its description, without a central too."""
-    app = FastAPI(
+    app = _Application(
         title="toft central",
         version="1",
         docs_url=None,
@@ -85,3 +88,22 @@ def routes(service: Service | None = None) -> FastAPI:
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return what it is in the words of OpenAPI, made once."""
+        if not self.openapi_schema:
+            known = {**node_operations.BY_ROUTE, **operations.BY_ROUTE}
+            named = {**node_schemas.NAMED, **operations.NAMED}
+            self.openapi_schema = description.document(
+                self, known=known, named=named, introduction=_INTRODUCTION
+            )
+        return self.openapi_schema
+
+
+_INTRODUCTION = """\
+A central over HTTP: below `/v1/admin` what administrators do, with a token of theirs; the rest is what nodes
+ask, with the credential that they were given when they joined. Whose things a request is about says
+`?tenant=NAME`; `main` when it says nothing. Errors are `application/problem+json`.
+"""

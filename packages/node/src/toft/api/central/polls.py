@@ -6,14 +6,17 @@ Each is one coroutine and one future; nothing is read from the database while it
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toft.api import problems
-from toft.api.central import agents
+from toft.api.central.credentials import check_active, node_of
 from toft.api.central.service import Service
+from toft.api.guard import address_of
 from toft.central.nodes import Node
 from toft.central.offers import Offer
+from toft.central.room import Central
 from toft.kernel import errors
 from toft.managed import protocol
 
@@ -43,51 +46,57 @@ class Polls:
             await self._app(scope, receive, send)
             return
         try:
-            status, headers, body = await self._answer(dict(scope["headers"]), agents.address_of(scope))
+            status, headers, body = await answer(self._service, dict(scope["headers"]), address_of(scope))
         except errors.NodeError as error:
             await problems.response(error)(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body if scope["method"] == "GET" else b""})
 
-    async def _answer(
-        self, headers: dict[bytes, bytes], address: str
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        central = self._service.central
-        authorization = headers.get(b"authorization", b"").decode("latin-1")
-        node = agents.node_of(self._service, authorization, address)
-        self._service.pace.step(node.id)
-        runs = protocol.read_etag(headers.get(b"if-none-match", b"").decode("latin-1"))
-        central.nodes.see(node, runs)
-        agents.check_active(node)
-        offer = await self._offered(node)
-        wait_s = _wait_s(headers.get(b"prefer", b""))
-        loop_time = central.clock.monotonic
-        until = loop_time() + wait_s
-        while (
-            offer.served.etag == runs and (left_s := until - loop_time()) > 0 and central.waiting.may(node.id)
-        ):
-            woken = await central.waiting.wait(node.id, left_s)
-            agents.check_active(node)
-            offer = await self._offered(node)
-            if not woken:
-                break
-        if offer.served.etag == runs:
-            return 304, _headers(offer), b""
-        # Before it leaves: what a node was given it may ask for again, whatever becomes of this answer.
-        await central.note_offer(node, offer.served.sha256)
-        size = (b"content-length", b"%d" % len(offer.served.data))
-        return 200, [*_headers(offer), (b"content-type", b"application/json"), size], offer.served.data
 
-    async def _offered(self, node: Node) -> Offer:
-        offer = await self._service.central.offers.offered(node)
-        if offer is None:
-            raise errors.NotFoundError(
-                "there is no document for this node yet",
-                code="no_document",
-                hint="toft central document save FILE --publish",
-            )
-        return offer
+async def answer(
+    service: Service, headers: Mapping[bytes, bytes], address: str
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, headers and body for a node that asks what it is to run.
+
+    Raises:
+        NodeError: It is none that may ask, or there is nothing for it.
+    """
+    central, clock = service.central, service.central.clock
+    node = node_of(service, headers.get(b"authorization", b"").decode("latin-1"), address)
+    service.pace.step(node.id)
+    runs = protocol.read_etag(headers.get(b"if-none-match", b"").decode("latin-1"))
+    central.nodes.see(node, runs)
+    check_active(node)
+    offer = await _offered(central, node)
+    until = clock.monotonic() + _wait_s(headers.get(b"prefer", b""))
+    while (
+        offer.served.etag == runs
+        and (left_s := until - clock.monotonic()) > 0
+        and central.waiting.may(node.id)
+    ):
+        has_changed = await central.waiting.wait(node.id, left_s)
+        check_active(node)
+        offer = await _offered(central, node)
+        if not has_changed:
+            break
+    if offer.served.etag == runs:
+        return 304, _headers(offer), b""
+    # Before it leaves: what a node was given it may ask for again, whatever becomes of this answer.
+    await central.note_offer(node, offer.served.sha256)
+    size = (b"content-length", b"%d" % len(offer.served.data))
+    return 200, [*_headers(offer), (b"content-type", b"application/json"), size], offer.served.data
+
+
+async def _offered(central: Central, node: Node) -> Offer:
+    offer = await central.offers.offered(node)
+    if offer is None:
+        raise errors.NotFoundError(
+            "there is no document for this node yet",
+            code="no_document",
+            hint="toft central document save FILE --publish",
+        )
+    return offer
 
 
 def _wait_s(prefer: bytes) -> float:
