@@ -10,6 +10,7 @@ a directory has not synced or, as disks without order have it, any of them; of a
 
 import copy
 import errno
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -101,6 +102,23 @@ class Disk:
         if self.syncs:
             file.durable = whole
 
+    def append(self, path: str, data: durable.Buffer) -> None:
+        file, more = self._file(path), bytes(data)
+        self._step(path)
+        whole = file.content + more
+        file.content += more[: len(more) // 2]
+        self._step(path)
+        file.content = whole
+
+    def sync(self, path: str) -> None:
+        self._step(path)
+        file = self._file(path)
+        if self.syncs:
+            file.durable = file.content
+
+    def digest(self, path: str) -> str:
+        return hashlib.sha256(self.read(path)).hexdigest()
+
     def rename(self, source: str, target: str) -> None:
         self._step(source)
         (directory, old), (other, new) = self._parent(source), self._parent(target)
@@ -183,6 +201,12 @@ class Disk:
                     raise FileNotFoundError(errno.ENOENT, "no such name", path)
                 node = node.names[name]
         return node
+
+    def _file(self, path: str) -> File:
+        found = self._find(path)
+        if not isinstance(found, File):
+            raise OSError(errno.EINVAL, "no file", path)
+        return found
 
     def _directory(self, path: str) -> Directory:
         found = self._find(path)

@@ -82,7 +82,7 @@ def test_a_slot_that_somebody_edited_names_nothing(home: Path, name: str, value:
 
 def test_a_damaged_record_is_noticed(home: Path) -> None:
     artifact = kept(home)
-    path = trees.Trees(home).directory / f"{artifact['tree_sha256']}.json"
+    path = trees.Trees(home).directory / f"{HASH}.{artifact['tree_sha256']}.json"
     path.write_bytes(path.read_bytes().replace(b"ocr", b"OCR"))
     assert "damaged" in trees.Trees(home).problem(artifact)
     assert "damaged" in trees.Trees(home).pinned([artifact])["ocr"].problem

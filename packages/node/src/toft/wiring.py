@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,11 @@ from toft.access import gate as gates
 from toft.access import tokens
 from toft.dispatch import engine, node, readings
 from toft.dispatch import logs as job_logs
-from toft.host import commands, confined_commands, facts, gpus, keeper, monitor
+from toft.host import commands, confined_commands, disks, facts, gpus, keeper, monitor
 from toft.kernel import errors, log
 from toft.kernel import settings as node_settings
-from toft.managed import applying, staging
+from toft.managed import applying, building, collecting, installing, staging, trees, wheels
+from toft.managed import document as documents
 from toft.plugins import artifacts, catalog, install, installed, instances, loading, logs, trial
 from toft.plugins import node as nodes
 from toft.plugins.environments import environments, provisioners
@@ -120,14 +121,16 @@ async def _open(
     return opened
 
 
-async def _open_base(stack: AsyncExitStack, settings: node_settings.Settings) -> _Base:
+async def _open_base(
+    stack: AsyncExitStack, settings: node_settings.Settings, *, opens_database: bool = True
+) -> _Base:
     home = settings.home
     await asyncio.to_thread(durable.make_directory, home, 0o700)
     store = database.Database(home / "node.db")
     stack.push_async_callback(store.close)
     kept, failed = await asyncio.gather(
         keeper.Keeper.start(settings.isolation),
-        store.open({room: f"toft.{room}" for room in _ROOMS}),
+        store.open({room: f"toft.{room}" for room in _ROOMS}) if opens_database else asyncio.sleep(0),
         return_exceptions=True,  # neither is left behind because the other failed
     )
     if isinstance(kept, BaseException):
@@ -159,7 +162,7 @@ async def _rooms(
     )
     written = orders.Orders(place, sdk.prepare, base.secrets, learn=base.redactor.add)
     records = instances.Instances(base.store, declared=applied.instances)
-    plugins = open_registry(home, environ)
+    plugins = open_registry(home, environ, applied.pinned)
     made_by = provisioners.build(settings, environ, run=await _run(base.keeper, place))
     built = environments.Environments(home, made_by, prepare=sdk.prepare)
     scratch = trial.Scratch(
@@ -169,8 +172,15 @@ async def _rooms(
         directory=home / "logs",
         stall_s=settings.load_stall_s,
     )
-    installer = install.Installer(plugins, built, scratch.describe, artifacts=artifacts.Artifacts(home))
+    installer = install.Installer(
+        plugins,
+        built,
+        scratch.describe,
+        artifacts=artifacts.Artifacts(home),
+        is_pinned=collecting.Keeping(home).keeps,
+    )
     return nodes.Rooms(
+        environments=built,
         settings=settings,
         installed=installed.Installed(
             plugins,
@@ -199,24 +209,103 @@ async def _rooms(
     )
 
 
-def open_registry(home: Path, environ: Mapping[str, str]) -> registry.Registry:
-    """Return the installed plugins of a home, as they are seen from this directory."""
+def open_registry(
+    home: Path, environ: Mapping[str, str], pinned: Sequence[tuple[manifests.Manifest, Path]] = ()
+) -> registry.Registry:
+    """Return the installed plugins of a home, as they are seen from this directory.
+
+    Args:
+        home: `TOFT_HOME`.
+        environ: The environment.
+        pinned: What the node's document pins.
+    """
     return registry.Registry(
         home,
+        pinned=pinned,
         search_paths=registry.project_paths(Path.cwd()),
         fallback_paths=registry.reference_paths(Path.cwd(), environ.get("HOME")),
     )
 
 
-def open_installer(settings: node_settings.Settings, environ: Mapping[str, str]) -> staging.Installer:
-    """Return what gets the plugins of a document, and knows what there is without it; blocks."""
-    plugins = open_registry(settings.home, environ)
+def open_installer(
+    settings: node_settings.Settings, environ: Mapping[str, str], source: wheels.Source | None = None
+) -> staging.Installer:
+    """Return what gets the plugins of a document, and knows what there is without it; blocks.
 
+    Args:
+        settings: The node's.
+        environ: The environment.
+        source: Where wheels without an address are had.
+    """
+    return _Opening(settings, environ, source, _knows(open_registry(settings.home, environ)))
+
+
+class _Opening:
+    """The installer of a process that has no node open; what starts workers is opened where it is needed."""
+
+    def __init__(
+        self,
+        settings: node_settings.Settings,
+        environ: Mapping[str, str],
+        source: wheels.Source | None,
+        knows: applying.Knows,
+    ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._source = source
+        self._present = applying.Present(knows)
+
+    @asynccontextmanager
+    async def installed(self, offered: documents.Document) -> AsyncIterator[Sequence[trees.Artifact]]:
+        """See `toft.managed.staging.Installer.installed`."""
+        async with AsyncExitStack() as stack:
+            installer: staging.Installer = self._present
+            if offered.section("plugins"):
+                base = await _open_base(stack, self._settings, opens_database=False)
+                rooms = await _rooms(base, self._settings, self._environ, applying.NOTHING)
+                installer = installing_of(rooms, self._environ, self._source)
+            yield await stack.enter_async_context(installer.installed(offered))
+
+
+def installing_of(
+    rooms: nodes.Rooms, environ: Mapping[str, str], source: wheels.Source | None = None
+) -> installing.Installing:
+    """Return what installs what documents pin, for a node that is open.
+
+    Args:
+        rooms: Of the node.
+        environ: The environment.
+        source: Where wheels without an address are had.
+    """
+    settings = rooms.settings
+    home = settings.home
+    places = wheels.Places(houses=settings.wheelhouses, source=source, offline=settings.offline)
+
+    def free_bytes() -> int:
+        return disks.read_space(home).free_bytes
+
+    return installing.Installing(
+        wheels.Wheels(home, places, free_bytes=free_bytes),
+        trees.Trees(home),
+        collecting.Keeping(home),
+        environments=building.PinnedEnvironments(rooms.installer, rooms.environments),
+        # Not what the document pins that runs: the next one may do without.
+        knows=_knows(open_registry(home, environ)),
+    )
+
+
+def collect(rooms: nodes.Rooms) -> collecting.Collected:
+    """Take away the pinned code of a node that no document needs; blocks."""
+    environments = building.PinnedEnvironments(rooms.installer, rooms.environments)
+    return collecting.Keeping(rooms.settings.home).collect(environments)
+
+
+def _knows(plugins: registry.Registry) -> applying.Knows:
     def knows(name: str) -> manifests.Manifest | None:
         found = plugins.find_name(name)
         return None if found is None else found.manifest
 
-    return applying.Present(knows)
+    return knows
 
 
 async def _run(kept: keeper.Keeper, place: launch.Place) -> commands.Run:

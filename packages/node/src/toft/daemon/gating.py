@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -121,6 +121,7 @@ class Watched:
         document: What that says.
         is_readable: This program understands it; what it does not, does not run, and proves nothing.
         allowed: What its gates may look at outside of this node.
+        proven: Awaited once what was on trial has proven itself.
     """
 
     engine: generations.Generations
@@ -128,6 +129,7 @@ class Watched:
     document: document.Document
     is_readable: bool
     allowed: gates.Allowed
+    proven: Callable[[], Awaitable[None]]
 
 
 class Gating:
@@ -279,6 +281,8 @@ class Gating:
             _log.info("confirmed", etag=self._watched.boot.etag)
         if self.central is not None:
             self.central.proven()
+        if done:
+            await self._watched.proven()
 
     async def _revert(self, reason: str, severity: phases.Severity, detail: str) -> bool:
         """Go back; False when there is nothing to go back to."""

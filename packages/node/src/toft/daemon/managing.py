@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toft.api import service as services
 from toft.daemon import applying as keeping
-from toft.daemon import gating, pulling
+from toft.daemon import gating, installing, pulling
 from toft.dispatch import node as nodes
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
@@ -26,15 +26,22 @@ class Managing:
         engine: Of the home.
         boot: What this process has loaded.
         notes: What the guard found when it decided that.
+        environ: The environment.
 
     Attributes:
         applied: What the document makes of the node.
     """
 
     def __init__(
-        self, engine: generations.Generations, boot: generations.Boot, notes: tuple[str, ...] = ()
+        self,
+        engine: generations.Generations,
+        boot: generations.Boot,
+        notes: tuple[str, ...] = (),
+        *,
+        environ: Mapping[str, str],
     ) -> None:
         self._engine = engine
+        self._environ = environ
         self.boot = boot
         self.wants_restart = False
         self._notes = (*notes, *boot.notes)
@@ -44,7 +51,9 @@ class Managing:
         self._kept: keeping.Applying | None = None
         self._is_member = identity.Files.at(engine.directory.parent).read().membership is not None
         self.gating: gating.Gating | None = None
-        self.applied = applying.of(self._document, boot.etag)
+        self._installs: installing.Installs | None = None
+        pinned = applying.pinned_by(engine.directory.parent, boot.meta.artifacts)
+        self.applied = applying.of(self._document, boot.etag, pinned)
 
     @classmethod
     def begin(cls, home: Path, environ: Mapping[str, str]) -> Managing:
@@ -56,7 +65,8 @@ class Managing:
         engine = generations.Generations.at(home)
         adopted = engine.adopt(environ.get(guard.BOOT, ""))
         boot = adopted or engine.boot(secrets.token_hex(16))
-        return cls(engine, boot, guard.notes(environ))
+        installing.refuse(home, boot)
+        return cls(engine, boot, guard.notes(environ), environ=environ)
 
     def tell(self) -> None:
         """Log what was found and done when it was decided what to load; there is no log before that."""
@@ -74,6 +84,7 @@ class Managing:
             UsageError: A setting about gates does not fit.
         """
         self._kept = keeping.Applying(node, self.applied)
+        self._installs = installing.Installs(node, self._environ, self.boot, self._document)
         service.document = self._kept.told
         chosen = node.rooms.settings
         watched = gating.Watched(
@@ -83,6 +94,7 @@ class Managing:
             is_readable=self._is_readable,
             # What gates may look at outside of this node stands in its own settings alone.
             allowed=gates.Allowed.of(chosen.gate_hosts, chosen.gate_commands, chosen.home),
+            proven=self._installs.collect,
         )
         subject = gating.Subject(service, self._kept.standing)
         self.gating = gating.Gating(watched, subject, is_member=self._is_member)
@@ -96,7 +108,9 @@ class Managing:
         async with asyncio.TaskGroup() as tasks:
             if self.gating is not None:
                 tasks.create_task(self.gating.watch(restart))
-            if self._kept is not None:
+            if self._kept is not None and self._installs is not None:
+                # Nothing is loaded from what is just being made again.
+                await self._installs.mend(self._engine, restart)
                 tasks.create_task(self._kept.keep())
 
     def pull(self, restart: Callable[[], None]) -> pulling.Pulling:
@@ -105,7 +119,10 @@ class Managing:
         Args:
             restart: Ends this process in order, to load another generation.
         """
-        made = pulling.Pulling(self._engine, self.boot, self._document, restart, gated=self.gating)
+        install = self._installs.installer if self._installs is not None else None
+        made = pulling.Pulling(
+            self._engine, self.boot, self._document, restart, install=install, gated=self.gating
+        )
         if self.gating is not None and self._is_member:
             self.gating.central = self.gating.subject.central = made
         return made

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from toft.kernel import clock as clocks
 from toft.kernel import log, threads
-from toft.kernel.errors import ConflictError, NodeError
+from toft.kernel.errors import ConflictError, NodeError, NotFoundError
 from toft.managed import (
     admission,
     document,
@@ -23,8 +23,10 @@ from toft.managed import (
     outcomes,
     phases,
     polling,
+    served_wheels,
     staging,
     transport,
+    wheels,
 )
 from toft.managed.document import Document
 
@@ -43,7 +45,7 @@ class Pulling:
         boot: What this process has loaded.
         loaded: What that says.
         restart: Ends this process in order, to load another generation.
-        installer: Gets what a document pins.
+        install: Makes what gets the plugins that a document pins, given where wheels are had by their hash.
         gated: Looks at the gates of a document before it is committed.
         clock: For all that waits.
 
@@ -58,7 +60,7 @@ class Pulling:
         loaded: Document,
         restart: Callable[[], None],
         *,
-        installer: staging.Installer | None = None,
+        install: Callable[[wheels.Source], staging.Installer] | None = None,
         gated: gates.Gated | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
@@ -66,7 +68,7 @@ class Pulling:
         self._boot = boot
         self._document = loaded
         self._restart = restart
-        self._installer = installer
+        self._installer = install(self) if install is not None else None
         self._gated = gated
         self._clock = clock
         self._files = identity.Files.at(engine.directory.parent)
@@ -188,6 +190,15 @@ class Pulling:
         grace_s = self._document.section("control").get("offline_grace_s", _OFFLINE_GRACE_S)
         is_cut_off = self._clock.monotonic() - self._answered_at > grace_s
         return (*own, *joined) if is_cut_off and self._boot.trial is None else own
+
+    async def open(self, sha256: str) -> AsyncGenerator[bytes]:
+        """Yield the bytes of a wheel that the central has; see `toft.managed.wheels.Source`."""
+        if self._transport is None or self._credentials is None:
+            raise NotFoundError("this node has no central", code="control.no_artifact")
+        pieces = served_wheels.read(self._transport, self._credentials, self._urls(), sha256)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
     def running_etag(self) -> str:
         """Return the name of what this process has loaded, whatever lies in the slots by now."""

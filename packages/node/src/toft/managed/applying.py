@@ -15,12 +15,13 @@ from typing import Any
 
 from toft.kernel import errors, schemas
 from toft.managed import document as documents
-from toft.managed import generations, moments
+from toft.managed import generations, moments, trees
 from toft.managed.document import Document
 from toft.managed.trees import Artifact
 from toft.plugins import instances
 from toft.plugins.instances import InstanceRecord
 from toft.plugins.manifests import config
+from toft.plugins.manifests import manifest as manifests
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.plugin_errors import PluginError
 from toft.plugins.supervision import launch, orders
@@ -39,23 +40,26 @@ class Applied:
         settings: What it names of the settings.
         instances: By name, switched off ones too.
         unusable: Instances that this version cannot take, and why; they were fit when it was committed.
+        pinned: The plugins it pins, each with the file that says what it is.
     """
 
     etag: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     instances: Mapping[str, InstanceRecord] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
+    pinned: Sequence[tuple[Manifest, Path]] = ()
 
 
 NOTHING = Applied()
 
 
-def of(document: Document, etag: str) -> Applied:
+def of(document: Document, etag: str, pinned: Sequence[tuple[Manifest, Path]] = ()) -> Applied:
     """Return what a checked document makes of a node.
 
     Args:
         document: The document.
         etag: What its changes are said to be from.
+        pinned: The plugins that were installed for it; see `pinned_by`.
     """
     made: dict[str, InstanceRecord] = {}
     unusable: dict[str, str] = {}
@@ -65,7 +69,7 @@ def of(document: Document, etag: str) -> Applied:
         except (errors.NodeError, PluginError) as error:
             unusable[name] = error.message
     settings = _own(document.section("settings"))
-    return Applied(etag=etag, settings=settings, instances=made, unusable=unusable)
+    return Applied(etag=etag, settings=settings, instances=made, unusable=unusable, pinned=pinned)
 
 
 def read(home: Path) -> Applied:
@@ -78,9 +82,23 @@ def read(home: Path) -> Applied:
     if slot is None or slot.problem or not slot.meta.etag:
         return NOTHING
     try:
-        return of(documents.parse(slot.document), slot.meta.etag)
+        return of(documents.parse(slot.document), slot.meta.etag, pinned_by(home, slot.meta.artifacts))
     except documents.DocumentError:
         return NOTHING
+
+
+def pinned_by(home: Path, artifacts: Sequence[Mapping[str, Any]]) -> list[tuple[Manifest, Path]]:
+    """Return the plugins of a slot, each with the file that says what it is; blocks.
+
+    Of what was lost nothing is known any more; it is told at boot, and made again where that can be done.
+    """
+    kept = trees.Trees(home)
+    found = []
+    for each in kept.pinned(artifacts).values():
+        if not each.problem:
+            with contextlib.suppress(manifests.ManifestError):
+                found.append((manifests.parse(each.manifest), kept.path(each.artifact)))
+    return found
 
 
 class Present:

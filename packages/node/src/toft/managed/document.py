@@ -17,6 +17,7 @@ from typing import Any
 from toft.kernel import authored, schemas
 from toft.kernel import clock as clocks
 from toft.kernel.errors import UsageError
+from toft.managed import pins
 
 MAX_BYTES = 1 << 20
 SCHEMA_VERSION = 1
@@ -26,7 +27,6 @@ NOT_SERVED: Mapping[str, str] = {
     "access": "tokens are made on the node: toft token create",
     "actions": "actions do not exist yet",
     "apps": "container apps do not exist yet",
-    "plugins": "they are installed on the node: toft plugin add",
     "routes": "the gateway does not exist yet",
     "schedules": "jobs by the clock do not exist yet",
 }
@@ -206,10 +206,7 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
             yield schemas.Problem(
                 ("health", "gates", name), f"is of kind {gate['kind']} and lacks {lacks}", "gate"
             )
-    for name, pin in plugins.items():
-        for index, package in enumerate(pin.get("packages", ())):
-            if package["sha256"] == pin["sha256"]:
-                yield schemas.Problem(("plugins", name, "packages", index), "is the plugin itself", "order")
+    yield from pins.problems(plugins)
 
 
 def _moment(text: str | None) -> float | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toft.kernel.errors import ConflictError, IntegrityError, UnavailableError
-from toft.managed import journal, moments, phases, slots
+from toft.managed import journal, moments, phases, slots, trees
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
 from toft.store import durable, locks
@@ -50,6 +50,7 @@ class Boot:
         document: What to load.
         meta: What is known of it.
         trial: It has not proven itself yet.
+        damaged: The plugins of it whose code is not what was installed; none of that may run.
         notes: What was done or found at this boot, one sentence each.
     """
 
@@ -59,6 +60,7 @@ class Boot:
     document: bytes
     meta: slots.Meta
     trial: phases.Trial | None = None
+    damaged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,6 +79,18 @@ class Standing:
     problems: tuple[str, ...] = ()
 
 
+class Code(Protocol):
+    """Knows what code slots name; see `toft.managed.trees.Trees`."""
+
+    def problems(self, artifacts: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+        """Return what is wrong with the code of each plugin that is not what was installed."""
+        ...
+
+    def can_be_mended(self, document: bytes) -> bool:
+        """Say whether all is here that the code of a document is made of."""
+        ...
+
+
 @dataclass
 class _Start:
     """What a boot has found so far."""
@@ -84,6 +98,7 @@ class _Start:
     state: State
     active: str | None
     notes: list[str] = field(default_factory=list)
+    damaged: tuple[str, ...] = ()
 
 
 class Generations:
@@ -94,6 +109,7 @@ class Generations:
         now: Tells the moment; asked once in each verb.
         operations: The steps of a durable write.
         hold: Keeps other processes out for the length of a verb.
+        code: Knows whether the code of a slot is what was installed for it.
     """
 
     def __init__(
@@ -103,9 +119,11 @@ class Generations:
         operations: durable.Operations = durable.SYSTEM,
         *,
         hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        code: Code | None = None,
     ) -> None:
         self.directory = directory
         self._hold = hold
+        self._code = code
         self._now = now
         self._operations = operations
         self._journal = journal.Journal(directory, operations)
@@ -120,7 +138,12 @@ class Generations:
         """
         directory = home / "managed"
         durable.make_directory(directory, 0o700)
-        return cls(directory, moments.read, hold=lambda: locks.hold(directory / "lock", timeout_s=_LOCK_S))
+        return cls(
+            directory,
+            moments.read,
+            hold=lambda: locks.hold(directory / "lock", timeout_s=_LOCK_S),
+            code=trees.Trees(home),
+        )
 
     def read(self) -> Standing:
         """Return what is on disk; without the lock, and without raising for what the files hold."""
@@ -146,7 +169,10 @@ class Generations:
             state, active = self._journal.read().state, self._slots.active()
             looked = [self._slots.look(name) for name in (active, slots.other(active)) if name]
             slot = next((each for each in looked if not each.problem), None) if active else None
-            return self._loaded(nonce, slot, state, (f"the journal could not be written: {error}",))
+            start = _Start(state, active, [f"the journal could not be written: {error}"])
+            if slot is not None:
+                self._check_code(start, slot)
+            return self._loaded(nonce, slot, state, tuple(start.notes), start.damaged)
 
     def _boot(self, nonce: str) -> Boot:
         now = self._now()
@@ -165,13 +191,16 @@ class Generations:
             state = phases.forgiven(state, slot.meta.etag)
             start.notes.append("the active document was condemned; that is forgotten")
         booted = phases.Booted(
-            nonce=nonce, slot=slot.name if slot else "", etag=slot.meta.etag if slot else ""
+            nonce=nonce,
+            slot=slot.name if slot else "",
+            etag=slot.meta.etag if slot else "",
+            damaged=start.damaged,
         )
         state = replace(state, booted=booted, stopped=False)
         self._journal.write(state)
         if state.is_proven:
             self._forget_seed()
-        return self._loaded(nonce, slot, state, tuple(start.notes))
+        return self._loaded(nonce, slot, state, tuple(start.notes), start.damaged)
 
     def adopt(self, nonce: str) -> Boot | None:
         """Return what the boot of this name decided, for the process behind it; None when it is another.
@@ -184,7 +213,7 @@ class Generations:
         slot = self._slots.look(state.booted.slot) if state.booted.slot else None
         if slot is not None and (slot.problem or slot.meta.etag != state.booted.etag):
             return None
-        return self._loaded(nonce, slot, state, ())
+        return self._loaded(nonce, slot, state, (), state.booted.damaged)
 
     def commit(self, offer: Offer, nonce: str) -> str:
         """Put a document in the place of the active one; the next boot loads it, on trial.
@@ -247,7 +276,8 @@ class Generations:
             or trial is None
             or boot.nonce == trial.by_nonce
             or (boot.slot, boot.etag) != (trial.slot, trial.etag)
-            or state.booted != phases.Booted(nonce=boot.nonce, slot=boot.slot, etag=boot.etag)
+            or state.booted is None
+            or not state.booted.is_of(boot.nonce, boot.slot, boot.etag)
             or self._slots.active() != trial.slot
         ):
             return False
@@ -255,12 +285,12 @@ class Generations:
         self._forget_seed()
         return True
 
-    def revert(self, reason: str, severity: phases.Severity, detail: str = "") -> bool:
+    def revert(self, reason: str, severity: phases.Severity | None, detail: str = "") -> bool:
         """Go back to the generation before; whoever runs the active one then ends itself with status 75.
 
         Args:
             reason: Why, as one word.
-            severity: Whether the document may be tried again by itself.
+            severity: Whether the document may be tried again by itself; None where it is not to blame.
             detail: What a person may want to know.
 
         Returns:
@@ -403,24 +433,40 @@ class Generations:
     def _resolve(self, start: _Start, now: Moment) -> slots.Slot | None:
         """Return the slot that counts: the active one, or the other one when that is damaged."""
         active = self._slots.look(start.active) if start.active else None
-        if active is not None and not active.problem:
+        if active is not None and not active.problem and self._check_code(start, active):
             return active
         if active is not None:
-            start.notes.append(active.problem)
+            start.notes += [active.problem] if active.problem else []
             spare = self._slots.look(slots.other(active.name))
             is_fit = _is_proven(spare, start.state) and phases.find_bad(start.state, spare.meta.etag) is None
+            is_fit = is_fit and not self._problems(spare)
         else:  # before the first document, or somebody took the pointer away
             proven = start.state.ok
             looked = [self._slots.look(name) for name in slots.NAMES]
             fits = [each for each in looked if proven and not each.problem and each.meta.etag == proven]
             spare, is_fit = (fits or looked)[0], bool(fits)
+        if not is_fit and active is not None and not active.problem:
+            # Without the plugins it pins it still says whom to ask for another one.
+            return active
         if is_fit:
             self._slots.point(spare.name)
-            start.active = spare.name
+            start.active, start.damaged = spare.name, ()
             start.notes.append(f"slot {spare.name} counts instead")
         if start.state.trial is not None:
             start.state = phases.let_go(start.state, now)
+        elif is_fit and active is not None and active.meta.etag:
+            start.state = phases.corrupted(start.state, active.meta.etag, active.meta.revision, now)
         return spare if is_fit else None
+
+    def _check_code(self, start: _Start, slot: slots.Slot) -> bool:
+        """Compare the code of a slot with what was installed; say whether it can run, perhaps once mended."""
+        found = self._problems(slot)
+        start.damaged = tuple(sorted(found))
+        start.notes += found.values()
+        return not found or (self._code is not None and self._code.can_be_mended(slot.document))
+
+    def _problems(self, slot: slots.Slot) -> Mapping[str, str]:
+        return self._code.problems(slot.meta.artifacts) if self._code is not None else {}
 
     def _lay_base(self, damaged: str | None) -> str:
         """Put what a node is without a document into a slot, for the first one to go back to."""
@@ -440,7 +486,14 @@ class Generations:
             value["control"] = {"urls": urls}
         return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
-    def _loaded(self, nonce: str, slot: slots.Slot | None, state: State, notes: tuple[str, ...]) -> Boot:
+    def _loaded(
+        self,
+        nonce: str,
+        slot: slots.Slot | None,
+        state: State,
+        notes: tuple[str, ...],
+        damaged: tuple[str, ...],
+    ) -> Boot:
         if slot is not None:
             # Another document may have been committed since this process was told what to load.
             is_tried = state.phase is Phase.STAGED and state.trial and state.trial.slot == slot.name
@@ -452,6 +505,7 @@ class Generations:
                 document=slot.document,
                 meta=slot.meta,
                 trial=trial,
+                damaged=damaged,
                 notes=notes,
             )
         mode = "seed" if self.seed() else "enrollment" if self._member_file(ENROLLMENT) else "bare"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from toft.kernel.errors import NodeError
 
 _FAMILY = "generation."
+_RETRY_S = 30.0
 
 
 class InstallError(NodeError):
@@ -26,3 +30,27 @@ class InstallError(NodeError):
     def is_transient(self) -> bool:
         """Say whether the same may work later without anybody changing the document."""
         return self.retry_after_s is not None
+
+
+def for_now(message: str, *, details: Mapping[str, Any] | None = None, hint: str = "") -> InstallError:
+    """Return the error for what may work later."""
+    error = InstallError(
+        message, details=details, hint=hint or "it is tried again by itself", retry_after_s=_RETRY_S
+    )
+    error.category = "transient"
+    return error
+
+
+def for_good(message: str, *, details: Mapping[str, Any] | None = None, hint: str = "") -> InstallError:
+    """Return the error for what works with another document only."""
+    return InstallError(message, details=details, hint=hint)
+
+
+def mismatch(message: str, *, details: Mapping[str, Any] | None = None) -> InstallError:
+    """Return the error for a file that is another one than was pinned."""
+    return InstallError(
+        message,
+        code="generation.artifact_hash_mismatch",
+        details=details,
+        hint="it is not the file that was meant: pin the right one, or find out who put another one there",
+    )

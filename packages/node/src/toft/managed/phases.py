@@ -125,11 +125,20 @@ class Reset:
 
 @dataclass(frozen=True, kw_only=True)
 class Booted:
-    """What the process that runs now has loaded."""
+    """What the process that runs now has loaded.
+
+    Attributes:
+        damaged: The plugins of it whose code is not what was installed.
+    """
 
     nonce: str
     slot: str
     etag: str
+    damaged: tuple[str, ...] = ()
+
+    def is_of(self, nonce: str, slot: str, etag: str) -> bool:
+        """Say whether this is that boot, whatever was found of its code."""
+        return (self.nonce, self.slot, self.etag) == (nonce, slot, etag)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -439,6 +448,12 @@ def let_go(state: State, now: Moment) -> State:
     if trial.earlier is not None:
         done = replace(done, bad=_with(done.bad, trial.earlier))
     return _noted(done, event)
+
+
+def corrupted(state: State, etag: str, revision: int | None, now: Moment) -> State:
+    """Return the state after the way back from what was proven and then damaged; nobody is condemned."""
+    event = Event(etag=etag, event="rolled_back", at=now.wall_s, reason="slot_corrupt", revision=revision)
+    return _noted(replace(state, rolled_back=event), event)
 
 
 def forgiven(state: State, etag: str) -> State:

@@ -59,12 +59,14 @@ class Slot:
         name: `a` or `b`.
         document: The exact bytes; empty when it is damaged.
         problem: What is wrong with it; empty when nothing is.
+        is_absent: Nothing was ever put there, or it was taken away as a whole.
     """
 
     name: str
     document: bytes = b""
     meta: Meta = field(default_factory=lambda: Meta(etag="", sha256=""))
     problem: str = ""
+    is_absent: bool = False
 
 
 class Slots:
@@ -95,7 +97,8 @@ class Slots:
             meta = _meta(self._operations.read(str(directory / _META)))
             document = self._operations.read(str(directory / _DOCUMENT))
         except FileNotFoundError as error:
-            return Slot(name, problem=f"slot {name} lacks {Path(error.filename or '').name}")
+            lacking = Path(error.filename or "").name
+            return Slot(name, problem=f"slot {name} lacks {lacking}", is_absent=not self._is_there(directory))
         except (OSError, ValueError) as error:
             return Slot(name, problem=f"slot {name} cannot be read: {error}")
         found = hashlib.sha256(document).hexdigest()
@@ -127,6 +130,15 @@ class Slots:
         for name in NAMES:
             durable.discard(self._path(name), operations=self._operations)
         self._operations.sync_directory(str(self._directory))
+
+    def _is_there(self, directory: Path) -> bool:
+        try:
+            self._operations.list(str(directory))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def _path(self, name: str) -> Path:
         return self._directory / f"slot-{name}"

@@ -1,7 +1,7 @@
 """The exact code that belongs to a document: one immutable environment for each plugin it pins.
 
 What an environment consisted of when it was installed is recorded under the hash of that record, and a slot
-names the record: `managed/store/trees/<tree_sha256>.json`. Standard library only, because the guard asks.
+names both: `managed/store/trees/<tree>.<tree_sha256>.json`. Standard library only, because the guard asks.
 """
 
 from __future__ import annotations
@@ -100,8 +100,38 @@ class Trees:
         data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
         digest = hashlib.sha256(data).hexdigest()
         durable.make_directory(self.directory, 0o700, operations=self._operations)
-        durable.write_file(self._path(digest), data, mode=0o600, operations=self._operations)
+        durable.write_file(self._path(environment, digest), data, mode=0o600, operations=self._operations)
         return digest
+
+    def is_as_recorded(self, environment: str) -> bool:
+        """Say whether an environment is what some record says of it; one without any is not."""
+        prefix = f"{environment}."
+        for name in self.names():
+            if name.startswith(prefix):
+                artifact = {
+                    "tree": environment,
+                    "tree_sha256": name.removeprefix(prefix).removesuffix(".json"),
+                }
+                if not self.problem(artifact):
+                    return True
+        return False
+
+    def names(self) -> list[str]:
+        """Return what the records are called."""
+        try:
+            return self._operations.list(str(self.directory))
+        except FileNotFoundError:
+            return []
+
+    def can_be_mended(self, document: bytes) -> bool:
+        """Say whether all the wheels are here that the environments of a document are made of."""
+        try:
+            plugins = json.loads(document).get("plugins", {}).values()
+            wheels = [each for pin in plugins for each in (pin, *pin.get("packages", ()))]
+            here = set(self._operations.list(str(self.directory.with_name("wheels"))))
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+            return False
+        return all(f"{each.get('sha256')}.whl" in here for each in wheels)
 
     def pinned(self, artifacts: Iterable[Mapping[str, Any]]) -> dict[str, Pinned]:
         """Return what a slot's artifacts are, by plugin; looks at the records alone, not at the files."""
@@ -134,18 +164,23 @@ class Trees:
                 return f"the environment of {wanted.name} was changed after it was installed: {path} {how}"
         return ""
 
-    def problems(self, artifacts: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Return what differs in each environment of a slot."""
-        return [problem for each in artifacts if (problem := self.problem(each))]
+    def problems(self, artifacts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Return what is wrong with the code of each plugin that is not what was installed."""
+        found = {Artifact.of(each).name: self.problem(each) for each in artifacts}
+        return {name: problem for name, problem in found.items() if problem}
 
-    def _path(self, digest: str) -> Path:
-        return self.directory / f"{digest}.json"
+    def path(self, artifact: Artifact) -> Path:
+        """Return where the record of an environment is."""
+        return self._path(artifact.tree, artifact.tree_sha256)
+
+    def _path(self, environment: str, digest: str) -> Path:
+        return self.directory / f"{environment}.{digest}.json"
 
     def _read(self, artifact: Artifact) -> dict[str, Any]:
         # Both become paths, and somebody may have edited the slot.
         if not (_HASH.fullmatch(artifact.tree_sha256) and _HASH.fullmatch(artifact.tree)):
             raise ValueError("the slot names no record")
-        data = self._operations.read(str(self._path(artifact.tree_sha256)))
+        data = self._operations.read(str(self.path(artifact)))
         if hashlib.sha256(data).hexdigest() != artifact.tree_sha256:
             raise ValueError("its record is damaged")
         record: dict[str, Any] = json.loads(data)

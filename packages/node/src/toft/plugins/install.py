@@ -38,6 +38,7 @@ class Installer:
         store: Where environments are.
         describe: Asks a worker, in the environment and the sandbox, what a class is.
         artifacts: What was uploaded to be installed.
+        is_pinned: Says whether a document needs an environment, of whose plugins no manifest is here.
         clock: For the dates in manifests.
 
     Attributes:
@@ -51,9 +52,11 @@ class Installer:
         describe: Describe,
         *,
         artifacts: Artifacts,
+        is_pinned: Callable[[str], bool] = lambda _: False,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self.artifacts = artifacts
+        self._is_pinned = is_pinned
         self._registry = registry
         self._store = store
         self._describe = describe
@@ -88,11 +91,14 @@ class Installer:
                 return await listed.add(
                     source.path, wish, lambda each: self.add(each, force=force, progress=progress), progress
                 )
-            return await self._install(
-                await asyncio.to_thread(request),
-                lambda environment: self._manifests(environment, wish, source, force, progress),
-                progress,
-            )
+
+            async def describe(environment: environments.Environment) -> list[manifest.Manifest]:
+                found = await self._manifests(environment, wish, source, progress)
+                for each in found:
+                    self._refuse_taken(each, force)
+                return found
+
+            return await self._install(await asyncio.to_thread(request), describe, progress)
 
     async def refresh(
         self, name: str, *, progress: provisioning.Progress = provisioning.silent
@@ -105,12 +111,13 @@ class Installer:
             ConflictError: The plugin was not installed by toft, so nobody knows from what.
             NodeError: As `add`; the plugin is as it was.
         """
+        self._registry.check_free(name)
         old = await asyncio.to_thread(self._registry.get, name)
         wish = replace(self._wish(old), name=name)
         async with self._sourced(wish) as (request, source):
 
             async def renew(environment: environments.Environment) -> list[manifest.Manifest]:
-                found = await self._manifests(environment, wish, source, True, progress, only=old)
+                found = await self._manifests(environment, wish, source, progress, only=old)
                 return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
 
             return (
@@ -140,8 +147,42 @@ class Installer:
             with contextlib.suppress(errors.ConflictError):
                 await asyncio.to_thread(self._store.remove, environment.hash, unless=self._is_named)
 
+    @contextlib.asynccontextmanager
+    async def pinned(
+        self,
+        name: str,
+        request: provisioning.EnvironmentRequest,
+        *,
+        stall_s: float,
+        progress: provisioning.Progress = provisioning.silent,
+    ) -> AsyncIterator[tuple[environments.Environment, manifest.Manifest]]:
+        """Make the environment of pinned wheels and try the plugin in it; no registry hears of it.
+
+        Args:
+            name: What the plugin is called.
+            request: With its wheels.
+            stall_s: Seconds that its import may take.
+            progress: Told each step.
+
+        Yields:
+            The environment, held until the block ends, and what the plugin in it is.
+
+        Raises:
+            NodeError: As `add`.
+            PluginError: As `add`.
+            TimeoutError: Its import took too long.
+        """
+        wish = Wish(source=request.origin, name=name)
+        async with self._store.using(request, progress) as environment:
+            source = Source("wheel", request.origin, name=environment.local_name)
+            async with asyncio.timeout(stall_s):
+                found = await self._manifests(environment, wish, source, progress)
+            # What a document pins is renewed by a document alone.
+            yield environment, replace(found[0], runtime=replace(found[0].runtime, requested={}))
+
     async def regenerate(self, name: str) -> manifest.Manifest:
         """Ask the code again what it is and rewrite that part of the manifest; the environment stays."""
+        self._registry.check_free(name)
         old = await asyncio.to_thread(self._registry.get, name)
         with self._store.hold(old.runtime.environment) as environment:
             told = await self._describe(environment, old.code.module, old.code.class_name)
@@ -236,7 +277,6 @@ class Installer:
         environment: environments.Environment,
         wish: Wish,
         source: Source,
-        force: bool,
         progress: provisioning.Progress,
         *,
         only: manifest.Manifest | None = None,
@@ -251,9 +291,7 @@ class Installer:
             progress(f"asking {each.module} what it is")
             told = dict(await self._describe(environment, each.module, each.class_name))
             told["name"] = ids.check_name(wish.name or each.name or str(told.get("name")), "plugin name")
-            written = self._manifest(told, environment, wish, source)
-            self._refuse_taken(written, force)
-            found.append(written)
+            found.append(self._manifest(told, environment, wish, source))
         names = [each.name for each in found]
         if len(set(names)) < len(names):
             raise errors.ConflictError(
@@ -295,6 +333,7 @@ class Installer:
         return manifest.from_description(told, install, runtime)
 
     def _refuse_taken(self, new: manifest.Manifest, force: bool) -> None:
+        self._registry.check_free(new.name)
         found = self._registry.find_name(new.name)
         if found is None or force or found.manifest.runtime.source == new.runtime.source:
             return
@@ -350,6 +389,8 @@ class Installer:
         return any(digest in _text_of(each.path) for each in looked.problems)
 
     def _is_named(self, digest: str) -> bool:
+        if self._is_pinned(digest):
+            return True
         looked = self._registry.discover()
         if any(each.manifest.runtime.environment == digest for each in looked.found):
             return True

@@ -19,6 +19,7 @@ from toft.kernel import errors, ids, log, settings
 from toft.plugins import batches, catalog, install, installed, loading, logs
 from toft.plugins import instance as handles
 from toft.plugins.environments import provisioning
+from toft.plugins.environments.environments import Environments
 from toft.plugins.instances import (
     InstanceOptions,
     InstanceRecord,
@@ -40,6 +41,7 @@ class Rooms:
     """What a node is composed of; `toft.wiring` fills it in."""
 
     settings: settings.Settings
+    environments: Environments
     installed: installed.Installed
     installer: install.Installer
     records: Instances

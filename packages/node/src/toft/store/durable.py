@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import itertools
 import json
 import os
@@ -29,6 +30,18 @@ class Operations(Protocol):
 
     def write(self, path: str, data: Buffer | Iterable[Buffer], mode: int) -> None:
         """Make a new file with these bytes and fsync it; fails when there is one."""
+        ...
+
+    def append(self, path: str, data: Buffer) -> None:
+        """Add bytes to the end of a file; they survive from the next `sync` on."""
+        ...
+
+    def sync(self, path: str) -> None:
+        """Make what a file holds survive."""
+        ...
+
+    def digest(self, path: str) -> str:
+        """Return the sha256 of what a file holds; fails on a link."""
         ...
 
     def rename(self, source: str, target: str) -> None:
@@ -82,6 +95,30 @@ class SystemOperations:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def append(self, path: str, data: Buffer) -> None:
+        """Write at the end."""
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            view = memoryview(data).cast("B")
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+
+    def sync(self, path: str) -> None:
+        """Fsync the file."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def digest(self, path: str) -> str:
+        """Read the file in pieces."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(fd, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def rename(self, source: str, target: str) -> None:
         """Rename, replacing what is there."""

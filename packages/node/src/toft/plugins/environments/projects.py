@@ -204,10 +204,11 @@ def _fits(wheel: dict[str, Any], interpreter: Interpreter) -> bool:
         tags = parse_wheel_filename(name.replace("%2B", "+"))[3]
     except InvalidWheelFilename:
         return False
-    return any(_tag_fits(tag, interpreter) for tag in tags)
+    return any(tag_fits(tag, interpreter) for tag in tags)
 
 
-def _tag_fits(tag: Tag, interpreter: Interpreter) -> bool:
+def tag_fits(tag: Tag, interpreter: Interpreter) -> bool:
+    """Say whether what has this tag may be for an interpreter; its installer knows for sure."""
     major, minor, *_ = interpreter.version.split(".")
     system, _, machine = interpreter.platform.partition("-")
     python = tag.interpreter in (f"cp{major}{minor}", f"py{major}", f"py{major}{minor}") or (

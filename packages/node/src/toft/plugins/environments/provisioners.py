@@ -7,7 +7,13 @@ from pathlib import Path
 
 from toft.host import commands
 from toft.kernel.settings import Settings
-from toft.plugins.environments import conda_environments, interpreters, micromamba, uv_environments
+from toft.plugins.environments import (
+    conda_environments,
+    interpreters,
+    micromamba,
+    pinned_wheels,
+    uv_environments,
+)
 from toft.plugins.environments.provisioning import Provisioner
 
 
@@ -21,8 +27,9 @@ def build(
         environ: What tools may see, scrubbed.
         run: Runs what may be foreign code: build backends, what a channel brought.
     """
+    found = interpreters.Interpreters(settings.interpreters, environ=environ)
     uv = uv_environments.UvProvisioner(
-        interpreters.Interpreters(settings.interpreters, environ=environ),
+        found,
         uv_environments.UvOptions(
             offline=settings.offline,
             wheelhouses=settings.wheelhouses,
@@ -39,7 +46,7 @@ def build(
         environ=environ,
         run=run,
     )
-    return [uv, conda]
+    return [pinned_wheels.PinnedProvisioner(uv, found), uv, conda]
 
 
 def own_micromamba(settings: Settings, environ: Mapping[str, str]) -> micromamba.Micromamba:

@@ -19,6 +19,25 @@ def silent(_: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PinnedWheel:
+    """One wheel that was chosen, and is here.
+
+    Attributes:
+        name: The distribution.
+        version: Its version.
+        filename: What the wheel is called; says for which Pythons and machines it is.
+        sha256: What it hashes to.
+        path: Where it lies, under whatever name.
+    """
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnvironmentRequest:
     """What an environment is wanted for.
 
@@ -34,6 +53,8 @@ class EnvironmentRequest:
         offline: Never use the network; None for what the settings say.
         origin: Where this came from, for the record; never an index.
         directory: Where relative paths in `requirements` start; the working directory by default.
+        wheels: All that is to be in it, that of the plugin first; nothing else of the request counts then,
+            but `python` and `origin`.
     """
 
     requirements: tuple[str, ...] = ()
@@ -47,6 +68,7 @@ class EnvironmentRequest:
     offline: bool | None = None
     origin: str = ""
     directory: Path | None = None
+    wheels: tuple[PinnedWheel, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,8 @@ from toft.plugins.environments.tool_environment import scrubbed, trusted
 
 # Wheels made twice from one source must be one wheel, so that equal plugins share an environment.
 _BUILD_EPOCH = "1577836800"
+# Compiled files that do not say when their sources were written, nor depend on the order of a set.
+_REPEATABLE = {"PYC_INVALIDATION_MODE": "UNCHECKED_HASH", "PYTHONHASHSEED": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Locked:
         wheels: Those of local projects.
         portable: The lock as text that does not depend on this machine's paths.
         local_name: Name of the distribution the request's own project turned out to be.
+        house: A directory with every wheel of it; nothing else is looked at then.
     """
 
     interpreter: interpreters.Interpreter
@@ -81,6 +84,7 @@ class Locked:
     wheels: tuple[Path, ...]
     portable: str
     local_name: str | None
+    house: Path | None = None
 
 
 class UvProvisioner:
@@ -199,12 +203,13 @@ class UvProvisioner:
                 (
                     *("pip", "install", "--python", python, "--require-hashes", "--no-deps"),
                     *("--link-mode", "copy", "--compile-bytecode", "--break-system-packages"),
-                    *("-r", str(locked.requirements_file), *self._where(locked.offline)),
+                    *("-r", str(locked.requirements_file), *self._where(locked.offline, locked.house)),
                 ),
                 "installing",
                 work,
                 prefix,
                 keep_fds=keep_fds,
+                extra_env=_REPEATABLE if locked.house else None,
             )
         except environment_errors.DiskFullError as error:
             error.details["needed_bytes"] = await self._needed(locked, work)
@@ -325,7 +330,17 @@ class UvProvisioner:
             work,
         )
 
-    def _where(self, offline: bool) -> tuple[str, ...]:
+    def _where(self, offline: bool, house: Path | None = None) -> tuple[str, ...]:
+        if house is not None:
+            return (
+                "--no-config",
+                "--no-index",
+                "--only-binary",
+                ":all:",
+                "--find-links",
+                str(house),
+                "--offline",
+            )
         houses = [part for house in self._options.wheelhouses for part in ("--find-links", str(house))]
         return (*houses, *(("--offline",) if offline else ()))
 

@@ -1,8 +1,8 @@
 """The installed plugins: `TOFT_HOME/plugins/<name>/manifest.json`, and manifests found on search paths.
 
 A file that cannot be read is a problem to show, never an exception that hides the other plugins. Of two
-plugins of one name the first found wins: project, then home, then what an installation of the reference
-system left.
+plugins of one name the first found wins: what the node's document pins, then project, home, and what an
+installation of the reference system left.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Registry:
         home: `TOFT_HOME`.
         search_paths: Directories of `*.json` manifests that win over the home's own, in order.
         fallback_paths: The same, but the home's own win over them.
+        pinned: Plugins that the node's document pins, and where that is recorded; nobody else changes them.
         operations: What writes; a test may stop it between any two steps.
     """
 
@@ -76,17 +77,19 @@ class Registry:
         *,
         search_paths: Iterable[pathlib.Path] = (),
         fallback_paths: Iterable[pathlib.Path] = (),
+        pinned: Iterable[tuple[Manifest, pathlib.Path]] = (),
         operations: durable.Operations = durable.SYSTEM,
     ) -> None:
         self._root = home / "plugins"
         self._lock = home / "run" / "plugins.lock"
         self._search = tuple(search_paths)
         self._fallback = tuple(fallback_paths)
+        self._pinned = {each.name: Found(each, path, False) for each, path in pinned}
         self._operations = operations
 
     def discover(self) -> Discovery:
         """Look everywhere once."""
-        found: dict[str, Found] = {}
+        found = dict(self._pinned)
         problems: list[BadFile] = []
         for path, is_managed in self._files(problems):
             try:
@@ -110,6 +113,8 @@ class Registry:
     def find_name(self, name: str) -> Found | None:
         """Return the plugin of a name; None when there is none that can be read."""
         ids.check_name(name, "plugin name")
+        if name in self._pinned:
+            return self._pinned[name]
         # The usual case reads one file: few projects bring manifests, and a worker's start waits for this.
         path = self._path(name)
         if not any(_listed(each, "*.json", []) for each in self._search) and path.is_file():
@@ -170,12 +175,13 @@ class Registry:
             replace: False refuses to overwrite a plugin of that name.
 
         Raises:
-            ConflictError: There is one already.
+            ConflictError: There is one already, or the node's document pins one of that name.
             UnavailableError: The disk said no; what was there is still there.
 
         Durability: On disk before this returns.
         """
         path = self._path(manifest.name)
+        self.check_free(manifest.name)
         with locks.hold(self._lock):
             if not replace and path.exists():
                 raise ConflictError(
@@ -199,8 +205,9 @@ class Registry:
         """Take a plugin out of the registry; False when it was not there.
 
         Raises:
-            ConflictError: It comes from a search path, which the node does not own.
+            ConflictError: It comes from a search path, which the node does not own, or from its document.
         """
+        self.check_free(name)
         found = self._path(ids.check_name(name, "plugin name"))
         with locks.hold(self._lock):
             if found.parent.exists():
@@ -213,6 +220,20 @@ class Registry:
                 hint=f"delete {elsewhere.path} yourself",
             )
         return False
+
+    def check_free(self, name: str) -> None:
+        """Refuse to change a plugin that the node's document pins.
+
+        Raises:
+            ConflictError: It does.
+        """
+        if name in self._pinned:
+            raise ConflictError(
+                f"the document of this node pins {name}; nothing else changes it",
+                code="plugin.pinned",
+                details={"name": name},
+                hint="toft config apply FILE, with another pin or without it",
+            )
 
     def sweep(self) -> None:
         """Remove what an interrupted write or removal left; a plugin that counts is never touched."""

@@ -1,0 +1,114 @@
+"""A daemon whose document pins its plugins: code and document come, are mended, and go back together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.daemons import Daemon, running
+from tests.pinned import pin, plugin_wheel
+from tests.waiting import eventually
+
+
+class Fleet:
+    """A daemon, the wheels it may have, and documents for it."""
+
+    def __init__(self, daemon: Daemon, house: Path) -> None:
+        self.daemon = daemon
+        self.toft = daemon.toft
+        self.house = house
+        self.environments = daemon.toft.home / "environments"
+        self.wheels = daemon.toft.home / "managed" / "store" / "wheels"
+
+    def apply(self, plugins: Mapping[str, Any], *more: str, **sections: Any) -> dict[str, Any]:
+        value = {"schema_version": 1, "health": {"settle_s": 0.1}, "plugins": plugins, **sections}
+        path = self.toft.directory / "node.json"
+        path.write_text(json.dumps(value))
+        found: dict[str, Any] = self.toft("config", "apply", str(path), "--wait", "60", "--json", *more).value
+        return found
+
+    def says(self, instance: str = "echo") -> str | None:
+        """What the plugin answers; None while it is not there."""
+        done = self.toft("run", instance, "--json", "text=hi")
+        return done.value["result"] if done.status == 0 else None
+
+    def restart(self) -> None:
+        self.daemon.kill()
+        assert self.toft("up", "--detach").status == 0
+
+    def artifact(self) -> dict[str, str]:
+        meta = json.loads((self.toft.home / "managed" / "active" / "meta.json").read_text())
+        found: dict[str, str] = meta["artifacts"][0]
+        return found
+
+    def change(self, text: str = "raise SystemExit(7)\n") -> Path:
+        """Change the code of the plugin that runs, as a hand or a broken disk would."""
+        (path,) = (self.environments / self.artifact()["tree"]).glob(
+            "lib/python*/site-packages/echo_plugin.py"
+        )
+        path.chmod(0o644)
+        path.write_text(text)
+        for compiled in path.parent.glob("__pycache__/echo_plugin.*"):
+            compiled.parent.chmod(0o755)
+            compiled.unlink()
+        return path
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    house = tmp_path / "house"
+    house.mkdir()
+    with running(tmp_path / "home", tmp_path, wheelhouses=[str(house)]) as daemon:
+        yield Fleet(daemon, house)
+
+
+def pins(fleet: Fleet, version: str) -> dict[str, Any]:
+    return {"echo": pin(plugin_wheel(fleet.house, version))}
+
+
+def test_code_comes_goes_back_and_is_mended_with_its_document(fleet: Fleet) -> None:
+    first = fleet.apply(pins(fleet, "1.0"), instances={"echo": {}})
+    assert first["outcome"] == "confirmed"
+    eventually(lambda: fleet.says() == "1.0: hi", within_s=30)
+    one = fleet.artifact()
+    second = fleet.apply(pins(fleet, "2.0"), instances={"echo": {}})
+    assert second["outcome"] == "confirmed"
+    eventually(lambda: fleet.says() == "2.0: hi", within_s=30)
+    assert fleet.artifact()["tree"] != one["tree"]
+    assert fleet.toft("plugin", "refresh", "echo", "--json").error["code"] == "plugin.pinned"
+    assert fleet.toft("env", "gc", "--json").value["removed"] == []
+
+    assert fleet.toft("config", "rollback", "--json").value["active"] == first["etag"]
+    eventually(lambda: fleet.says() == "1.0: hi", within_s=30)
+    assert fleet.artifact() == one
+    third = fleet.apply(pins(fleet, "3.0"), instances={"echo": {}})
+    fourth = fleet.apply(pins(fleet, "4.0"), instances={"echo": {}})
+    assert fourth["outcome"] == "confirmed"
+    eventually(lambda: one["tree"] not in os.listdir(fleet.environments), within_s=20)
+    assert len(os.listdir(fleet.environments)) == len(os.listdir(fleet.wheels)) == 3, "and one more is kept"
+    assert f"{one['sha256']}.whl" not in os.listdir(fleet.wheels)
+
+    # T78: what was changed is made again from its wheels, the same to the byte
+    whole = fleet.artifact()
+    changed = fleet.change()
+    fleet.restart()
+    eventually(lambda: fleet.says() == "4.0: hi", within_s=30)
+    assert "class Echo" in changed.read_text()
+    assert fleet.artifact() == whole
+    assert "was changed after it was installed" in fleet.daemon.log()
+
+    # and without them the document before runs, with its own code
+    fleet.change()
+    shutil.rmtree(fleet.house)
+    (fleet.wheels / f"{whole['sha256']}.whl").unlink()
+    fleet.restart()
+    eventually(lambda: fleet.says() == "3.0: hi", within_s=30)
+    shown = fleet.toft("config", "show", "--json").value
+    assert shown["active"] == third["etag"]
+    assert shown["rolled_back"]["reason"] == "slot_corrupt"
+    assert fourth["etag"] not in {each["etag"] for each in shown["bad"]}, "a broken disk condemns nobody"
