@@ -74,6 +74,23 @@ async def test_what_cannot_run_is_refused_before_anything_is_stored(node: Node) 
     assert (await node.jobs.submit("other", do("echo"))).state == "pending"
 
 
+async def test_several_are_stored_together_or_not_at_all(node: Node) -> None:
+    good = {"plugin": "misbehaving", "action": "echo", "delay_s": 3600}
+    for wrong, kind in (
+        ({"plugin": "nothing"}, errors.NotFoundError),
+        ({**good, "action": "nothing"}, PluginError),
+        ({**good, "surprise": 1}, errors.UsageError),
+        ({**good, "instance": "../x"}, errors.UsageError),
+        ({**good, "after": ["job_that_is_not_there"]}, errors.NotFoundError),
+    ):
+        with pytest.raises(kind):
+            await node.jobs.submit_many([good, wrong, good])
+    assert await node.jobs.list() == []
+    stored = await node.jobs.submit_many([{**good, "priority": number} for number in range(3)])
+    assert [each.priority for each in stored] == [0, 1, 2]
+    assert {each.id for each in await node.jobs.list()} == {each.id for each in stored}
+
+
 async def test_a_hung_plugin_holds_up_nobody(node: Node) -> None:
     hung = await node.jobs.submit("misbehaving", do("hang"))
     await eventually_async(lambda: is_running(node, hung.id), 20)

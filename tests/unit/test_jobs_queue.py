@@ -67,6 +67,9 @@ async def test_an_answer_of_an_attempt_that_does_not_run_any_more_is_fenced() ->
 
 async def test_a_full_queue_says_busy_and_takes_more_when_there_is_room() -> None:
     async with open_queue(limits=Limits(pending=2)) as queue:
+        with pytest.raises(errors.UnavailableError):
+            await queue.submit([request(), request(), request()])
+        assert queue.counts()["pending"] == 0, "all of what is submitted together, or nothing"
         await queue.submit([request(), request()])
         with pytest.raises(errors.UnavailableError) as caught:
             await submit(queue)
