@@ -94,6 +94,24 @@ def test_unknown_settings_are_refused_all_at_once_with_the_nearest(tmp_path: Pat
     }
 
 
+@pytest.mark.parametrize(
+    "text", [b"lanes = 1" + b"0" * 5000, b"lanes = \xff", b"lanes = " + b"[" * 5000, b"lanes = ", b"\0"]
+)
+def test_settings_that_nothing_can_read_are_refused_with_their_file(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "toft.toml").write_bytes(text)
+    with pytest.raises(errors.UsageError, match="cannot be read") as caught:
+        settings.read({}, directory=tmp_path)
+    assert caught.value.code == "settings.unreadable"
+
+
+def test_a_setting_of_any_length_is_refused_in_few_words(tmp_path: Path) -> None:
+    (tmp_path / "toft.toml").write_text(f"lanes = 0x{'f' * 5000}\nlog_bytes = \"{'x' * 100_000}\"\n")
+    with pytest.raises(errors.UsageError) as caught:
+        settings.read({}, directory=tmp_path)
+    assert caught.value.details["fields"].keys() == {"lanes", "log_bytes"}
+    assert len(str(caught.value)) < 1000
+
+
 def test_ill_typed_settings_are_refused_all_at_once(tmp_path: Path) -> None:
     (tmp_path / "toft.toml").write_text(
         'load_stall_s = "x"\noffline = "perhaps"\ninterpreters = "/a"\nisolation = "jail"\n'

@@ -197,7 +197,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.UsageError(
             f"settings file {path} cannot be read: {error}", code="settings.unreadable"
         ) from error
@@ -229,7 +229,7 @@ def _typed(values: Mapping[str, Any], base: Path, source: str) -> dict[str, Any]
         try:
             typed[key] = _convert(hints[key], value, base)
         except (KeyError, TypeError, ValueError, OverflowError):
-            bad[key] = f"{value!r} is not {_word(hints[key])}"
+            bad[key] = f"{suggestions.shown(value)} is not {_word(hints[key])}"
     if bad:
         listed = "; ".join(f"{key}: {why}" for key, why in bad.items())
         raise errors.UsageError(
