@@ -8,7 +8,7 @@ import json
 import pytest
 
 from toft.cli.terminal import Terminal
-from toft.kernel.quantities import duration, size
+from toft.kernel.quantities import counted, duration, size
 from toft.kernel.visible import one_line, visible
 
 
@@ -89,6 +89,7 @@ def test_times_and_sizes_read_like_a_person_writes_them() -> None:
     assert [duration(value) for value in (0.0123, 1.25, 90, 600)] == ["12 ms", "1.2 s", "90.0 s", "10.0 min"]
     assert [duration(value) for value in (36_000, 400_000)] == ["10.0 h", "4.6 days"]
     assert [size(value) for value in (12, 1500, 340e6, 5e12)] == ["12 B", "1.5 kB", "340 MB", "5.0 TB"]
+    assert [counted(number, "job") for number in (0, 1, 2)] == ["no jobs", "1 job", "2 jobs"]
 
 
 def test_a_result_comes_before_what_is_said_about_it_afterwards() -> None:

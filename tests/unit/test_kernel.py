@@ -105,7 +105,7 @@ def test_settings_that_nothing_can_read_are_refused_with_their_file(tmp_path: Pa
 
 
 def test_a_setting_of_any_length_is_refused_in_few_words(tmp_path: Path) -> None:
-    (tmp_path / "toft.toml").write_text(f"lanes = 0x{'f' * 5000}\nlog_bytes = \"{'x' * 100_000}\"\n")
+    (tmp_path / "toft.toml").write_text(f'lanes = 0x{"f" * 5000}\nlog_bytes = "{"x" * 100_000}"\n')
     with pytest.raises(errors.UsageError) as caught:
         settings.read({}, directory=tmp_path)
     assert caught.value.details["fields"].keys() == {"lanes", "log_bytes"}

@@ -9,6 +9,7 @@ import typer
 
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, argument
+from toft.kernel.quantities import counted
 
 
 def backup(
@@ -35,5 +36,5 @@ def backup(
         )
         return
     size = (made.database_bytes + made.blobs_bytes) / 1e6
-    blobs = f"{made.blobs} large value{'' if made.blobs == 1 else 's'}"
+    blobs = counted(made.blobs, "large value")
     session.terminal.line(f"{made.path}: the database and {blobs}, {size:.1f} MB")

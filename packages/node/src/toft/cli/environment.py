@@ -9,7 +9,7 @@ import typer
 from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, option
-from toft.kernel.quantities import size
+from toft.kernel.quantities import counted, size
 
 app = typer.Typer(no_args_is_help=True, help="List and collect the environments plugins run in.")
 
@@ -56,8 +56,7 @@ def collect(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         session.terminal.json({"removed": [each["hash"] for each in removed], "freed_bytes": freed})
     else:
-        count = f"{len(removed)} environment{'' if len(removed) == 1 else 's'}"
-        session.terminal.line(f"removed {count}, {size(freed)}")
+        session.terminal.line(f"removed {counted(len(removed), 'environment')}, {size(freed)}")
 
 
 @app.command("setup-runtime")

@@ -12,7 +12,7 @@ from toft.cli import session as sessions
 from toft.cli.live import Live
 from toft.cli.session import JsonOption, PluginArgument, Session, YesOption, argument, option
 from toft.kernel.errors import IntegrityError, NodeError
-from toft.kernel.quantities import size
+from toft.kernel.quantities import counted, size
 
 SourceArgument = Annotated[
     str | None,
@@ -151,7 +151,7 @@ def estimate(
         return
     rows = sorted(found["packages"].items(), key=lambda row: -(row[1] or 0))
     session.terminal.table(["package", "download"], [[each, _known(amount)] for each, amount in rows])
-    total = f"{size(found['download_bytes'])} in {len(rows)} package{'' if len(rows) == 1 else 's'}"
+    total = f"{size(found['download_bytes'])} in {counted(len(rows), 'package')}"
     if found["unknown"]:
         total += f", and {len(found['unknown'])} whose size nobody says"
     session.terminal.note(f"{total}{'; the environment is built already' if found['exists'] else ''}")

@@ -17,6 +17,7 @@ from toft.cli import session as sessions
 from toft.cli import words as typed
 from toft.cli.session import JsonOption, PluginArgument, Session, argument, option
 from toft.kernel.errors import UsageError
+from toft.kernel.quantities import counted
 from toft.plugins.manifests import signatures
 
 app = typer.Typer(no_args_is_help=True, help="Install, look at and configure plugins.")
@@ -331,7 +332,7 @@ def validate(
     else:
         for each in problems:
             session.terminal.line(each)
-        session.terminal.note(f"{path}: {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+        session.terminal.note(f"{path}: {counted(len(problems), 'problem')}")
     if problems:
         raise typer.Exit(failures.FAILED)
 

@@ -1,4 +1,4 @@
-"""Times and amounts as people read them: `1.2 s`, `340 MB`."""
+"""Times, amounts and numbers of things as people read them: `1.2 s`, `340 MB`, `1 package`."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def size(size_bytes: float) -> str:
             )
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def counted(count: int, what: str) -> str:
+    """Return how many there are of something: `no jobs`, `1 job`, `2 jobs`."""
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"

@@ -20,6 +20,7 @@ from packaging.utils import parse_wheel_filename
 
 from toft.host import commands
 from toft.kernel import errors
+from toft.kernel.quantities import counted
 from toft.plugins.environments import (
     checkouts,
     environment_errors,
@@ -150,7 +151,7 @@ class UvProvisioner:
         python = str(prefix / "bin" / "python")
         count = len(resolution.lock.splitlines())
         if count:
-            progress(f"installing {count} packages")
+            progress(f"installing {counted(count, 'package')}")
             await self.install_locked(python, locked, prefix, work, keep_fds=keep_fds)
         await asyncio.to_thread(_trim, prefix)
         return Installed(
