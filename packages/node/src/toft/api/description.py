@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
-from toft.api import operations, permits, problems, schemas
+from toft.api import answers, operations, permits, problems, schemas
 from toft.api.operations import Operation
 from toft.api.permits import Permit
 
@@ -45,7 +45,7 @@ def document(
     app: FastAPI,
     *,
     known: Mapping[str, Operation] = operations.BY_ROUTE,
-    named: Mapping[str, schemas.Schema] = schemas.NAMED,
+    named: Mapping[str, schemas.Schema] = answers.NAMED,
     introduction: str = "",
 ) -> dict[str, Any]:
     """Return the OpenAPI document of an application.
