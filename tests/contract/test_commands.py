@@ -106,6 +106,22 @@ async def test_cancelling_ends_everything_it_started(run: commands.Run, tmp_path
     assert left(marker) == []
 
 
+async def test_one_that_is_given_up_while_it_starts_leaves_nothing(run: commands.Run, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    code = DAEMON.format(marker=str(marker), sleep=300)
+    await python(run, tmp_path, "")
+    before = psutil.Process().num_fds()
+    for turns in (0, 1, 2, 3, 5, 8, 13):
+        running = asyncio.create_task(python(run, tmp_path, code))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    await eventually_async(lambda: psutil.Process().num_fds() <= before, 10)
+    await eventually_async(lambda: left(marker) == [], 10)
+
+
 async def test_a_confined_command_writes_where_it_may_and_sees_nothing_hidden(
     run: commands.Run, tmp_path: Path
 ) -> None:

@@ -139,22 +139,8 @@ class Tokens:
             ConflictError: There is one of that name, or too many hold.
         """
         ids.check_name(name, "token name")
-        if not scopes:
-            raise errors.UsageError("a token needs a scope", code="access.scope", hint="such as --scope read")
-        if len(scopes) > MOST_SCOPES:  # each is looked at whenever something is decided
-            raise errors.UsageError(
-                f"a token has at most {MOST_SCOPES} scopes, not {len(scopes)}",
-                code="access.scope",
-                hint="a scope without a plugin holds for all of them",
-            )
-        parsed = [words.parse(each) for each in dict.fromkeys(scopes)]
-        if lasts_s is not None and not 0 < lasts_s <= _LONGEST_S:
-            raise errors.UsageError(
-                f"a token lasts more than 0 seconds and less than ten years, not {lasts_s:g}",
-                code="access.expiry",
-                hint="such as --expires 90d",
-            )
-        self._check_maker(by, parsed)
+        self._check_maker(by, _parsed(scopes))
+        _check_length(lasts_s)
         await self._end_all_over()
         now = self._clock.now()
         text = PREFIX + base64.b32encode(self._randomness(20)).decode().lower()
@@ -348,6 +334,27 @@ class Tokens:
         except errors.NodeError as error:
             # A full disk: what is in memory holds while this process lives.
             _log.debug("not_noted", what=query, token=values["id"], error=error.message)
+
+
+def _parsed(scopes: Sequence[str]) -> list[words.Scope]:
+    if not scopes:
+        raise errors.UsageError("a token needs a scope", code="access.scope", hint="such as --scope read")
+    if len(scopes) > MOST_SCOPES:  # each is looked at whenever something is decided
+        raise errors.UsageError(
+            f"a token has at most {MOST_SCOPES} scopes, not {len(scopes)}",
+            code="access.scope",
+            hint="a scope without a plugin holds for all of them",
+        )
+    return [words.parse(each) for each in dict.fromkeys(scopes)]
+
+
+def _check_length(lasts_s: float | None) -> None:
+    if lasts_s is not None and not 0 < lasts_s <= _LONGEST_S:
+        raise errors.UsageError(
+            f"a token lasts more than 0 seconds and less than ten years, not {lasts_s:g}",
+            code="access.expiry",
+            hint="such as --expires 90d",
+        )
 
 
 def _digest(text: str) -> bytes:

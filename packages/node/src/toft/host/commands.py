@@ -85,6 +85,25 @@ async def run(
 
     Cancellation: Ends the command and everything it started before returning.
     """
+    # What has begun to start is there soon: whoever gives it up meanwhile ends it then.
+    starting = asyncio.ensure_future(_started(argv, env, cwd, keep_fds))
+    stdout, stderr = Tail(), Tail()
+    try:
+        async with asyncio.timeout(timeout_s):
+            process, _ = await asyncio.shield(starting)
+            await asyncio.gather(stdout.read(process.stdout), stderr.read(process.stderr), process.wait())
+    except TimeoutError:
+        raise timed_out(argv, timeout_s, stderr.text()) from None
+    finally:
+        # Shielded, because nothing may outlive a cancelled caller.
+        await asyncio.shield(_ended(starting))
+    return Completed(tuple(argv), process.returncode or 0, stdout.text(), stderr.text())
+
+
+async def _started(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path, keep_fds: Sequence[int]
+) -> tuple[asyncio.subprocess.Process, int]:
+    """Start a command; it lasts, with all that it starts, as long as the descriptor is open."""
     lifeline, held = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -104,17 +123,17 @@ async def run(
         ) from error
     finally:
         os.close(lifeline)
-    stdout, stderr = Tail(), Tail()
+    return process, held
+
+
+async def _ended(starting: asyncio.Future[tuple[asyncio.subprocess.Process, int]]) -> None:
     try:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.gather(stdout.read(process.stdout), stderr.read(process.stderr), process.wait())
-    except TimeoutError:
-        raise timed_out(argv, timeout_s, stderr.text()) from None
-    finally:
-        os.close(held)
-        # Closing the lifeline ends the tree; shielded, because nothing may outlive a cancelled caller.
-        await asyncio.shield(_reaped(process))
-    return Completed(tuple(argv), process.returncode or 0, stdout.text(), stderr.text())
+        process, held = await starting
+    except errors.NodeError:
+        return  # there is none, as whoever waits for it is told
+    # Closing the lifeline ends the tree.
+    os.close(held)
+    await _reaped(process)
 
 
 async def _reaped(process: asyncio.subprocess.Process) -> None:

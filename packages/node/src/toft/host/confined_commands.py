@@ -71,13 +71,12 @@ class ConfinedCommands:
 async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, IO[bytes]]]:
     """Open a pipe and give its reading end as a stream; the writing end is closed once handed on."""
     reading, writing = os.pipe()
-    writer = os.fdopen(writing, "wb", 0)
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0)
-    )
-    try:
-        yield reader, writer
-    finally:
-        transport.close()
-        writer.close()
+    with os.fdopen(writing, "wb", 0) as writer:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0)
+        )
+        try:
+            yield reader, writer
+        finally:
+            transport.close()
