@@ -105,3 +105,10 @@ class CommandLine:
             found += [f"{name}/{path.name}" for path in directory.iterdir()] if directory.is_dir() else []
         found += [str(path) for path in self.home.rglob(".tmp-*")]
         return sorted(each for each in found if not each.endswith((".lock", "lock")))
+
+
+def keep_token(path: Path, token: str) -> str:
+    """Write a token into a file that nobody else can read, and return where that is."""
+    path.touch(0o600)
+    path.write_text(f"{token}\n")
+    return str(path)

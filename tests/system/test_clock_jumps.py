@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests import daemons, nodes
-from tests.command_line import CommandLine
+from tests.command_line import CommandLine, keep_token
 from tests.daemons import Daemon
 from tests.system.test_access import Port, port_of, token
 from tests.waiting import eventually
@@ -101,9 +101,8 @@ def test_a_year_ahead_and_a_year_behind(daemon: Daemon, moved: Moved, tmp_path: 
     port = port_of(daemon)
     assert [reason(port, each) for each in (short, ops)] == ["expired", "in"]
     assert runs(port, ops) == job
-    (tmp_path / "token").write_text(ops)
     elsewhere = CommandLine(tmp_path / "elsewhere", tmp_path)
-    asking = ("--url", port.url, "--token-file", tmp_path / "token")
+    asking = ("--url", port.url, "--token-file", keep_token(tmp_path / "token", ops))
     slow = elsewhere(*asking, "job", "submit", "misbehaving.work", "seconds=100", "--json").value["id"]
     eventually(lambda: elsewhere(*asking, "job", "show", slow, "--json").value["state"] == "running")
     (line,) = [each for each in elsewhere(*asking, "top", "--once").out.splitlines() if slow in each]

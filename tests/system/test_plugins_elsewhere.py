@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests import daemons, relays
+from tests.command_line import keep_token
 from tests.daemons import Answer, Daemon
 from tests.sample_packages import write_project, write_wheel
 from tests.waiting import eventually
@@ -112,8 +113,8 @@ def test_a_directory_is_uploaded_installed_and_run_by_the_command_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "key").write_text(key)
-    environ = {"TOFT_URL": url, "TOFT_TOKEN_FILE": str(tmp_path / "key"), "HOME": str(tmp_path / "nobody")}
+    kept = keep_token(tmp_path / "key", key)
+    environ = {"TOFT_URL": url, "TOFT_TOKEN_FILE": kept, "HOME": str(tmp_path / "nobody")}
     project = write_project(tmp_path / "hello", "hello", {"hello.py": PLUGIN})
     (project / ".git").mkdir()
     (project / ".git" / "config").write_text("a secret address")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests import daemons, nodes, relays
-from tests.command_line import CommandLine
+from tests.command_line import CommandLine, keep_token
 from tests.daemons import Daemon
 from tests.relays import Authority, Relay
 from tests.waiting import eventually
@@ -93,11 +93,10 @@ def url(relay: Relay) -> str:
 @pytest.fixture
 def elsewhere(tmp_path: Path, relay: Relay, authority: Authority, token: str) -> CommandLine:
     """A command line on a machine without a home."""
-    (tmp_path / "token").write_text(f"{token}\n")
     environ = {
         "TOFT_URL": url(relay),
         "TOFT_CA_FILE": str(authority.file),
-        "TOFT_TOKEN_FILE": str(tmp_path / "token"),
+        "TOFT_TOKEN_FILE": keep_token(tmp_path / "token", token),
     }
     found = CommandLine(tmp_path / "nothing", tmp_path, environ)
     del found.environ["TOFT_HOME"]
