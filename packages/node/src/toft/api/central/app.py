@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from toft.access.gate import Caller
 from toft.access.hosts import Hosts
 from toft.api import access, description, guard, limits, permits, problems, table
+from toft.api import answers as node_answers
 from toft.api import operations as node_operations
-from toft.api import schemas as node_schemas
 from toft.api.central import admin, agents, documents, operations, polls
 from toft.api.central.service import Service
 from toft.kernel import clock as clocks
@@ -95,7 +95,7 @@ class _Application(FastAPI):
         """Return what it is in the words of OpenAPI, made once."""
         if not self.openapi_schema:
             known = {**node_operations.BY_ROUTE, **operations.BY_ROUTE}
-            named = {**node_schemas.NAMED, **operations.NAMED}
+            named = {**node_answers.NAMED, **operations.NAMED}
             self.openapi_schema = description.document(
                 self, known=known, named=named, introduction=_INTRODUCTION
             )
