@@ -362,7 +362,7 @@ class _KeepsTheSeed(Generations):
         boot = super().boot(nonce)
         if seed is not None:
             data = json.dumps(seed, sort_keys=True).encode()
-            durable.write_file(self.directory / "seed.json", data, operations=self._operations)
+            durable.write_file(self.directory / "seed.json", data, operations=self.operations)
         return boot
 
 
@@ -370,9 +370,9 @@ class _JoinsWithoutIntent(Generations):
     """The seed before anybody knows that the old slots are to go: the new token is shadowed by them."""
 
     def reset(self, seed: Mapping[str, Any] | None) -> None:
-        durable.make_directory(self.directory, operations=self._operations)
+        durable.make_directory(self.directory, operations=self.operations)
         data = json.dumps({"schema": 1, **(seed or {})}, sort_keys=True).encode()
-        durable.write_file(self.directory / "seed.json", data, mode=0o600, operations=self._operations)
+        durable.write_file(self.directory / "seed.json", data, mode=0o600, operations=self.operations)
         self._slots.clear()
         self._journal.write(phases.State())
 

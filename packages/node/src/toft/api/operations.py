@@ -651,6 +651,7 @@ COMMANDS_APART = {
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
     "toft config validate": _AUTHORING,
     **dict.fromkeys((f"toft config {each}" for each in ("apply", "show", "history", "diff")), _LOCAL),
+    **dict.fromkeys(("toft join", "toft leave"), _LOCAL),
     **dict.fromkeys((f"toft config {each}" for each in ("rollback", "pin", "unpin")), _LOCAL),
     "toft plugin find": "- looks through what GET /v1/plugins gives",
     "toft plugin disable": "- the other half of toft plugin enable",

@@ -22,6 +22,7 @@ from toft.cli import (
     events,
     failures,
     job,
+    join,
     plugin,
     secret,
     sequence,
@@ -66,6 +67,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(central.app, name="central")
 app.add_typer(trials.bench, name="bench")
 daemon.register(app)
+join.register(app)
 token.register(app)
 
 

@@ -48,6 +48,7 @@ BY_CODE: Mapping[str, str] = {
     "instance.disabled": "toft plugin enable NAME",
     "integrity": "toft doctor looks at the home and says what is wrong.",
     "job": "toft job list shows what there is.",
+    "join": "docs/how-to/join-a-node.md tells how a node joins.",
     "manifest": "toft plugin validate FILE names every problem.",
     "membership": "toft join URL TOKEN joins again; toft leave gives the node back to nobody.",
     "message": "What answers there may be no central, or one of another version; toft --version.",

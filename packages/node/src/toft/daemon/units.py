@@ -119,6 +119,21 @@ def install(unit: Unit) -> dict[str, Any]:
     return {"unit": unit.name, "file": str(unit.path), "did": "installed and started"}
 
 
+def linger(unit: Unit) -> None:
+    """Let the services of this user run without a session, from the start of the machine on.
+
+    Raises:
+        UnavailableError: The machine does not let them.
+    """
+    command = ["loginctl", "enable-linger"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(unit, command, str(error)) from error
+    if done.returncode != 0:
+        raise _failed(unit, command, done.stderr.strip() or f"it ended with {done.returncode}")
+
+
 def remove(unit: Unit) -> dict[str, Any]:
     """Let the manager end and forget the unit.
 

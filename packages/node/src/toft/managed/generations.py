@@ -122,10 +122,10 @@ class Generations:
         code: Code | None = None,
     ) -> None:
         self.directory = directory
+        self.operations = operations
         self._hold = hold
         self._code = code
         self._now = now
-        self._operations = operations
         self._journal = journal.Journal(directory, operations)
         self._slots = slots.Slots(directory, operations)
 
@@ -215,22 +215,34 @@ class Generations:
             return None
         return self._loaded(nonce, slot, state, (), state.booted.damaged)
 
-    def commit(self, offer: Offer, nonce: str) -> str:
+    def commit(self, offer: Offer, nonce: str, *, is_live: bool = False) -> str:
         """Put a document in the place of the active one; the next boot loads it, on trial.
+
+        Args:
+            offer: The document.
+            nonce: Who commits: a boot, or a command.
+            is_live: Only the last boot may: what it was served before somebody joined or left is not kept.
 
         Returns:
             The slot it is in.
 
         Raises:
             ConflictError: The active one has not proven itself yet; the other slot is what one goes back to.
+                Or another boot is the last one, or none since somebody has joined or left.
             OSError: The disk did not take it; the active document is untouched.
         """
         with self._hold():
-            return self._commit(offer, nonce)
+            return self._commit(offer, nonce, is_live)
 
-    def _commit(self, offer: Offer, nonce: str) -> str:
+    def _commit(self, offer: Offer, nonce: str, is_live: bool) -> str:
         now = self._now()
         state = self._journal.read().state
+        if is_live and (state.booted is None or state.booted.nonce != nonce):
+            raise ConflictError(
+                "another process is the node by now, or somebody has joined or left",
+                code="membership.changed",
+                hint="nothing is lost: the daemon starts again with what is there now",
+            )
         refuse_on_trial(state)
         prev = self._slots.active()
         if prev is None or self._slots.look(prev).problem:
@@ -304,14 +316,21 @@ class Generations:
                 self._journal.write(start.state)
             return is_back
 
-    def reset(self, seed: Mapping[str, Any] | None) -> None:
+    def reset(self, seed: Mapping[str, Any] | None, *, only_if: Callable[[], bool] = lambda: True) -> bool:
         """Begin anew: with a seed, to join; without, to leave.
 
         Args:
-            seed: Where to ask (`control_urls`), and the token for it.
+            seed: Where to ask (`urls`), and the token for it.
+            only_if: Asked under the lock.
+
+        Returns:
+            Whether it did.
         """
         with self._hold():
+            if not only_if():
+                return False
             self._reset(seed)
+            return True
 
     def _reset(self, seed: Mapping[str, Any] | None) -> None:
         self._prepare()
@@ -320,7 +339,7 @@ class Generations:
         digest = hashlib.sha256(data).hexdigest() if data else ""
         self._journal.write(replace(state, phase=Phase.RESETTING, reset=phases.Reset(seed_sha256=digest)))
         if data:
-            durable.write_file(self.directory / SEED, data, mode=0o600, operations=self._operations)
+            durable.write_file(self.directory / SEED, data, mode=0o600, operations=self.operations)
         self._clear(is_joining=bool(data))
         self._journal.write(State())
 
@@ -343,7 +362,7 @@ class Generations:
         """
         for name in (ENROLLMENT, SEED):
             try:
-                value = json.loads(self._operations.read(str(self.directory / name)))
+                value = json.loads(self.operations.read(str(self.directory / name)))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, RecursionError) as error:
@@ -355,12 +374,12 @@ class Generations:
 
     def _prepare(self) -> None:
         """Make what is there durable before anything is decided by it, and sweep what was cut off."""
-        durable.make_directory(self.directory, 0o700, operations=self._operations)
-        self._operations.sync_directory(str(self.directory.parent))
-        self._operations.sync_directory(str(self.directory))
-        for name in self._operations.list(str(self.directory)):
+        durable.make_directory(self.directory, 0o700, operations=self.operations)
+        self.operations.sync_directory(str(self.directory.parent))
+        self.operations.sync_directory(str(self.directory))
+        for name in self.operations.list(str(self.directory)):
             if name.startswith(".tmp-"):
-                durable.discard(self.directory / name, operations=self._operations)
+                durable.discard(self.directory / name, operations=self.operations)
 
     def _finish(self, start: _Start, now: Moment) -> None:
         """Bring to its end what was decided and cut off."""
@@ -516,23 +535,23 @@ class Generations:
     def _forget_seed(self) -> None:
         """Take the token of the join away for good; again at every boot, in case that was cut off."""
         with contextlib.suppress(FileNotFoundError):
-            self._operations.remove(str(self.directory / SEED))
-            self._operations.sync_directory(str(self.directory))
+            self.operations.remove(str(self.directory / SEED))
+            self.operations.sync_directory(str(self.directory))
 
     def _clear(self, *, is_joining: bool) -> None:
         for name in (IDENTITY, ENROLLMENT, *(() if is_joining else (SEED,))):
-            durable.discard(self.directory / name, operations=self._operations)
+            durable.discard(self.directory / name, operations=self.operations)
         self._slots.clear()
 
     def _seed_digest(self) -> str:
         try:
-            return hashlib.sha256(self._operations.read(str(self.directory / SEED))).hexdigest()
+            return hashlib.sha256(self.operations.read(str(self.directory / SEED))).hexdigest()
         except OSError:
             return ""
 
     def _member_file(self, name: str) -> Mapping[str, Any] | None:
         try:
-            value = json.loads(self._operations.read(str(self.directory / name)))
+            value = json.loads(self.operations.read(str(self.directory / name)))
         except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None

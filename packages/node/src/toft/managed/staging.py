@@ -144,7 +144,7 @@ async def stage(
                 key_ids=tuple(key_ids),
                 floor=floor,
             )
-            slot = await threads.finished(lambda: _commit(engine, made, nonce))
+            slot = await threads.finished(lambda: _commit(engine, made, nonce, is_live=not is_asked))
     except AdmissionError as error:
         if not is_asked:
             await _remember(engine, offered, moment, attempt, error.reason, str(error), error.severity)
@@ -219,9 +219,9 @@ async def _installed(offered: Document, installer: Installer | None) -> AsyncGen
             yield artifacts
 
 
-def _commit(engine: generations.Generations, made: generations.Offer, nonce: str) -> str:
+def _commit(engine: generations.Generations, made: generations.Offer, nonce: str, *, is_live: bool) -> str:
     try:
-        return engine.commit(made, nonce)
+        return engine.commit(made, nonce, is_live=is_live)
     except OSError as error:
         raise UnavailableError(
             f"the disk did not take the document: {error}",

@@ -231,6 +231,16 @@ def check(url: str, trust: Trust) -> None:
     )
 
 
+def check_trust(trust: Trust) -> None:
+    """Refuse what cannot say who counts as the central; reads the file of the authorities.
+
+    Raises:
+        TrustError: The file has no certificates, or the pin is none.
+    """
+    _context(trust)
+    _Backend(trust.pin_sha256)
+
+
 def _is_here(host: str | None) -> bool:
     if host == "localhost":
         return True

@@ -1,0 +1,54 @@
+"""Has a daemon for a home, by what the machine offers: the one that runs, its service, or a new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toft.client import place as places
+from toft.daemon import control, units
+from toft.kernel.settings import Settings
+
+_SYSTEMD = Path("/run/systemd/system")
+"""There exactly while systemd is what started this machine."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a home has its daemon now.
+
+    Attributes:
+        how: `told` is one that ran already, `service` is one that systemd keeps, `started` one that nobody
+            starts again when the machine does.
+        unit: The file of the service; empty without one.
+    """
+
+    how: str
+    unit: str = ""
+
+
+def ensure(chosen: Settings, environ: Mapping[str, str], *, is_users: bool, systemd: Path = _SYSTEMD) -> Kept:
+    """Have a daemon for a home, which looks anew at what it belongs to; blocks.
+
+    Args:
+        chosen: The settings.
+        environ: For a daemon that is started.
+        is_users: Of the user's own service manager, also for root; who is not root has no other.
+        systemd: What is there where systemd runs.
+
+    Raises:
+        NodeError: It could not be installed or started; what is on disk stays, and it can be tried again.
+    """
+    if control.tell_generation(places.Place(chosen.home)):
+        return Kept("told")
+    if not systemd.is_dir():
+        control.start(chosen, environ)
+        return Kept("started")
+    is_system = os.geteuid() == 0 and not is_users
+    unit = units.Unit.of(chosen, is_system=is_system, environ=environ)
+    units.install(unit)
+    if not is_system:
+        units.linger(unit)
+    return Kept("service", str(unit.path))
