@@ -22,11 +22,15 @@ class PinnedEnvironments:
     Args:
         installer: Makes them, and tries plugins in them.
         store: Where they are.
+        import_s: Seconds that the import of a plugin may take.
     """
 
-    def __init__(self, installer: install.Installer, store: environments.Environments) -> None:
+    def __init__(
+        self, installer: install.Installer, store: environments.Environments, *, import_s: float = IMPORT_S
+    ) -> None:
         self._installer = installer
         self._store = store
+        self._import_s = import_s
 
     @contextlib.asynccontextmanager
     async def build(self, pin: Pin, wheels: Sequence[PinnedWheel]) -> AsyncGenerator[tuple[Manifest, bool]]:
@@ -34,7 +38,10 @@ class PinnedEnvironments:
         request = EnvironmentRequest(
             wheels=tuple(wheels), python=pin.python or None, origin=f"document:{pin.wheel.filename}"
         )
-        async with self._installer.pinned(pin.plugin, request, stall_s=IMPORT_S) as (environment, manifest):
+        async with self._installer.pinned(pin.plugin, request, stall_s=self._import_s) as (
+            environment,
+            manifest,
+        ):
             # What is recorded of it does not depend on when, so that it can be recorded again.
             install = replace(manifest.install, installed_at="")
             yield replace(manifest, install=install), environment.is_new
