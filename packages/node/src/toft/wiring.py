@@ -228,7 +228,11 @@ def open_registry(
 
 
 def open_installer(
-    settings: node_settings.Settings, environ: Mapping[str, str], source: wheels.Source | None = None
+    settings: node_settings.Settings,
+    environ: Mapping[str, str],
+    source: wheels.Source | None = None,
+    *,
+    import_s: float = building.IMPORT_S,
 ) -> staging.Installer:
     """Return what gets the plugins of a document, and knows what there is without it; blocks.
 
@@ -236,8 +240,9 @@ def open_installer(
         settings: The node's.
         environ: The environment.
         source: Where wheels without an address are had.
+        import_s: Seconds that the import of a plugin may take.
     """
-    return _Opening(settings, environ, source, _knows(open_registry(settings.home, environ)))
+    return _Opening(settings, environ, source, import_s)
 
 
 class _Opening:
@@ -248,12 +253,13 @@ class _Opening:
         settings: node_settings.Settings,
         environ: Mapping[str, str],
         source: wheels.Source | None,
-        knows: applying.Knows,
+        import_s: float,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._source = source
-        self._present = applying.Present(knows)
+        self._import_s = import_s
+        self._present = applying.Present(_knows(open_registry(settings.home, environ)))
 
     @asynccontextmanager
     async def installed(self, offered: documents.Document) -> AsyncIterator[Sequence[trees.Artifact]]:
@@ -263,12 +269,16 @@ class _Opening:
             if offered.section("plugins"):
                 base = await _open_base(stack, self._settings, opens_database=False)
                 rooms = await _rooms(base, self._settings, self._environ, applying.NOTHING)
-                installer = installing_of(rooms, self._environ, self._source)
+                installer = installing_of(rooms, self._environ, self._source, import_s=self._import_s)
             yield await stack.enter_async_context(installer.installed(offered))
 
 
 def installing_of(
-    rooms: nodes.Rooms, environ: Mapping[str, str], source: wheels.Source | None = None
+    rooms: nodes.Rooms,
+    environ: Mapping[str, str],
+    source: wheels.Source | None = None,
+    *,
+    import_s: float = building.IMPORT_S,
 ) -> installing.Installing:
     """Return what installs what documents pin, for a node that is open.
 
@@ -276,6 +286,7 @@ def installing_of(
         rooms: Of the node.
         environ: The environment.
         source: Where wheels without an address are had.
+        import_s: Seconds that the import of a plugin may take.
     """
     settings = rooms.settings
     home = settings.home
@@ -288,7 +299,7 @@ def installing_of(
         wheels.Wheels(home, places, free_bytes=free_bytes),
         trees.Trees(home),
         collecting.Keeping(home),
-        environments=building.PinnedEnvironments(rooms.installer, rooms.environments),
+        environments=building.PinnedEnvironments(rooms.installer, rooms.environments, import_s=import_s),
         # Not what the document pins that runs: the next one may do without.
         knows=_knows(open_registry(home, environ)),
     )

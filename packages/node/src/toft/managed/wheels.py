@@ -103,7 +103,7 @@ class Wheels:
         Durability: They are on disk when this returns.
         Cancellation: Safe; what came half is taken away.
         """
-        needed = {each.sha256: each for each in wanted}
+        needed = {each.sha256: each for each in reversed(wanted)}
         missing = [each for each in needed.values() if not await asyncio.to_thread(self.is_whole, each)]
         if not missing:
             return
