@@ -47,6 +47,7 @@ class Served:
     etag: str
     revision: int
     not_after: str = ""
+    poll_interval_s: float = float(documents_of_nodes.DEFAULT_POLL_S)
     signatures: str = ""
     is_vouched: bool = True
     problems: tuple[str, ...] = ()
@@ -120,7 +121,8 @@ class Offers:
         chosen = []
         for each in self._documents.of_node(node):
             number, tries = self.choose(node, each)
-            attempt = max(attempt, tries)
+            # A sum grows whenever one of them does: a node tries again when the number is higher.
+            attempt += tries
             if number is not None:
                 chosen.append((each, number))
         served = await self.merged(node.tenant, chosen) if chosen else None
@@ -185,6 +187,9 @@ class Offers:
             etag=f"sha256-{sha256}",
             revision=int(value.get("revision", 0)),
             not_after=str(value.get("expires_at", "")),
+            poll_interval_s=float(
+                value.get("control", {}).get("poll_interval_s", documents_of_nodes.DEFAULT_POLL_S)
+            ),
             signatures=messages.encode_signatures(signatures) if signatures else "",
             is_vouched=self._trusts.is_vouched(tenant, data, signatures),
             problems=found,

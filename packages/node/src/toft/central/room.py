@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from toft.central.admission import Admission
+from toft.central.book import Book
+from toft.central.controller import Controller
 from toft.central.documents import Document, Documents
+from toft.central.launching import Launching
 from toft.central.nodes import Node, Nodes
 from toft.central.offers import Offers, Served
+from toft.central.overviews import Overviews
 from toft.central.reports import Reports
 from toft.central.saving import Saving
 from toft.central.tokens import Tokens
@@ -54,6 +58,15 @@ class Central:
         self.saving = Saving(store, self.documents, self.nodes, urls, clock=clock)
         self.reports = Reports(store, self.nodes, clock=clock)
         self.waiting = Waiting(slots)
+        self.rollouts = Book(store, self.nodes, self.documents, clock=clock)
+        self.launching = Launching(self.rollouts, self.documents, self.offers, self.saving, clock=clock)
+        self.controller = Controller(
+            store, self.rollouts, self.nodes, self.documents, self.offers, clock=clock
+        )
+        self.overviews = Overviews(store, self.nodes, self.offers, clock=clock)
+        self.launching.changed.append(self.controller.stir)
+        self.nodes.changed.append(lambda node: self.controller.stir())
+        self.reports.taken.append(lambda node, report: self.controller.stir())
         self.nodes.changed.append(lambda node: self.waiting.wake(node.id))
 
     async def open(self) -> Central:
@@ -62,6 +75,8 @@ class Central:
         await self.trusts.open()
         await self.nodes.open()
         await self.admission.open()
+        await self.rollouts.open()
+        self.offers.choose = self.rollouts.choose
         await self.documents.add_tenant(TENANT, by="central")
         return self
 
@@ -90,8 +105,10 @@ class Central:
         """Let every node have a revision that no rollout has given another one.
 
         Raises:
-            ConflictError: The tenant's nodes ask for signatures, and some are missing.
+            ConflictError: A rollout brings another one to some of them, or the tenant's nodes ask for
+                signatures and some are missing.
         """
+        self.launching.check_free(document)
         if number is not None:
             unsigned = [each.sha256 for each in await self.payloads(document, number) if not each.is_vouched]
             if unsigned:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import central_documents, central_nodes, shown
+from toft.cli import central_documents, central_nodes, central_rollouts, shown
 from toft.cli import session as sessions
 from toft.cli.administering import TenantOption, ask, labels_of, lasting, query_of
 from toft.cli.session import JsonOption, argument, option
@@ -28,6 +28,8 @@ app.add_typer(central_documents.groups, name="group")
 app.add_typer(central_documents.artifacts, name="artifact")
 app.add_typer(central_documents.roots, name="root")
 app.add_typer(central_nodes.app, name="node")
+app.add_typer(central_rollouts.app, name="rollout")
+app.command("fleet")(central_rollouts.fleet)
 
 
 @app.command("serve")

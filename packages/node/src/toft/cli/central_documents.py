@@ -86,7 +86,7 @@ def _show_preview(session: Session, found: Mapping[str, Any], *, is_published: b
     else:
         terminal.note(f"revision {number} of {id} is saved; no node has it yet")
         terminal.note(
-            f"next: toft central rollout start {id} {number}, or toft central document publish {id} {number}"
+            f"next: toft central rollout create {id}, or at once: toft central document publish {id} {number}"
         )
 
 

@@ -27,7 +27,9 @@ ASK = frozenset(
         *(f"central node {each}" for each in ("list", "show", "revoke", "approve")),
         *(f"central node {each}" for each in ("label", "pin", "unpin", "retry")),
         *("central artifact add", "central artifact list", "central root add", "central root list"),
-        *("central audit", "central status"),
+        *("central audit", "central status", "central fleet"),
+        *(f"central rollout {each}" for each in ("create", "list", "show", "start", "pause")),
+        *(f"central rollout {each}" for each in ("resume", "promote", "abort", "emergency")),
     }
 )
 """Commands that ask a node, wherever it is."""

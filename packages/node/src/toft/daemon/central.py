@@ -136,7 +136,7 @@ class _Serving:
             )
             await served.start(sock)
             stack.push_async_callback(served.close, _DRAIN_S)
-            for work in (central.keep(), self._notify.keep_alive()):
+            for work in (central.keep(), central.controller.run(), self._notify.keep_alive()):
                 stack.callback(asyncio.ensure_future(work).cancel)
             _settle_memory()
             _log.info("ready", url=url, pid=os.getpid(), version=VERSION, nodes=len(central.nodes))

@@ -18,6 +18,29 @@ def _object(**properties: Schema) -> Schema:
     return {"type": "object", "properties": {name: dict(each) for name, each in properties.items()}}
 
 
+_ROLLOUT: Mapping[str, Schema] = {
+    "id": _TEXT,
+    "tenant": _TEXT,
+    "document": _TEXT,
+    "number": _COUNT,
+    "previous": optional(_COUNT),
+    "attempt": _COUNT,
+    "state": {"type": "string", "enum": ["draft", "running", "paused", "aborted", "done"]},
+    "is_emergency": _YES,
+    "wave": {"type": "integer", "minimum": -1, "description": "The newest open one, counted from 0."},
+    "wave_opened_at": optional(_TIME),
+    "rules": _OBJECT,
+    "counts": {"type": "object", "description": "How many nodes are how far."},
+    "reason": {"type": "string", "description": "What paused or aborted it."},
+    "message": _TEXT,
+    "created_by": _TEXT,
+    "created_at": _TIME,
+    "ended_at": optional(_TIME),
+}
+_STAGE: Schema = {
+    "type": "string",
+    "enum": ["offered", "downloaded", "staged", "probation", "applied", "rolled_back", "failed", "skipped"],
+}
 _JOIN_TOKEN: Mapping[str, Schema] = {
     "id": _TEXT,
     "state": {"type": "string", "enum": ["valid", "used", "expired", "revoked"]},
@@ -167,4 +190,38 @@ NAMED: Mapping[str, Schema] = {
         )
     ),
     "AuditVerified": _object(is_whole=_YES, lines=_COUNT, head=_SHA256, broken_at=optional(_COUNT)),
+    "Rollout": _object(**_ROLLOUT),
+    "Rollouts": listed(of("Rollout")),
+    "RolloutWhole": _object(
+        **_ROLLOUT,
+        nodes=listed(
+            _object(
+                node=_TEXT,
+                name=_TEXT,
+                runs=optional(_TEXT),
+                wave=_COUNT,
+                stage=_STAGE,
+                reason=_TEXT,
+                detail=_TEXT,
+                etag=_TEXT,
+                changed_at=_TIME,
+            )
+        ),
+    ),
+    "Fleet": _object(
+        nodes=_COUNT,
+        counts={"type": "object", "description": "How many nodes stand how."},
+        listed=listed(
+            _object(
+                node=_TEXT,
+                name=_TEXT,
+                standing=_TEXT,
+                runs=optional(_TEXT),
+                offered=optional(_TEXT),
+                revision=optional(_COUNT),
+                last_seen_at=optional(_TIME),
+                trouble=optional(_OBJECT),
+            )
+        ),
+    ),
 }

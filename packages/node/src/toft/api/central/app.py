@@ -15,11 +15,11 @@ from toft.access.hosts import Hosts
 from toft.api import access, description, guard, limits, permits, problems, table
 from toft.api import answers as node_answers
 from toft.api import operations as node_operations
-from toft.api.central import admin, agents, documents, operations, polls
+from toft.api.central import admin, agents, documents, operations, polls, rollouts
 from toft.api.central.service import Service
 from toft.kernel import clock as clocks
 
-ROUTERS = (agents.router, admin.router, documents.router, access.router)
+ROUTERS = (agents.router, admin.router, documents.router, rollouts.router, access.router)
 _LARGE = re.compile(r"PUT /v1/admin/artifacts/[^/]+|POST /v1/admin/documents|POST /v1/admin/signatures/[^/]+")
 
 

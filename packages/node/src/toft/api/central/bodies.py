@@ -64,3 +64,21 @@ SIGNATURES = Body(
     required=("signatures",),
     example={"signatures": [{"key_id": "0123456789abcdef", "signature": "..."}]},
 )
+ROLLOUT = Body(
+    {
+        "document": {"type": "string", "description": "The id of the document whose revision it is."},
+        "number": {"type": "integer", "description": "The revision; the newest by default."},
+        "rules": {
+            "type": "object",
+            "description": "Any of waves (percent, bake_s, selector), min_success, abort_count, abort_ratio.",
+        },
+        "message": {"type": "string", "description": "Why, for people."},
+        "draft": {"type": "boolean", "description": "It does not begin until somebody starts it."},
+        "emergency": {"type": "boolean", "description": "All waves open at once."},
+    },
+    required=("document",),
+    example={"document": "doc_01HF7YAT00WKWKP9KZWC4Z1M9P", "rules": {"min_success": 0.9}},
+)
+REASON = Body(
+    {"reason": {"type": "string", "description": "Why, for people."}}, example={"reason": "too slow"}
+)

@@ -132,7 +132,32 @@ DOCUMENTS = (
     _admin("audit.list", "GET audit", "audit", "AuditLines"),
     _admin("audit.verify", "GET audit/verify", "audit", "AuditVerified"),
 )
-OPERATIONS: tuple[Operation, ...] = (*AGENTS, *FLEET, *DOCUMENTS)
+ROLLOUTS = (
+    _admin("fleet.show", "GET fleet", "fleet", "Fleet"),
+    _admin("rollout.list", "GET rollouts", "rollout list", "Rollouts"),
+    _admin(
+        "rollout.create",
+        "POST rollouts",
+        "rollout create",
+        "RolloutWhole",
+        takes=bodies.ROLLOUT,
+        status=201,
+        fails=(409,),
+    ),
+    _admin("rollout.show", "GET rollouts/{id}", "rollout show", "RolloutWhole"),
+    *(
+        _admin(
+            f"rollout.{verb}",
+            f"POST rollouts/{{id}}/{verb}",
+            f"rollout {verb}",
+            "RolloutWhole",
+            takes=bodies.REASON,
+            fails=(409,),
+        )
+        for verb in ("start", "pause", "resume", "promote", "abort", "emergency")
+    ),
+)
+OPERATIONS: tuple[Operation, ...] = (*AGENTS, *FLEET, *DOCUMENTS, *ROLLOUTS)
 
 COMMANDS_APART: Mapping[str, str] = {
     "toft central serve": "- of the machine itself, for whoever is on it",

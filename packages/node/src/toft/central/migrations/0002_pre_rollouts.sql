@@ -5,11 +5,8 @@ CREATE TABLE rollouts (
     document TEXT NOT NULL REFERENCES documents (id),
     number INTEGER NOT NULL,
     previous INTEGER,
-    selector TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('draft', 'running', 'paused', 'aborted', 'done')),
-    waves TEXT NOT NULL,
-    abort TEXT NOT NULL,
-    min_success REAL NOT NULL,
+    rules TEXT NOT NULL,
     salt TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     is_emergency INTEGER NOT NULL CHECK (is_emergency IN (0, 1)),
@@ -25,6 +22,7 @@ CREATE TABLE rollouts (
 -- A document is in one rollout at a time.
 CREATE UNIQUE INDEX rollouts_open ON rollouts (document) WHERE state IN ('running', 'paused');
 
+-- What a rollout did to a node: `etag` is what it was offered, `offered_at` since when its words count.
 CREATE TABLE rollout_nodes (
     rollout TEXT NOT NULL REFERENCES rollouts (id),
     node TEXT NOT NULL REFERENCES nodes (id),
@@ -34,6 +32,10 @@ CREATE TABLE rollout_nodes (
     )),
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    offered_at REAL NOT NULL,
     changed_at REAL NOT NULL,
     PRIMARY KEY (rollout, node)
 ) STRICT;
+
+CREATE INDEX rollout_nodes_by_node ON rollout_nodes (node);

@@ -1,0 +1,312 @@
+"""`toft central rollout …` and `toft central fleet`: bring a revision to its nodes, take it back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from toft.cli import documents, shown
+from toft.cli import session as sessions
+from toft.cli.administering import TenantOption, ask, lasting, query_of
+from toft.cli.session import JsonOption, Session, argument, option
+from toft.kernel.errors import UsageError
+from toft.kernel.quantities import duration
+from toft.kernel.visible import one_line
+
+app = typer.Typer(no_args_is_help=True, help="Rollouts: a revision reaches its nodes in waves.")
+
+RolloutArgument = Annotated[str, argument("ROLLOUT", "Its id, as toft central rollout list tells it.")]
+ReasonOption = Annotated[str, option("--reason", "-m", metavar="TEXT", help="Why, for people.")]
+_LOOK_S = 1.0
+_ENDED = ("done", "aborted")
+_HOLDS = (*_ENDED, "paused", "draft")
+
+
+@app.command("create")
+def create(
+    context: typer.Context,
+    document: Annotated[str, argument("DOCUMENT", "Its id, as toft central document list tells it.")],
+    number: Annotated[int | None, option("--number", metavar="N", help="Which revision; the newest.")] = None,
+    wave: Annotated[
+        list[str] | None,
+        option("--wave", metavar="PERCENT:TIME", help="Such as 2:20m; repeat it, the last one is 100."),
+    ] = None,
+    rules: Annotated[
+        str | None, option("--rules", metavar="FILE", help="Waves with selectors, and when it stops.")
+    ] = None,
+    message: Annotated[str, option("--message", "-m", metavar="TEXT", help="Why, for people.")] = "",
+    draft: Annotated[bool, option("--draft", help="It does not begin until you start it.")] = False,
+    emergency: Annotated[bool, option("--emergency", help="All waves open at once.")] = False,
+    watch: Annotated[bool, option("--watch", help="Show how it goes until it ends or is held.")] = False,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a revision to its nodes in waves: 2 %, 10 %, 50 %, all, each proven before the next one opens.
+
+    Two nodes that go back or fail, or one of twenty reached, end it: all get back what they had.
+    """
+    session = sessions.of(context)
+    body = {
+        "document": document,
+        "number": number,
+        "rules": _rules(wave, rules),
+        "message": message,
+        "draft": draft,
+        "emergency": emergency,
+    }
+    made = ask(session, "POST", ("rollouts",), body, query=query_of(tenant))
+    if watch:
+        _watch(session, made["id"], tenant, as_json)
+    elif as_json:
+        session.terminal.json(made)
+    else:
+        session.terminal.line(made["id"])
+        session.terminal.note(f"revision {made['number']} is {made['state']}; {_plan(made)}")
+        session.terminal.note(f"next: toft central rollout show {made['id']} --watch")
+
+
+def _rules(waves: list[str] | None, file: str | None) -> Mapping[str, Any] | None:
+    if waves and file is not None:
+        raise UsageError("give --wave or --rules, not both", code="request.command_line")
+    if file is not None:
+        found = documents.read(file)
+        if not isinstance(found, Mapping):
+            raise UsageError(
+                f"{file} is no object of rules", code="rollout.rules", hint='such as {"min_success": 0.9}'
+            )
+        return found
+    return {"waves": [_wave(each) for each in waves]} if waves else None
+
+
+def _wave(text: str) -> dict[str, float]:
+    percent, colon, bake = text.partition(":")
+    try:
+        return {"percent": float(percent.rstrip("%")), "bake_s": lasting(bake) if colon else 0.0}
+    except ValueError:
+        raise UsageError(
+            f"{text[:40]!r} is no PERCENT:TIME", code="rollout.rules", hint="such as 2:20m"
+        ) from None
+
+
+@app.command("list")
+def list_rollouts(
+    context: typer.Context,
+    document: Annotated[str, option("--document", metavar="ID", help="Only those of this one.")] = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List rollouts, the newest first."""
+    session = sessions.of(context)
+    found = ask(session, "GET", ("rollouts",), query=query_of(tenant, document=document))
+    if as_json:
+        session.terminal.json(found)
+        return
+    rows = [
+        [
+            *(each["id"], each["state"], str(each["number"]), _counts(each)),
+            *(shown.local(each["created_at"]), each["created_by"], one_line(each["reason"], 60)),
+        ]
+        for each in found
+    ]
+    session.terminal.table(["rollout", "state", "revision", "nodes", "made", "by", "why"], rows)
+
+
+@app.command("show")
+def show(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    stage: Annotated[
+        str, option("--stage", metavar="STAGE", help="Only nodes that far, such as rolled_back.")
+    ] = "",
+    watch: Annotated[
+        bool, option("--watch", help="Until it ends or is held; status 1 unless it is done.")
+    ] = False,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how a rollout stands: its waves, why it was held or ended, and how far each node is."""
+    session = sessions.of(context)
+    if watch:
+        _watch(session, rollout, tenant, as_json)
+        return
+    found = ask(session, "GET", ("rollouts", rollout), query=query_of(tenant, stage=stage))
+    if as_json:
+        session.terminal.json(found)
+        return
+    _show(session, found)
+
+
+def _show(session: Session, found: Mapping[str, Any]) -> None:
+    terminal = session.terminal
+    terminal.line(f"{found['id']}  {found['state']}  revision {found['number']}, attempt {found['attempt']}")
+    fields = {
+        "why": found["reason"],
+        "wave": _wave_of(found) if found["wave"] >= 0 else None,
+        "nodes": _counts(found),
+        "plan": _plan(found),
+        "message": found["message"],
+        "made": f"{shown.local(found['created_at'])} by {found['created_by']}",
+        "ended": shown.local(found["ended_at"]),
+    }
+    for name, value in fields.items():
+        if value:
+            terminal.line(f"  {name:<8} {one_line(str(value))}")
+    rows = [
+        [
+            *(each["node"], one_line(each["name"], 40), str(each["wave"] + 1), each["stage"]),
+            one_line(" ".join(filter(None, (each["reason"], each["detail"]))), 80),
+        ]
+        for each in found["nodes"]
+    ]
+    if rows:
+        terminal.table(["node", "name", "wave", "stage", "why"], rows)
+
+
+def _watch(session: Session, id: str, tenant: str | None, as_json: bool) -> None:
+    """Tell each change until nothing more happens by itself; status 1 unless it reached everybody."""
+    told: tuple[Any, ...] = ()
+    while True:
+        found = ask(session, "GET", ("rollouts", id), query=query_of(tenant))
+        now = (found["state"], found["wave"], found["counts"])
+        if now != told:
+            told = now
+            if as_json:
+                session.terminal.json_line({name: each for name, each in found.items() if name != "nodes"})
+            else:
+                why = f": {one_line(found['reason'])}" if found["reason"] else ""
+                session.terminal.line(f"{found['state']}{why}  {_wave_of(found)}  {_counts(found)}")
+        if found["state"] in _HOLDS:
+            break
+        time.sleep(_LOOK_S)
+    if found["state"] != "done":
+        session.terminal.note(f"next: toft central rollout show {id}")
+        raise typer.Exit(1)
+
+
+@app.command("start")
+def start(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Begin a rollout that was a draft."""
+    _ask(sessions.of(context), rollout, "start", reason, tenant, as_json)
+
+
+@app.command("pause")
+def pause(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Offer the revision to nobody else for now; those that have it keep it."""
+    _ask(sessions.of(context), rollout, "pause", reason, tenant, as_json)
+
+
+@app.command("resume")
+def resume(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a paused rollout go on; its wave is given its time once more."""
+    _ask(sessions.of(context), rollout, "resume", reason, tenant, as_json)
+
+
+@app.command("promote")
+def promote(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the next wave now, proven or not; after the last one the revision is everybody's."""
+    _ask(sessions.of(context), rollout, "promote", reason, tenant, as_json)
+
+
+@app.command("abort")
+def abort(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give every node what it had before. Nothing has to be signed for that. This cannot be undone."""
+    _ask(sessions.of(context), rollout, "abort", reason, tenant, as_json)
+
+
+@app.command("emergency")
+def emergency(
+    context: typer.Context,
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open all waves at once. Signatures are asked for all the same."""
+    _ask(sessions.of(context), rollout, "emergency", reason, tenant, as_json)
+
+
+def fleet(
+    context: typer.Context,
+    standing: Annotated[
+        str,
+        option("--standing", metavar="WORD", help="Those that stand so, such as silent; trouble by default."),
+    ] = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how many nodes follow, and which lag, fell silent or went back, and why."""
+    session = sessions.of(context)
+    found = ask(session, "GET", ("fleet",), query=query_of(tenant, standing=standing))
+    if as_json:
+        session.terminal.json(found)
+        return
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(found["counts"].items()))
+    session.terminal.line(f"{found['nodes']} nodes{': ' + counts if counts else ''}")
+    rows = [
+        [
+            *(each["node"], one_line(each["name"], 40), each["standing"].replace("_", " ")),
+            *(shown.local(each["last_seen_at"]) or "never", _trouble(each["trouble"])),
+        ]
+        for each in found["listed"]
+    ]
+    if rows:
+        session.terminal.table(["node", "name", "stands", "last seen", "why"], rows)
+
+
+def _trouble(trouble: Mapping[str, Any] | None) -> str:
+    return one_line(f"{trouble['reason']} {trouble['detail']}", 80) if trouble else ""
+
+
+def _ask(session: Session, id: str, verb: str, reason: str, tenant: str | None, as_json: bool) -> None:
+    found = ask(session, "POST", ("rollouts", id, verb), {"reason": reason}, query=query_of(tenant))
+    if as_json:
+        session.terminal.json(found)
+    else:
+        session.terminal.note(f"{found['id']} is {found['state']}; {_counts(found) or 'no node has it'}")
+
+
+def _counts(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found["counts"].items())
+
+
+def _wave_of(found: Mapping[str, Any]) -> str:
+    return f"wave {found['wave'] + 1} of {len(found['rules']['waves'])}"
+
+
+def _plan(found: Mapping[str, Any]) -> str:
+    return ", then ".join(
+        f"{each['percent']:g} % for {duration(each['bake_s'])}" for each in found["rules"]["waves"]
+    )
