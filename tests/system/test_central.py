@@ -194,6 +194,9 @@ def test_a_pinned_node_stays_where_it_is(central: Central) -> None:
         ({"x-text": "Bearer ghp_" + "a" * 36}, "looks like a secret"),
         ({"x-long": "x" * (1 << 20)}, "the most"),
         ({"schema_version": 0}, "schema"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"tenant": "acme"}, "tenant"),
+        ({"revision": 7}, "revision"),
     ],
 )
 def test_what_no_node_could_run_is_not_saved(central: Central, layer: dict[str, Any], said: str) -> None:

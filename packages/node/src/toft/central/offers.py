@@ -142,7 +142,7 @@ class Offers:
             known = self._merged.get(key)
             if known is None:
                 values = [await self._documents.layer(each, number) for each, number in chosen]
-                data, found = compose(values, max(number for _, number in chosen))
+                data, found = compose(tenant, values, max(number for _, number in chosen))
                 known = await self._keep(tenant, key[1], data, found)
                 self._merged[key] = known
         return known
@@ -198,11 +198,12 @@ class Offers:
         return served
 
 
-def compose(values: Sequence[Mapping[str, Any]], revision: int) -> tuple[bytes, tuple[str, ...]]:
+def compose(tenant: str, values: Sequence[Mapping[str, Any]], revision: int) -> tuple[bytes, tuple[str, ...]]:
     """Return the bytes that layers make together, and why they are no document, if they are none."""
     merged = {
-        **layers.merge(values),
         "schema_version": documents_of_nodes.SCHEMA_VERSION,
+        **layers.merge(values),
+        "tenant": tenant,
         "revision": revision,
     }
     data = documents_of_nodes.encode(merged)

@@ -23,8 +23,6 @@ from toft.store import database
 _QUERIES = database.read_queries("toft.central")
 _MOST_MESSAGE = 2000
 _MOST_DIFF = 64 << 10
-OURS = frozenset({"control", "tenant", "audience", "revision_floor"})
-"""Sections that stand between a node and its central, for whatever else a node does not serve yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +230,10 @@ class Saving:
         await self._refuse_downgrade(wish, document)
         number = await self._next(wish.tenant)
         changes, problems, pins = [], _Problems(), _Pins()
+        for name, told in (("revision", None), ("tenant", wish.tenant)):
+            if wish.layer.get(name, told) != told:
+                said = "is counted here" if told is None else f"is {told} here, whatever a layer says"
+                problems.add(_Reached(None, None), [schemas.Problem((name,), said, "central")])
         for reached in self._reached(wish.tenant, wish.scope, wish.target):
             change, merged = await self._change(wish, reached, document, number)
             changes.append(change)
@@ -291,11 +293,13 @@ class Saving:
                     numbers.append(found.published)
             if (scope, target) == (wish.scope, wish.target):
                 after.append(wish.layer)
-        data, _ = offers.compose(after, max(numbers))
+        data, _ = offers.compose(wish.tenant, after, max(numbers))
         merged = json.loads(data)
         old = None
         if before:
-            old, _ = offers.compose([layer for layer, _ in before], max(each for _, each in before))
+            old, _ = offers.compose(
+                wish.tenant, [layer for layer, _ in before], max(each for _, each in before)
+            )
         change = Change(
             group=reached.group,
             node=reached.node,
@@ -314,7 +318,7 @@ class Saving:
         if found:
             return
         served = node_documents.Document(b"", merged)
-        yield from (each for each in served.not_served() if each.path[0] not in OURS)
+        yield from served.not_served()
         urls = {each.rstrip("/") for each in served.control_urls}
         if not urls & set(self.urls):
             yield schemas.Problem(
