@@ -57,8 +57,12 @@ class Daemon:
         """Return a connection to its socket, for requests that no client would send."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(25)
-        with places.address(self.place.socket) as address:
-            sock.connect(address)
+        try:
+            with places.address(self.place.socket) as address:
+                sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def ask(self, data: bytes) -> bytes:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests import nodes
@@ -20,7 +25,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     home = directory / "home"
     nodes.register(home)
     nodes.register(home, "vault", worker_env=[VARIABLE])
-    with running(home, directory) as made:
+    with running(home, directory, listen="127.0.0.1:0", drain_s=3) as made:
         yield made
 
 
@@ -51,9 +56,16 @@ def refused(daemon: Daemon, **sections: Any) -> dict[str, str]:
     return {each["path"]: each["message"] for each in error["details"]["problems"]}
 
 
+def status(daemon: Daemon) -> dict[str, Any]:
+    """Return what it says of itself; nothing while it starts again."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        found: dict[str, Any] = daemon.request("GET", "/v1/status").value
+        return found
+    return {}
+
+
 def declared(daemon: Daemon) -> dict[str, dict[str, Any]]:
-    asked = daemon.toft("status", "--json")
-    found = asked.value.get("document") if asked.status == 0 else None
+    found = status(daemon).get("document")
     return {each["instance"]: each for each in found["instances"]} if found else {}
 
 
@@ -61,10 +73,30 @@ def state(daemon: Daemon, instance: str) -> str:
     return str(declared(daemon).get(instance, {}).get("state"))
 
 
+@contextlib.contextmanager
+def asking(daemon: Daemon, path: str, token: str) -> Iterator[http.client.HTTPResponse]:
+    """Send a request to the port with a token."""
+    found = daemon.place.find()
+    assert found is not None
+    connection = http.client.HTTPConnection(urlsplit(found.listen).netloc, timeout=25)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def status_of(daemon: Daemon, path: str, token: str) -> int:
+    with asking(daemon, path, token) as answer:
+        answer.read()
+        return answer.status
+
+
 def where(daemon: Daemon, instance: str) -> dict[str, Any]:
-    done = daemon.toft("run", "misbehaving.where", "--instance", instance, "--json")
-    assert done.status == 0, done.err
-    found: dict[str, Any] = done.value["result"]
+    job = {"plugin": "misbehaving", "instance": instance, "action": "where"}
+    id = daemon.request("POST", "/v1/jobs", job).value["id"]
+    assert daemon.request("GET", f"/v1/jobs/{id}/wait").value["state"] == "completed"
+    found: dict[str, Any] = daemon.request("GET", f"/v1/jobs/{id}/result").value
     return found
 
 
@@ -76,22 +108,26 @@ def test_instances_are_loaded_as_declared_kept_so_and_taken_back(daemon: Daemon)
     eventually(lambda: state(daemon, "left") == "ready", within_s=20)
     assert where(daemon, "left")["label"] == "one"
     assert state(daemon, "off") == "disabled"
-    shown = toft("status", "--json").value["document"]
+    shown = status(daemon)["document"]
     assert shown["etag"] == first
     assert [(each["section"], each["key"]) for each in shown["local_not_applied"]] == [("instances", "left")]
 
     for command in (
         ("plugin", "config", "misbehaving", "--instance", "left", "label=other"),
-        ("plugin", "disable", "misbehaving", "--instance", "left"),
-        ("plugin", "options", "misbehaving", "--instance", "left", "concurrency=2"),
-        ("plugin", "enable", "misbehaving", "--instance", "off"),
         ("plugin", "remove", "misbehaving"),
     ):
         error = toft(*command, "--json").error
-        assert error["code"] == "instance.declared", command
+        assert error["code"] == "generation.declared", command
         assert "toft config apply" in error["hint"]
-    for method, path in (("DELETE", "/v1/instances/left"), ("POST", "/v1/instances/left/disable")):
-        assert daemon.request(method, path).status == 409
+    of_plugin, of_left = "/v1/plugins/misbehaving", "/v1/instances/left"
+    for method, path, body in (
+        ("DELETE", of_left, None),
+        ("POST", f"{of_left}/disable", None),
+        ("POST", f"{of_left}/reconfigure", {"changes": {"label": "other"}}),
+        ("POST", f"{of_plugin}/options", {"changes": {"concurrency": 2}, "instance": "left"}),
+        ("POST", f"{of_plugin}/enabled", {"enabled": True, "instance": "off"}),
+    ):
+        assert daemon.request(method, path, body).value["code"] == "generation.declared", path
     assert daemon.request("POST", "/v1/instances", {"plugin": "misbehaving", "instance": "off"}).status == 200
     assert where(daemon, "left")["label"] == "one"
 
@@ -159,3 +195,127 @@ def test_what_does_not_fit_what_is_installed_is_refused_with_its_place(daemon: D
     }
     assert "store:KEY" in found["instances.bao.secrets.VAULT_KEY"]
     assert daemon.toft("config", "show", "--json").value["active"] == before["active"]
+
+
+def test_tokens_hold_while_the_document_does(daemon: Daemon) -> None:
+    toft = daemon.toft
+    made = toft("token", "hash", "--new", "--json").value
+    text, digest = made["token"], made["sha256"]
+    assert toft("token", "hash", stdin=f"{text}\n").out.strip() == digest
+    mine = toft("token", "create", "ci", "--scope", "*", "--json").value["token"]
+    other = toft("token", "create", "other", "--scope", "read", "--json").value["token"]
+    found = refused(
+        daemon,
+        access={
+            "tokens": {
+                "ci": {"sha256": digest, "scopes": ["read", "jobs:read"]},
+                "twin": {"sha256": digest, "scopes": ["read"], "expires_at": "2027-02-30T00:00:00Z"},
+            }
+        },
+    )
+    assert set(found) == {
+        "access.tokens.ci.scopes[1]",
+        "access.tokens.twin.sha256",
+        "access.tokens.twin.expires_at",
+    }
+    etag = apply(daemon, access={"tokens": {"ci": {"sha256": digest, "scopes": ["read"]}}})
+    assert status_of(daemon, "/v1/jobs", text) == 200
+    assert status_of(daemon, "/v1/jobs", mine) == 401, "the document has a token of that name"
+    assert status_of(daemon, "/v1/jobs", other) == 200
+    listed = {
+        (each["name"], each["state"], each["declared_by"]) for each in toft("token", "list", "--json").value
+    }
+    assert listed == {("ci", "valid", etag), ("ci", "overridden", None), ("other", "valid", None)}
+    for command in (("token", "revoke", "ci"), ("token", "create", "ci", "--scope", "read")):
+        error = toft(*command, "--json").error
+        assert error["code"] == "generation.declared"
+        assert "toft config apply" in error["hint"]
+    shown = status(daemon)["document"]["local_not_applied"]
+    assert [(each["section"], each["key"]) for each in shown] == [("access.tokens", "ci")]
+
+    # What drains may take its time; what the token has open may not.
+    job = {"plugin": "misbehaving", "action": "work", "arguments": {"seconds": 5}}
+    running_job = daemon.request("POST", "/v1/jobs", job).value["id"]
+    eventually(
+        lambda: daemon.request("GET", f"/v1/jobs/{running_job}").value["state"] == "running", within_s=10
+    )
+    with asking(daemon, "/v1/events/stream", text) as stream:
+        assert stream.status == 200
+        toft("config", "rollback")
+        began = time.monotonic()
+        with contextlib.suppress(http.client.IncompleteRead):
+            stream.read()
+        assert time.monotonic() - began < 1
+        assert status(daemon)["state"] == "draining"
+    eventually(lambda: status(daemon).get("state") == "ready", within_s=40)
+    assert status_of(daemon, "/v1/jobs", text) == 401
+    assert status_of(daemon, "/v1/jobs", mine) == 200
+
+
+def test_a_schedule_that_cannot_come_true_is_refused_with_its_place(daemon: Daemon) -> None:
+    misfit = {"instance": "misbehaving", "action": "echo", "every_s": 60}
+    found = refused(
+        daemon,
+        instances={"off": {"plugin": "misbehaving", "enabled": False}},
+        schedules={
+            "off": {**misfit, "instance": "off"},
+            "never": {"instance": "misbehaving", "cron": "0 0 31 2 *"},
+        },
+    )
+    assert set(found) == {"schedules.off.instance", "schedules.never.cron"}
+    found = refused(
+        daemon,
+        schedules={
+            "nobody": {**misfit, "instance": "nobody"},
+            "action": {**misfit, "action": "absent"},
+            "arguments": {**misfit, "arguments": {"odd": 1}},
+        },
+    )
+    assert set(found) == {
+        "schedules.nobody.instance",
+        "schedules.action.action",
+        "schedules.arguments.arguments.odd",
+    }
+
+
+def test_jobs_by_the_clock_come_once_for_each_due_time_through_a_kill(tmp_path: Path) -> None:
+    nodes.register(tmp_path / "home")
+    with running(tmp_path / "home", tmp_path, drain_s=3) as daemon:
+        _kill_under_schedules(daemon)
+
+
+def _kill_under_schedules(daemon: Daemon) -> None:
+    apply(
+        daemon,
+        instances={"ticker": {"plugin": "misbehaving", "options": {"concurrency": 1}}},
+        schedules={
+            "tick": {"instance": "ticker", "action": "echo", "arguments": {"value": 1}, "every_s": 1},
+            "hang": {"instance": "ticker", "action": "work", "arguments": {"seconds": 60}, "every_s": 1},
+            "nightly": {"instance": "ticker", "action": "echo", "cron": "30 4 * * *"},
+        },
+    )
+
+    def stands(name: str) -> dict[str, Any]:
+        listed = (status(daemon).get("document") or {}).get("schedules", [])
+        return next((each for each in listed if each["schedule"] == name), {"submitted": 0, "skipped": 0})
+
+    eventually(lambda: stands("hang")["skipped"] >= 1, within_s=20)
+    assert stands("nightly")["next_at"].endswith("T04:30:00.000Z")
+    job = stands("hang")["last_job"]
+    story = daemon.request("GET", f"/v1/jobs/{job}/why").value
+    assert "asked for by the schedule hang" in [each["because"] for each in story]
+    assert any("submitted no other job" in each["what"] for each in story)
+    before = stands("tick")["submitted"]
+    daemon.kill()
+    time.sleep(2.5)  # what passes meanwhile is one turn
+    assert daemon.toft("up", "--detach").status == 0
+    eventually(lambda: stands("tick")["submitted"] > before, within_s=20)
+    apply(daemon)
+    assert status(daemon)["document"]["schedules"] == []
+    with_due = [
+        (each["by"], each["due_at"])
+        for each in daemon.request("GET", "/v1/events?limit=1000").value
+        if each["type"] == "submitted" and "due_at" in each
+    ]
+    assert len(with_due) == len(set(with_due)), "no due time has two jobs"
+    assert sum(by == "the schedule hang" for by, _ in with_due) <= 2, "one open job, and one after the kill"

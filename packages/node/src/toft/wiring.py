@@ -72,10 +72,10 @@ async def open_node(
 
 
 @asynccontextmanager
-async def open_gate(opened: node.Node) -> AsyncIterator[gates.Gate]:
-    """Open the tokens of a node, for those who come in by TCP."""
+async def open_gate(opened: node.Node, applied: applying.Applied) -> AsyncIterator[gates.Gate]:
+    """Open the tokens of a node and of its document, for those who come in by TCP."""
     store = (await opened.jobs.open()).means.store
-    gate = gates.Gate(await tokens.Tokens(store).open())
+    gate = gates.Gate(await tokens.Tokens(store, declared=applied.tokens).open())
     try:
         yield gate
     finally:
@@ -86,10 +86,11 @@ async def open_gate(opened: node.Node) -> AsyncIterator[gates.Gate]:
 async def open_tokens(settings: node_settings.Settings) -> AsyncIterator[tokens.Tokens]:
     """Open the tokens of a home alone; for commands, while no daemon has them in memory."""
     await asyncio.to_thread(durable.make_directory, settings.home, 0o700)
+    applied = await asyncio.to_thread(applying.read, settings.home)
     store = database.Database(settings.home / "node.db")
     await store.open({"access": "toft.access"})
     try:
-        yield await tokens.Tokens(store).open()
+        yield await tokens.Tokens(store, declared=applied.tokens).open()
     finally:
         await store.close()
 

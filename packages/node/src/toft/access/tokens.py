@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Token:
         revoked_at: None while it holds.
         last_used_at: To about a minute.
         expired_at: When it was seen to have expired; it stays so, though the clock be set back.
+        declared_by: The document that it is from; empty for one that was made on this node.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Token:
     revoked_at: float | None = None
     last_used_at: float | None = None
     expired_at: float | None = None
+    declared_by: str = ""
 
     def principal(self) -> Principal:
         """Return who has it."""
@@ -68,6 +70,7 @@ class Token:
             "name": self.name,
             "state": state,
             "scopes": list(self.scopes),
+            "declared_by": self.declared_by or None,
             **told,
         }
 
@@ -80,6 +83,8 @@ class Tokens:
         clock: The time.
         randomness: Makes tokens.
         most: How many may hold at a time.
+        declared: Those of the node's document, by hash. They win over what is stored: neither another token
+            of such a name nor another one with such a hash holds beside them.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Tokens:
         clock: clocks.Clock = clocks.SYSTEM,
         randomness: Callable[[int], bytes] = os.urandom,
         most: int = MOST,
+        declared: Mapping[bytes, Token] | None = None,
     ) -> None:
         self._store = store
         self._most = most
@@ -96,6 +102,7 @@ class Tokens:
         self._randomness = randomness
         self._queries = database.read_queries("toft.access")
         self._by_hash: dict[bytes, Token] = {}
+        self._declared = dict(declared or {})
         self._terms: dict[str, Term] = {}
         self._noted: dict[str, float] = {}
         self._noting: set[asyncio.Task[None]] = set()
@@ -110,6 +117,8 @@ class Tokens:
         self._by_hash = {bytes(row["hash"]): _token(row) for row in rows}
         for row in rows:
             self._begin(row["id"], row["expires_at"], max(row["created_at"], row["seen_at"] or 0.0))
+        for each in self._declared.values():
+            self._begin(each.id, each.expires_at, each.created_at)
         return self
 
     async def close(self) -> None:
@@ -139,11 +148,12 @@ class Tokens:
             ConflictError: There is one of that name, or too many hold.
         """
         ids.check_name(name, "token name")
+        self._check_free(name)
         self._check_maker(by, _parsed(scopes))
         _check_length(lasts_s)
         await self._end_all_over()
         now = self._clock.now()
-        text = PREFIX + base64.b32encode(self._randomness(20)).decode().lower()
+        text = make_up(self._randomness)
         token = Token(
             id=f"token_{ids.ulid(self._clock, self._randomness)}",
             name=name,
@@ -161,17 +171,19 @@ class Tokens:
         return token, text
 
     async def list(self) -> list[Token]:
-        """Return those that are remembered, the oldest first."""
+        """Return those of the document, then those that are remembered, the oldest first."""
         await self.close()
         await self._end_all_over()
-        return [*self._by_hash.values()]
+        return [*self._declared.values(), *self._by_hash.values()]
 
     async def revoke(self, name: str) -> Token:
         """End a token, and whatever it has open.
 
         Raises:
             NotFoundError: There is none of that name or id that holds.
+            DeclaredError: The document of the node names it.
         """
+        self._check_free(name)
         found = [
             (digest, each)
             for digest, each in self._by_hash.items()
@@ -198,27 +210,51 @@ class Tokens:
         tells nothing about how close a guess was to a token.
         """
         digest = _digest(raw)
-        return self._by_hash.get(digest)
+        return self._declared.get(digest) or self._by_hash.get(digest)
 
     def get(self, id: str) -> Token | None:
         """Return the token of an id or a name that holds."""
         return next(
             (
                 each
-                for each in self._by_hash.values()
+                for each in (*self._declared.values(), *self._by_hash.values())
                 if id in (each.id, each.name) and self.state(each) == "valid"
             ),
             None,
         )
+
+    def withdraw(self, but: Mapping[bytes, Token]) -> None:
+        """End what is open with tokens that the next document does not give exactly so.
+
+        Args:
+            but: The tokens of that document, by hash.
+        """
+        for digest, token in list(self._declared.items()):
+            kept = but.get(digest)
+            if kept is None or (kept.scopes, kept.expires_at) != (token.scopes, token.expires_at):
+                self._declared[digest] = replace(token, revoked_at=self._clock.now())
+                ended = self.leases.end(token.id)
+                _log.info("token_withdrawn", token=token.id, name=token.name, ended=ended)
+
+    def _named(self, name: str) -> Token | None:
+        """Return the token of the document that has a name or an id."""
+        return next((each for each in self._declared.values() if name in (each.name, each.id)), None)
+
+    def _check_free(self, name: str) -> None:
+        found = self._named(name)
+        if found is not None:
+            raise errors.DeclaredError.of("token", found.name, found.declared_by)
 
     def term(self, token: Token) -> Term | None:
         """Return when a token ends by itself; None when it does not."""
         return self._terms.get(token.id)
 
     def state(self, token: Token) -> str:
-        """Return `valid`, `expired` or `revoked`."""
+        """Return `valid`, `expired`, `revoked`, or `overridden` while the document has one of its name."""
         if token.revoked_at is not None:
             return "revoked"
+        if not token.declared_by and self._named(token.name) is not None:
+            return "overridden"
         term = self._terms.get(token.id)
         is_over = term is not None and term.is_over(self._clock)
         return "expired" if is_over or token.expired_at is not None else "valid"
@@ -300,14 +336,15 @@ class Tokens:
 
     def _over(self, id: str) -> None:
         """Take note that something of a token was open for too long."""
-        for each in list(self._by_hash.values()):
+        for each in [*self._declared.values(), *self._by_hash.values()]:
             # What was open may have ended with the session it came by.
             if each.id == id and each.expired_at is None and self.state(each) == "expired":
                 self._write_later(self._write_end(self._end(each)))
 
     async def _end_all_over(self) -> None:
         """Take note of all that have expired; whoever asks has then seen it."""
-        found = [each for each in self._by_hash.values() if each.expired_at is None]
+        known = (*self._declared.values(), *self._by_hash.values())
+        found = [each for each in known if each.expired_at is None]
         for ended in [self._end(each) for each in found if self.state(each) == "expired"]:
             await self._write_end(ended)
 
@@ -319,8 +356,13 @@ class Tokens:
         await self._write("expire_token", {"id": token.id, "now": token.expired_at})
 
     def _change(self, id: str, **fields: Any) -> Token:
-        digest, token = next((key, each) for key, each in self._by_hash.items() if each.id == id)
-        changed = self._by_hash[digest] = replace(token, **fields)
+        known, digest = next(
+            (known, key)
+            for known in (self._declared, self._by_hash)
+            for key, each in known.items()
+            if each.id == id
+        )
+        changed = known[digest] = replace(known[digest], **fields)
         return changed
 
     def _write_later(self, writing: Coroutine[Any, Any, None]) -> None:
@@ -355,6 +397,19 @@ def _check_length(lasts_s: float | None) -> None:
             code="access.expiry",
             hint="such as --expires 90d",
         )
+
+
+def make_up(randomness: Callable[[int], bytes]) -> str:
+    """Return the text of a new token."""
+    return PREFIX + base64.b32encode(randomness(20)).decode().lower()
+
+
+def declared(name: str, sha256: str, scopes: Sequence[str], **known: Any) -> tuple[bytes, Token]:
+    """Return a token of a document, by its hash; `known` is what else `Token` takes."""
+    # The same id as long as the text is the same: what is told of it goes on.
+    return bytes.fromhex(sha256), Token(
+        id=f"token_{sha256[:26]}", name=name, scopes=tuple(dict.fromkeys(scopes)), **known
+    )
 
 
 def _digest(text: str) -> bytes:

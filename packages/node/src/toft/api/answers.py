@@ -78,8 +78,9 @@ _NAMED_TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "stri
 _TOKEN = {
     "id": TEXT,
     "name": TEXT,
-    "state": {"type": "string", "enum": ["valid", "expired", "revoked"]},
+    "state": {"type": "string", "enum": ["valid", "expired", "revoked", "overridden"]},
     "scopes": listed(TEXT),
+    "declared_by": optional(TEXT),
     "created_at": TIME,
     "expires_at": optional(TIME),
     "revoked_at": optional(TIME),

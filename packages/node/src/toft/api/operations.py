@@ -650,6 +650,7 @@ COMMANDS_APART = {
     **dict.fromkeys(("toft service install", "toft service remove", "toft env setup-runtime"), _LOCAL),
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
     "toft config validate": _AUTHORING,
+    "toft token hash": _AUTHORING,
     **dict.fromkeys((f"toft config {each}" for each in ("apply", "show", "history", "diff")), _LOCAL),
     **dict.fromkeys(("toft join", "toft leave"), _LOCAL),
     **dict.fromkeys((f"toft config {each}" for each in ("rollback", "pin", "unpin")), _LOCAL),

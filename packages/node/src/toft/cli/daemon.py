@@ -10,6 +10,7 @@ import typer
 
 from toft.cli import follow as following
 from toft.cli import session as sessions
+from toft.cli import shown
 from toft.cli.session import JsonOption, Session, option
 from toft.kernel.errors import UsageError
 from toft.kernel.quantities import duration, size
@@ -195,6 +196,11 @@ def _show_document(session: Session, found: dict[str, Any] | None) -> None:
             terminal.warn(visible(f"{each['instance']} is not loaded: {error['message']}"))
             if error.get("hint"):
                 terminal.note(visible(f"next: {error['hint']}"))
+    for each in found["schedules"]:
+        began = f", last {shown.local(each['last_at'])}" if each["last_at"] else ""
+        terminal.line(visible(f"  schedule {each['schedule']}: next {shown.local(each['next_at'])}{began}"))
+        if each["error"]:
+            terminal.warn(visible(f"{each['schedule']} submits no jobs: {each['error']['message']}"))
     for each in found["local_not_applied"]:
         terminal.note(visible(f"not applied: {each['section']}.{each['key']}: {each['reason']}"))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 
+from toft.cli import documents, shown
 from toft.cli import session as sessions
-from toft.cli import shown
 from toft.cli.session import JsonOption, Session, argument, option
 from toft.kernel.errors import UnavailableError, UsageError
 
@@ -62,12 +63,12 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
     elif found:
         rows = [
             [
-                *(each["name"], each["state"], " ".join(each["scopes"])),
+                *(each["name"], each["state"], _origin(each), " ".join(each["scopes"])),
                 *(shown.local(each[moment]) or "never" for moment in ("expires_at", "last_used_at")),
             ]
             for each in found
         ]
-        session.terminal.table(["token", "state", "scopes", "expires", "last used"], rows)
+        session.terminal.table(["token", "state", "from", "scopes", "expires", "last used"], rows)
     else:
         session.terminal.note("there are no tokens; toft token create NAME --scope read makes one")
 
@@ -85,6 +86,46 @@ def revoke(
         session.terminal.json(ended)
     else:
         session.terminal.note(f"token {ended['name']} holds no more")
+
+
+def _origin(token: dict[str, Any]) -> str:
+    """Say where a token is from: a document is named by what its bytes hash to."""
+    return f"document {token['declared_by'][7:19]}" if token["declared_by"] else "this node"
+
+
+@app.command("hash")
+def hash_token(
+    context: typer.Context,
+    new: Annotated[bool, option("--new", help="Make up a token, and print it before its hash.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the hash of a token, for the access section of a document; nothing is kept.
+
+    The token is read from standard input; with --new one is made up.
+    """
+    import hashlib  # noqa: PLC0415 - `toft --help` does not pay for it
+
+    session = sessions.of(context)
+    text = _made_up() if new else documents.read_bytes("-").decode(errors="replace").strip()
+    if not text.startswith("toft_"):
+        raise UsageError(
+            "a token begins with toft_; nothing else is taken for one",
+            code="access.no_token",
+            hint="toft token hash --new",
+        )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if as_json:
+        session.terminal.json({"token": text if new else None, "sha256": digest})
+        return
+    if new:
+        session.terminal.line(text)
+    session.terminal.line(digest)
+
+
+def _made_up() -> str:
+    from toft.access import tokens  # noqa: PLC0415 - as above
+
+    return tokens.make_up(os.urandom)
 
 
 def open_pages(context: typer.Context, as_json: JsonOption = False) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from toft.access import tokens
+from toft.dispatch import schedules
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
 from toft.managed.applying import Applied
@@ -60,10 +62,21 @@ class Applying:
     Args:
         node: The node.
         applied: What its document makes of it.
+        held: The tokens it lets in.
+        timed: Its schedules.
         clock: The time.
     """
 
-    def __init__(self, node: nodes.Node, applied: Applied, clock: clocks.Clock = clocks.SYSTEM) -> None:
+    def __init__(
+        self,
+        node: nodes.Node,
+        applied: Applied,
+        held: tokens.Tokens | None = None,
+        timed: schedules.Schedules | None = None,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self._tokens = held
+        self._timed = timed
         self._node = node
         self._applied = applied
         self._clock = clock
@@ -92,15 +105,23 @@ class Applying:
         """Return what is to be said of the document; None for a node without one."""
         if not self._applied.etag:
             return None
-        hidden = await self._node.rooms.records.overridden()
-        reason = "the document declares an instance of this name"
         return {
             "etag": self._applied.etag,
             "instances": [each.to_dict() for each in self.standing()],
-            "local_not_applied": [
-                {"section": "instances", "key": each.name, "reason": reason} for each in hidden
-            ],
+            "schedules": [] if self._timed is None else self._timed.standing(),
+            "local_not_applied": await self._not_applied(),
         }
+
+    async def _not_applied(self) -> list[dict[str, str]]:
+        """Return what was set on this node and does not count, because the document says otherwise."""
+        found = [("instances", each.name) for each in await self._node.rooms.records.overridden()]
+        held = self._tokens
+        if held is not None:
+            found += [
+                ("access.tokens", each.name) for each in await held.list() if held.state(each) == "overridden"
+            ]
+        reason = "the document declares one of this name"
+        return [{"section": section, "key": key, "reason": reason} for section, key in found]
 
     async def _keep(self, name: str) -> None:
         wake, pause_s = self._wakes[name], _FIRST_S

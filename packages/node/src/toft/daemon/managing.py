@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from toft.access import tokens
 from toft.api import service as services
 from toft.daemon import applying as keeping
 from toft.daemon import gating, installing, pulling
+from toft.dispatch import jobs
 from toft.dispatch import node as nodes
+from toft.dispatch import schedules as scheduling
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
+from toft.kernel.timetable import Timetable
 from toft.managed import applying, document, gates, generations, guard, identity, phases
 
 _log = log.get_logger("daemon.managing")
@@ -53,7 +59,9 @@ class Managing:
         self.gating: gating.Gating | None = None
         self._installs: installing.Installs | None = None
         pinned = applying.pinned_by(engine.directory.parent, boot.meta.artifacts)
-        self.applied = applying.of(self._document, boot.etag, pinned)
+        self.applied = applying.of(self._document, boot.etag, boot.meta.fetched_at, pinned)
+        self._timed: scheduling.Schedules | None = None
+        self._tokens: tokens.Tokens | None = None
 
     @classmethod
     def begin(cls, home: Path, environ: Mapping[str, str]) -> Managing:
@@ -83,7 +91,11 @@ class Managing:
         Raises:
             UsageError: A setting about gates does not fit.
         """
-        self._kept = keeping.Applying(node, self.applied)
+        wanted = [_schedule(*each) for each in self.applied.schedules.items()]
+        check = functools.partial(jobs.checked, node.jobs)
+        self._timed = scheduling.Schedules(node.jobs.open, check, wanted)
+        self._tokens = service.gate.tokens if service.gate is not None else None
+        self._kept = keeping.Applying(node, self.applied, self._tokens, self._timed)
         self._installs = installing.Installs(node, self._environ, self.boot, self._document)
         service.document = self._kept.told
         chosen = node.rooms.settings
@@ -108,10 +120,11 @@ class Managing:
         async with asyncio.TaskGroup() as tasks:
             if self.gating is not None:
                 tasks.create_task(self.gating.watch(restart))
-            if self._kept is not None and self._installs is not None:
+            if self._kept is not None and self._timed is not None and self._installs is not None:
                 # Nothing is loaded from what is just being made again.
                 await self._installs.mend(self._engine, restart)
                 tasks.create_task(self._kept.keep())
+                tasks.create_task(self._timed.run())
 
     def pull(self, restart: Callable[[], None]) -> pulling.Pulling:
         """Return what asks the central for the next document.
@@ -139,6 +152,12 @@ class Managing:
             _log.info("another generation", slot=standing.active)
             restart()
 
+    async def withdraw(self) -> None:
+        """End at once what is open with tokens that the next start does not know: a drain takes its time."""
+        if self._tokens is not None:
+            following = await asyncio.to_thread(applying.read, self._engine.directory.parent)
+            self._tokens.withdraw(following.tokens)
+
     async def end(self) -> None:
         """Keep in mind that this process ended in order."""
         await self._change(lambda: self._engine.record(phases.stopped))
@@ -158,6 +177,19 @@ def _parse(boot: generations.Boot) -> document.Document | None:
         # It was checked before it was committed; by another version of this program, perhaps.
         _log.error("unreadable document", error=str(error), etag=boot.etag)
         return None
+
+
+def _schedule(name: str, said: Mapping[str, Any]) -> scheduling.Schedule:
+    return scheduling.Schedule(
+        name=name,
+        plugin=said["plugin"],
+        instance=said["instance"],
+        action=said.get("action"),
+        arguments=said.get("arguments", {}),
+        timetable=Timetable(every_s=said.get("every_s"), cron=said.get("cron")),
+        overlaps=said.get("overlap", False),
+        timeout_s=said.get("timeout_s"),
+    )
 
 
 def _nothing(boot: generations.Boot) -> document.Document:

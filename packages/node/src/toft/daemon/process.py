@@ -168,7 +168,7 @@ class _Daemon:
             self._log_to.redact = node.rooms.redactor.text
             # Opening is the recovery: what was interrupted is known before anybody asks.
             await node.jobs.open()
-            gate = await stack.enter_async_context(wiring.open_gate(node))
+            gate = await stack.enter_async_context(wiring.open_gate(node, applied))
             service = services.Service(
                 node=node, socket=self._place.socket, settings=choice.told(self._given.settings), gate=gate
             )
@@ -197,6 +197,7 @@ class _Daemon:
                 self._look()
                 await self._stop.wait()
                 managing.cancel()
+            await self._managed.withdraw()
             await self._drain(service)
             await service.sessions.end_all()
             await node.close()

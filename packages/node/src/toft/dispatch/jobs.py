@@ -392,3 +392,11 @@ def _checked(id: str) -> str:
     if not isinstance(id, str) or not ids.is_name(id.lower()):
         raise errors.NotFoundError(f"no job {str(id)[:80]!r}", code="job.not_found", hint="toft job list")
     return id
+
+
+async def checked(
+    node_jobs: Jobs, plugin: str, arguments: Mapping[str, Any] | None = None, **more: Any
+) -> records.Request:
+    """Return what `Jobs.submit` would store for these arguments, after the same checks; nothing is stored."""
+    await node_jobs._owned()
+    return await node_jobs._checker.request(plugin, arguments, **more)

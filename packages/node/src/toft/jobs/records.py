@@ -107,6 +107,8 @@ class Request:
         after_ended: Jobs that come first and must only have ended.
         id: Chosen beforehand with `JobQueue.new_id`, so that jobs submitted together can name each other.
         traceparent: The trace it belongs to; by default that of whoever submits it.
+        by: What asks for it, when that is not somebody who submits it.
+        due_at: When that wanted it.
     """
 
     plugin: str
@@ -130,6 +132,8 @@ class Request:
     kind: str = "call"
     id: str | None = None
     traceparent: str | None = None
+    by: str | None = None
+    due_at: float | None = None
 
     @property
     def policy(self) -> RetryPolicy:

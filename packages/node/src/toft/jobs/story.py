@@ -19,7 +19,7 @@ Entry = dict[str, Any]
 
 _ENVELOPE = frozenset({"cursor", "at", "type", "job", "attempt", "sequence"})
 _KNOWN_ANYWAY = frozenset({"action", "instance", "kind", "plugin", "rank", "step"})
-_MOMENTS = frozenset({"deadline_at", "ready_at"})
+_MOMENTS = frozenset({"deadline_at", "due_at", "ready_at"})
 _USUAL = frozenset({"claimed"})
 _NOTHING: tuple[Any, ...] = (None, "", {}, [])
 _SHORT_S = 0.01
@@ -134,6 +134,7 @@ class _Teller:
             "snapshot": self._measured,
             "evicted": self._evicted,
             "fenced": self._fenced,
+            "passed_over": self._passed_over,
             "reordered": self._reordered,
         }
 
@@ -167,6 +168,11 @@ class _Teller:
             shown[key] = rfc3339(shown[key])
         what = f"submitted: run {of}{self._job.get('plugin')}"
         self._say(event, what, f"asked for by {by}" if by else "", shown)
+
+    def _passed_over(self, event: Mapping[str, Any], data: Entry) -> None:
+        data["due_at"] = rfc3339(data["due_at"])
+        what = f"the schedule {data.get('schedule')} submitted no other job"
+        self._say(event, what, "this one had not ended", data)
 
     def _state(self, event: Mapping[str, Any], data: Entry) -> None:
         before, after = str(data.pop("from", "")), str(data.pop("to", ""))

@@ -222,6 +222,8 @@ def told(request: Request, **placed: Any) -> dict[str, Any]:
         ("after", [*request.after, *request.after_ended] or None),
         ("retry", None if request.retry is None else request.retry.to_dict()),
         ("traceparent", request.traceparent),
+        ("by", request.by),
+        ("due_at", request.due_at),
     ):
         if value is not None:
             told[name] = value

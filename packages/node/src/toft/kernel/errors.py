@@ -107,6 +107,27 @@ class ConflictError(NodeError):
     blame = "caller"
 
 
+class DeclaredError(ConflictError):
+    """The document of the node says how this is; nobody else changes it."""
+
+    code = "generation.declared"
+
+    @classmethod
+    def of(cls, kind: str, name: str, etag: str) -> DeclaredError:
+        """Say what it is, and how it is changed.
+
+        Args:
+            kind: What it is, such as `instance`.
+            name: Its name.
+            etag: Of the document.
+        """
+        return cls(
+            f"{kind} {name} is declared by the document of this node, {etag[:19]}, and is changed there",
+            details={"kind": kind, "name": name, "etag": etag},
+            hint="toft config show --document prints it; change it, then toft config apply FILE",
+        )
+
+
 class RefusedError(NodeError):
     """A limit, a permission or a policy said no."""
 

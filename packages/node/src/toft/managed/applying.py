@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toft.access import tokens
+from toft.kernel import clock as clocks
 from toft.kernel import errors, schemas
 from toft.managed import document as documents
 from toft.managed import generations, moments, trees
 from toft.managed.document import Document
 from toft.managed.trees import Artifact
-from toft.plugins import instances
+from toft.plugins import instance as handles
+from toft.plugins import instances, loading
 from toft.plugins.instances import InstanceRecord
 from toft.plugins.manifests import config
 from toft.plugins.manifests import manifest as manifests
@@ -39,6 +42,8 @@ class Applied:
         etag: Its name; empty for a node without one.
         settings: What it names of the settings.
         instances: By name, switched off ones too.
+        tokens: By the hash of their text.
+        schedules: As the document says them; each with its `plugin`.
         unusable: Instances that this version cannot take, and why; they were fit when it was committed.
         pinned: The plugins it pins, each with the file that says what it is.
     """
@@ -46,6 +51,8 @@ class Applied:
     etag: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     instances: Mapping[str, InstanceRecord] = field(default_factory=dict)
+    tokens: Mapping[bytes, tokens.Token] = field(default_factory=dict)
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
     pinned: Sequence[tuple[Manifest, Path]] = ()
 
@@ -53,12 +60,15 @@ class Applied:
 NOTHING = Applied()
 
 
-def of(document: Document, etag: str, pinned: Sequence[tuple[Manifest, Path]] = ()) -> Applied:
+def of(
+    document: Document, etag: str, fetched_at: float, pinned: Sequence[tuple[Manifest, Path]] = ()
+) -> Applied:
     """Return what a checked document makes of a node.
 
     Args:
         document: The document.
         etag: What its changes are said to be from.
+        fetched_at: When the node got it, in seconds since 1970.
         pinned: The plugins that were installed for it; see `pinned_by`.
     """
     made: dict[str, InstanceRecord] = {}
@@ -69,7 +79,22 @@ def of(document: Document, etag: str, pinned: Sequence[tuple[Manifest, Path]] = 
         except (errors.NodeError, PluginError) as error:
             unusable[name] = error.message
     settings = _own(document.section("settings"))
-    return Applied(etag=etag, settings=settings, instances=made, unusable=unusable, pinned=pinned)
+    schedules = {
+        name: {
+            **said,
+            "plugin": made[said["instance"]].plugin if said["instance"] in made else said["instance"],
+        }
+        for name, said in _own(document.section("schedules")).items()
+    }
+    return Applied(
+        etag=etag,
+        settings=settings,
+        instances=made,
+        tokens=_tokens(document, etag, fetched_at),
+        schedules=schedules,
+        unusable=unusable,
+        pinned=pinned,
+    )
 
 
 def read(home: Path) -> Applied:
@@ -82,7 +107,8 @@ def read(home: Path) -> Applied:
     if slot is None or slot.problem or not slot.meta.etag:
         return NOTHING
     try:
-        return of(documents.parse(slot.document), slot.meta.etag, pinned_by(home, slot.meta.artifacts))
+        pinned = pinned_by(home, slot.meta.artifacts)
+        return of(documents.parse(slot.document), slot.meta.etag, slot.meta.fetched_at, pinned)
     except documents.DocumentError:
         return NOTHING
 
@@ -122,7 +148,11 @@ class Present:
 def problems(document: Document, knows: Knows) -> list[schemas.Problem]:
     """Return what of a document does not fit the plugins that would be there with it."""
     found: list[schemas.Problem] = []
-    for name, said in _own(document.section("instances")).items():
+    declared = _own(document.section("instances"))
+    for name, said in document.section("schedules").items():
+        plugin = _plugin_of(document, said["instance"])
+        found += _bad_schedule(("schedules", name), said, plugin, knows(plugin))
+    for name, said in declared.items():
         plugin = said.get("plugin", name)
         manifest = knows(plugin)
         if manifest is None and said.get("enabled", True):
@@ -130,6 +160,20 @@ def problems(document: Document, knows: Knows) -> list[schemas.Problem]:
             found.append(schemas.Problem(("instances", name, "plugin"), why, "plugin"))
         found += _misfits(("instances", name), said, manifest)
     return found
+
+
+def _tokens(document: Document, etag: str, fetched_at: float) -> dict[bytes, tokens.Token]:
+    return dict(
+        tokens.declared(
+            name,
+            said["sha256"],
+            said["scopes"],
+            created_at=fetched_at,
+            expires_at=clocks.from_rfc3339(said["expires_at"]) if "expires_at" in said else None,
+            declared_by=etag,
+        )
+        for name, said in _own(document.section("access").get("tokens", {})).items()
+    )
 
 
 def _record(name: str, said: Mapping[str, Any], etag: str) -> InstanceRecord:
@@ -169,6 +213,27 @@ def _misfits(
         yield from _bad_reference((*path, "secrets", variable), reference, manifest)
 
 
+def _bad_schedule(
+    path: tuple[str, ...], said: Mapping[str, Any], plugin: str, manifest: Manifest | None
+) -> Iterator[schemas.Problem]:
+    if manifest is None:
+        why = (
+            f"is {said['instance']}: the document declares no such instance, and there is no plugin {plugin}"
+        )
+        yield schemas.Problem((*path, "instance"), why, "plugin")
+        return
+    action = said.get("action", handles.DEFAULT_ACTION)
+    known = loading.binders(manifest)
+    if action not in known:
+        why = f"is {action}, and {plugin} has {', '.join(sorted(known))}"
+        yield schemas.Problem((*path, "action"), why, "action")
+        return
+    try:
+        known[action].bind(said.get("arguments", {}))
+    except PluginError as error:
+        yield from _listed((*path, "arguments"), error, "arguments")
+
+
 def _bad_reference(
     path: tuple[str, ...], reference: str, manifest: Manifest | None
 ) -> Iterator[schemas.Problem]:
@@ -190,6 +255,12 @@ def _listed(path: tuple[str, ...], error: PluginError, keyword: str) -> Iterator
     fields: Mapping[str, str] = getattr(error, "fields", None) or {"": error.message}
     for name, message in fields.items():
         yield schemas.Problem((*path, name) if name else path, message, keyword)
+
+
+def _plugin_of(document: Document, instance: str) -> str:
+    """Return whose an instance is: what the document says, or the plugin of its name."""
+    plugin: str = document.section("instances").get(instance, {}).get("plugin", instance)
+    return plugin
 
 
 def _own(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from toft.access import scopes
 from toft.kernel import authored, schemas
 from toft.kernel import clock as clocks
 from toft.kernel.errors import UsageError
+from toft.kernel.timetable import Timetable
 from toft.managed import pins
 
 MAX_BYTES = 1 << 20
@@ -24,11 +26,9 @@ SCHEMA_VERSION = 1
 DEFAULT_POLL_S = 300
 
 NOT_SERVED: Mapping[str, str] = {
-    "access": "tokens are made on the node: toft token create",
     "actions": "actions do not exist yet",
     "apps": "container apps do not exist yet",
     "routes": "the gateway does not exist yet",
-    "schedules": "jobs by the clock do not exist yet",
 }
 """What the schema has room for and this node does not honour yet, and why; it is not applied."""
 
@@ -207,6 +207,38 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
                 ("health", "gates", name), f"is of kind {gate['kind']} and lacks {lacks}", "gate"
             )
     yield from pins.problems(plugins)
+    yield from _schedule_problems(value)
+    yield from _token_problems(value.get("access", {}).get("tokens", {}))
+
+
+def _schedule_problems(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
+    instances = value.get("instances", {})
+    for name, said in value.get("schedules", {}).items():
+        instance = instances.get(said["instance"], {})
+        if not instance.get("enabled", True):
+            why = "is an instance that this document switches off"
+            yield schemas.Problem(("schedules", name, "instance"), why, "order")
+        try:
+            # Whether a date ever comes does not depend on the moment that is asked from.
+            Timetable(every_s=said.get("every_s"), cron=said.get("cron")).check(0.0)
+        except UsageError as error:
+            yield schemas.Problem(("schedules", name, "cron"), error.message, "cron")
+
+
+def _token_problems(tokens: Mapping[str, Any]) -> Iterator[schemas.Problem]:
+    owners: dict[str, str] = {}
+    for name, token in tokens.items():
+        path = ("access", "tokens", name)
+        other = owners.setdefault(token["sha256"], name)
+        if other != name:
+            yield schemas.Problem((*path, "sha256"), f"is that of {other} too", "unique")
+        if token.get("expires_at") is not None and _moment(token["expires_at"]) is None:
+            yield schemas.Problem((*path, "expires_at"), f"{token['expires_at']} is no moment", "format")
+        for index, scope in enumerate(token["scopes"]):
+            try:
+                scopes.parse(scope)
+            except UsageError as error:
+                yield schemas.Problem((*path, "scopes", index), error.message, "scope")
 
 
 def _moment(text: str | None) -> float | None:

@@ -78,7 +78,8 @@ def check(offered: Document, allowed: gates.Allowed | None = None) -> None:
 def needs_installer(offered: Document) -> bool:
     """Say whether a document speaks of plugins: then nobody can stage it without an installer."""
     pins = offered.section("plugins").values()
-    return any(each.get("enabled", True) for each in pins) or bool(offered.section("instances"))
+    speaks = any(offered.section(name) for name in ("instances", "schedules"))
+    return speaks or any(each.get("enabled", True) for each in pins)
 
 
 async def stage(

@@ -9,7 +9,6 @@
     BusyError          (UnavailableError)  as many calls wait for the instance as may
     DisabledError      (RefusedError)      somebody switched the instance off
     DownError          (UnavailableError)  the instance is stopped, or died too often to come back by itself
-    DeclaredError      (ConflictError)     the document of the node says how it is, and nobody else changes it
 
 What the plugin itself raised is a `toft_sdk.errors.PluginError`.
 """
@@ -19,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toft.kernel.errors import ConflictError, IntegrityError, RefusedError, UnavailableError
+from toft.kernel.errors import IntegrityError, RefusedError, UnavailableError
 
 
 class WireError(IntegrityError):
@@ -76,22 +75,6 @@ class DownError(UnavailableError):
     code = "instance.down"
     blame = "plugin"
     retry = "never"
-
-
-class DeclaredError(ConflictError):
-    """The document of the node declares this; it is changed there."""
-
-    code = "instance.declared"
-
-
-def declared(kind: str, name: str, etag: str) -> DeclaredError:
-    """Say that something is the document's, and how it is changed."""
-    return DeclaredError(
-        f"{kind} {name} is declared by the document of this node, {etag[:19]}, and is changed there",
-        code=f"{kind}.declared",
-        details={kind: name, "etag": etag},
-        hint="toft config show --document prints it; change it, then toft config apply FILE",
-    )
 
 
 def down(instance: str, state: str, evidence: Mapping[str, Any], reason: str) -> DownError:

@@ -15,7 +15,6 @@ from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
-from toft.plugins import errors as faults
 from toft.plugins.manifests import config
 from toft.store import database
 from toft_sdk import errors as plugin_errors
@@ -227,7 +226,7 @@ class Instances:
         """
         found = self.declared.get(name)
         if found is not None:
-            raise faults.declared("instance", name, found.declared_by)
+            raise errors.DeclaredError.of("instance", name, found.declared_by)
 
     async def find(self, name: str) -> InstanceRecord | None:
         """Return what is declared or remembered of an instance, if anything."""

@@ -128,7 +128,7 @@ class Node:
             PluginError: The plugin could not be imported or initialised; nothing is left of it.
             WorkerLostError: Its process died or stalled; the last lines it printed are in the error.
             ConflictError: It is loaded already with another configuration, or the document of the node
-                declares it (`instance.declared`).
+                declares it (`generation.declared`).
         """
         ids.check_name(plugin, "plugin name")
         name = self.fresh_name(plugin) if new else ids.check_name(instance or plugin, "instance name")
