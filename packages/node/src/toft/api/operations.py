@@ -653,6 +653,8 @@ COMMANDS_APART = {
     "toft token hash": _AUTHORING,
     **dict.fromkeys((f"toft config {each}" for each in ("apply", "show", "history", "diff")), _LOCAL),
     **dict.fromkeys(("toft join", "toft leave"), _LOCAL),
+    **dict.fromkeys((f"toft key {each}" for each in ("new", "show", "sign")), _AUTHORING),
+    **dict.fromkeys((f"toft key root {each}" for each in ("new", "sign", "show")), _AUTHORING),
     **dict.fromkeys((f"toft config {each}" for each in ("rollback", "pin", "unpin")), _LOCAL),
     "toft plugin find": "- looks through what GET /v1/plugins gives",
     "toft plugin disable": "- the other half of toft plugin enable",

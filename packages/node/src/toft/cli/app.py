@@ -23,6 +23,7 @@ from toft.cli import (
     failures,
     job,
     join,
+    key,
     plugin,
     secret,
     sequence,
@@ -64,6 +65,7 @@ app.add_typer(plugin.app, name="plugin")
 app.add_typer(environment.app, name="env")
 app.add_typer(secret.app, name="secret")
 app.add_typer(config.app, name="config")
+app.add_typer(key.app, name="key")
 app.add_typer(central.app, name="central")
 app.add_typer(trials.bench, name="bench")
 daemon.register(app)

@@ -34,7 +34,12 @@ ASK = frozenset(
 )
 """Commands that ask a node, wherever it is."""
 
-NEED_NO_NODE = frozenset({"plugin new", "plugin validate", "config validate"})
+NEED_NO_NODE = frozenset(
+    {
+        *("plugin new", "plugin validate", "config validate"),
+        *(f"key {each}" for each in ("new", "show", "sign", "root new", "root sign", "root show")),
+    }
+)
 """Commands that work on files of their own."""
 
 

@@ -124,11 +124,16 @@ class Pulling:
             await self._transport.close()
 
     async def look(self) -> None:
-        """See whether somebody has joined or left meanwhile: then another process goes on with that."""
+        """See whether somebody has joined or left meanwhile: then another process goes on with that.
+
+        When nobody has, whoever asked for this wants to know what the central says now.
+        """
         now = await asyncio.to_thread(self._files.read)
         if not self._known().is_still(now):
             _log.info("another membership")
             self._restart()
+        elif self._polling is not None and self._polling.standing().last is not None:
+            self._polling.wake()
 
     def proven(self) -> None:
         """Ask again now: what ran on trial has proven itself, and the next one may come."""

@@ -144,12 +144,13 @@ class PrivateKey:
         """Return the 64 bytes of its signature over exactly these bytes."""
         return self._key().sign(data)
 
-    def to_pem(self) -> bytes:
-        """Return it as PKCS #8 in PEM, as `openssl pkey` reads it."""
+    def to_pem(self, passphrase: bytes = b"") -> bytes:
+        """Return it as PKCS #8 in PEM, as `openssl pkey` reads it; locked when there is a passphrase."""
+        locked: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase:
+            locked = serialization.BestAvailableEncryption(passphrase)
         return self._key().private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked
         )
 
     def _key(self) -> ed25519.Ed25519PrivateKey:
@@ -371,9 +372,13 @@ def read_key(text: str) -> Root:
     text = text.strip()
     if text.startswith("{"):
         try:
-            return Root.of_value(json.loads(text))
+            value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise BadKeyError("the trust root is not JSON") from error
+        # As `toft key root` writes it: the exact bytes, and who has signed them so far.
+        if set(value) == {"root", "signatures"}:
+            return Root.parse(from_base64(value["root"], "the trust root"))
+        return Root.of_value(value)
     if _KEY_ID.fullmatch(text):
         raise BadKeyError(
             "that is the name of a key, and the key itself is needed",
