@@ -23,6 +23,7 @@ from toft.managed import (
     outcomes,
     phases,
     polling,
+    protocol,
     served_wheels,
     staging,
     transport,
@@ -156,7 +157,7 @@ class Pulling:
         """
         if self._polling is None or self._credentials is None:
             return outcomes.nowhere()
-        return await self._polling.probe(urls or self._credentials.membership.urls)
+        return await self._polling.probe(_usable(urls) or self._credentials.membership.urls)
 
     def _open(self, asks: transport.Asks) -> enrolling.Credentials:
         from toft.managed import enrolling  # noqa: PLC0415 - 10 MB of cryptography that only such a node needs
@@ -189,7 +190,7 @@ class Pulling:
         if credentials is None:
             return ()
         joined = credentials.membership.urls
-        own = self._document.control_urls
+        own = _usable(self._document.control_urls)
         if not own or not credentials.is_enrolled:
             return joined
         grace_s = self._document.section("control").get("offline_grace_s", _OFFLINE_GRACE_S)
@@ -308,6 +309,15 @@ class Pulling:
             )
 
         await threads.finished(lambda: self._engine.record(change))
+
+
+def _usable(urls: Sequence[str]) -> tuple[str, ...]:
+    """Return those of a document's control URLs that are any, in the form in which they are asked."""
+    found = []
+    for url in urls:
+        with contextlib.suppress(protocol.MessageError):
+            found.append(protocol.check_url(url))
+    return tuple(found)
 
 
 def _is_served(source: str) -> bool:

@@ -395,8 +395,8 @@ def facts() -> messages.Facts:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
     with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
         port = parts.port
         return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
     return "", url, 0

@@ -187,12 +187,12 @@ class Transport:
     async def _open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncGenerator[httpcore.Response]:
-        check(url, self._trust)
-        pool = await self._connections()
-        sent = {"Host": urlsplit(url).netloc, "Accept-Encoding": "gzip", **headers}
-        if body or method != "GET":
-            sent["Content-Length"] = str(len(body))
         try:
+            check(url, self._trust)
+            pool = await self._connections()
+            sent = {"Host": urlsplit(url).netloc, "Accept-Encoding": "gzip", **headers}
+            if body or method != "GET":
+                sent["Content-Length"] = str(len(body))
             async with pool.stream(method, url, headers=list(sent.items()), content=body) as answer:
                 yield answer
         except _BROKEN as error:
@@ -408,5 +408,8 @@ def _unreachable(url: str, error: Exception) -> UnreachableError:
 
 
 def _shown(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return repr(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
