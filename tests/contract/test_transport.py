@@ -201,7 +201,7 @@ async def test_nobody_at_an_address_is_an_error_with_a_name(central: FakeCentral
 
 async def test_plain_http_is_for_this_machine_alone() -> None:
     for url in (
-        "http://192.0.2.1",
+        "http://central.example.org",
         "http://central.example.org/x",
         "http://127.0.0.1.example.org",
         "ftp://localhost",
@@ -209,7 +209,7 @@ async def test_plain_http_is_for_this_machine_alone() -> None:
         with pytest.raises(TrustError) as refused:
             transport.check(url, Trust())
         assert refused.value.code == "control.plain_http"
-    transport.check("http://192.0.2.1", Trust(insecure_http=True))
+    transport.check("http://central.example.org", Trust(insecure_http=True))
     for url in ("http://127.0.0.1:8", "http://[::1]:8/a", "http://localhost", "https://central.example.org"):
         transport.check(url, Trust())
     with pytest.raises(TrustError):

@@ -37,6 +37,10 @@ class Central(Protocol):
         """Ask some control URLs whether they answer this node, and take nothing."""
         ...
 
+    def noted(self) -> None:
+        """Let it know that something has changed."""
+        ...
+
     def standing(self) -> polling.Standing | None:
         """Return what is known of the polls."""
         ...
@@ -214,6 +218,8 @@ class Gating:
             if is_new:
                 _log.info("gate", gate=name, state=str(reading.light), message=reading.message)
             self._readings[name] = reading, now if before is None or is_new else before[1]
+            if is_new and self.central is not None:
+                self.central.noted()
         return found
 
     async def _decide(self, trial: phases.Trial) -> bool:

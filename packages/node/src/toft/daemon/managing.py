@@ -13,14 +13,14 @@ from typing import Any
 from toft.access import tokens
 from toft.api import service as services
 from toft.daemon import applying as keeping
-from toft.daemon import gating, installing, pulling
+from toft.daemon import gating, installing, pulling, reporting
 from toft.dispatch import jobs
 from toft.dispatch import node as nodes
 from toft.dispatch import schedules as scheduling
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
 from toft.kernel.timetable import Timetable
-from toft.managed import applying, document, gates, generations, guard, identity, phases
+from toft.managed import applying, document, gates, generations, guard, identity, phases, reports
 
 _log = log.get_logger("daemon.managing")
 
@@ -57,6 +57,7 @@ class Managing:
         self._kept: keeping.Applying | None = None
         self._is_member = identity.Files.at(engine.directory.parent).read().membership is not None
         self.gating: gating.Gating | None = None
+        self._settings: Settings | None = None
         self._installs: installing.Installs | None = None
         pinned = applying.pinned_by(engine.directory.parent, boot.meta.artifacts)
         self.applied = applying.of(self._document, boot.etag, boot.meta.fetched_at, pinned)
@@ -98,7 +99,7 @@ class Managing:
         self._kept = keeping.Applying(node, self.applied, self._tokens, self._timed)
         self._installs = installing.Installs(node, self._environ, self.boot, self._document)
         service.document = self._kept.told
-        chosen = node.rooms.settings
+        self._settings = chosen = node.rooms.settings
         watched = gating.Watched(
             engine=self._engine,
             boot=self.boot,
@@ -134,11 +135,22 @@ class Managing:
         """
         install = self._installs.installer if self._installs is not None else None
         made = pulling.Pulling(
-            self._engine, self.boot, self._document, restart, install=install, gated=self.gating
+            self._engine,
+            self.boot,
+            self._document,
+            restart,
+            install=install,
+            gated=self.gating,
+            details=self._details,
         )
         if self.gating is not None and self._is_member:
             self.gating.central = self.gating.subject.central = made
         return made
+
+    async def _details(self) -> reports.Details:
+        if self._settings is None:
+            return reports.Details()
+        return await reporting.details(self._document, self._settings, self._kept, self.gating)
 
     async def look(self, restart: Callable[[], None]) -> None:
         """See whether another generation counts by now than the one this process has loaded."""

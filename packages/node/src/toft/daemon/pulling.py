@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+import platform
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from toft.kernel import clock as clocks
@@ -24,6 +25,7 @@ from toft.managed import (
     phases,
     polling,
     protocol,
+    reports,
     served_wheels,
     staging,
     transport,
@@ -48,6 +50,7 @@ class Pulling:
         restart: Ends this process in order, to load another generation.
         install: Makes what gets the plugins that a document pins, given where wheels are had by their hash.
         gated: Looks at the gates of a document before it is committed.
+        details: Returns what a report says beside the journal.
         clock: For all that waits.
 
     Attributes:
@@ -63,6 +66,7 @@ class Pulling:
         *,
         install: Callable[[wheels.Source], staging.Installer] | None = None,
         gated: gates.Gated | None = None,
+        details: Callable[[], Awaitable[reports.Details]] | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self._engine = engine
@@ -71,7 +75,10 @@ class Pulling:
         self._restart = restart
         self._installer = install(self) if install is not None else None
         self._gated = gated
+        self._details = details
+        self._reports: reports.Reports | None = None
         self._clock = clock
+        self._began = clock.now()
         self._files = identity.Files.at(engine.directory.parent)
         self._found = identity.Found()
         self._transport: transport.Transport | None = None
@@ -113,12 +120,16 @@ class Pulling:
             float(self._document.poll_interval_s),
             clock=self._clock,
         )
+        self._reports = reports.Reports(
+            self._engine.directory, self._credentials, self._good_url, self._seen, clock=self._clock
+        )
         self._polling.start()
+        self._reports.start()
 
     async def stop(self) -> None:
         """End it before anything else ends: what is left of this process proves nothing any more."""
-        if self._polling is not None:
-            await self._polling.stop()
+        if self._polling is not None and self._reports is not None:
+            await asyncio.gather(self._polling.stop(), self._reports.stop())
         if self._credentials is not None:
             await self._credentials.close()
         if self._transport is not None:
@@ -129,6 +140,7 @@ class Pulling:
 
         When nobody has, whoever asked for this wants to know what the central says now.
         """
+        self.noted()
         now = await asyncio.to_thread(self._files.read)
         if not self._known().is_still(now):
             _log.info("another membership")
@@ -139,8 +151,14 @@ class Pulling:
     def proven(self) -> None:
         """Ask again now: what ran on trial has proven itself, and the next one may come."""
         self._is_proven = True
+        self.noted()
         if self._polling is not None:
             self._polling.wake()
+
+    def noted(self) -> None:
+        """Let the central know, as soon as it can be, that something has changed here."""
+        if self._reports is not None:
+            self._reports.note()
 
     def standing(self) -> polling.Standing | None:
         """Return what is known of the polls; None on a node without a central."""
@@ -184,6 +202,24 @@ class Pulling:
         credentials = self._credentials
         return credentials.found if credentials is not None else self._found
 
+    def _good_url(self) -> str:
+        return self._polling.standing().url if self._polling is not None else ""
+
+    async def _seen(self) -> reports.Seen:
+        """Return what there is to report."""
+        moment = await asyncio.to_thread(moments.read)
+        standing = self.standing()
+        return reports.Seen(
+            boot=self._boot,
+            standing=await asyncio.to_thread(self._engine.read),
+            since=self._began,
+            desired=standing.desired if standing is not None else "",
+            wall_s=moment.wall_s,
+            uptime_s=moment.uptime_s,
+            platform=f"{platform.system()} {platform.release()} {platform.machine()}",
+            details=await self._details() if self._details is not None else reports.Details(),
+        )
+
     def _urls(self) -> Sequence[str]:
         """Return where to ask: what the document says, unless it says nothing, or nothing has come of it."""
         credentials = self._credentials
@@ -221,7 +257,9 @@ class Pulling:
     async def confirm_poll(self) -> None:
         """Take note that the central has answered; whoever watches the trial asks for that."""
         self._answered_at = self._clock.monotonic()
-        self.has_polled = True
+        if not self.has_polled:
+            self.has_polled = True
+            self.noted()
 
     async def stage(
         self,
@@ -238,13 +276,21 @@ class Pulling:
         Raises:
             NodeError: It is not applied; see `polling.Facade`.
         """
+        try:
+            return await self._stage(data, etag, source, signatures, attempt=attempt, revision=revision)
+        finally:
+            self.noted()
+
+    async def _stage(
+        self, data: bytes, etag: str, source: str, header: str, *, attempt: int, revision: int | None
+    ) -> staging.Staged:
         if self._is_ending:
             raise ConflictError(
                 "this process ends to load another generation",
                 code="generation.restart_pending",
                 hint="nothing to do: the next one asks again",
             )
-        key_ids = await self._vouch(data, etag, source, signatures, attempt=attempt, revision=revision)
+        key_ids = await self._vouch(data, etag, source, header, attempt=attempt, revision=revision)
         try:
             offered = await asyncio.to_thread(document.parse, data)
         except document.DocumentError as error:

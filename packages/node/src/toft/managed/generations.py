@@ -24,6 +24,7 @@ from toft.store import durable, locks
 SEED = "seed.json"
 ENROLLMENT = "enrollment.json"
 IDENTITY = "identity.json"
+REPORTS = "reports.json"
 """What a node keeps of its membership beside the slots; never touched by a commit or a way back."""
 _LOCK_S = 10.0
 """A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
@@ -539,7 +540,7 @@ class Generations:
             self.operations.sync_directory(str(self.directory))
 
     def _clear(self, *, is_joining: bool) -> None:
-        for name in (IDENTITY, ENROLLMENT, *(() if is_joining else (SEED,))):
+        for name in (IDENTITY, ENROLLMENT, *(() if is_joining else (SEED, REPORTS))):
             durable.discard(self.directory / name, operations=self.operations)
         self._slots.clear()
 

@@ -114,6 +114,7 @@ class Standing:
         next_in_s: Seconds until the next one; 0 while it is under way.
         failures: How many in a row went wrong.
         url: The control URL that answered well last; empty when none did.
+        desired: What the central served last; empty before it served anything.
         counts: How often what came out.
     """
 
@@ -123,6 +124,7 @@ class Standing:
     next_in_s: float
     failures: int
     url: str
+    desired: str
     skew_s: float | None
     counts: Mapping[str, int]
 
@@ -161,6 +163,7 @@ class Polling:
         self._is_first = True
         self._failures = 0
         self._good_url = ""
+        self._desired = ""
         self._last: Outcome | None = None
         self._at = 0.0
         self._next_at = 0.0
@@ -198,6 +201,7 @@ class Polling:
             next_in_s=max(0.0, self._next_at - self._clock.monotonic()),
             failures=self._failures,
             url=self._good_url,
+            desired=self._desired,
             skew_s=self._central.skew_s,
             counts=dict(self._counts),
         )
@@ -287,6 +291,7 @@ class Polling:
         return self._refused(url, answer)
 
     async def _unchanged(self, url: str, answer: transport.Answer, waits: bool) -> Outcome:
+        self._desired = self._facade.running_etag()
         await self._facade.confirm_poll()
         await self._central.keep_up(url)
         if waits and answer.latency_s >= _HELD_S:
@@ -305,6 +310,7 @@ class Polling:
             )
         if not await asyncio.to_thread(_is_object, answer.body):
             return self._bad(url, answer, "config_invalid_json", "the document is no JSON object")
+        self._desired = found
         await self._facade.confirm_poll()
         await self._central.keep_up(url)
         gap_s = self._steady(answer)
