@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command_line import CommandLine
 from tests.pinned import document_of, pin, plugin_wheel
 from tests.sample_packages import write_wheel
 
 from toft import wiring
 from toft.kernel import errors
 from toft.kernel import settings as node_settings
-from toft.managed import generations, staging, trees
+from toft.managed import document, generations, staging, trees
 from toft.managed.document import Document, DocumentError
 from toft.managed.install_errors import InstallError
 
@@ -27,17 +28,18 @@ class Machine:
         self.home = home
         self.house = house
         self.engine = generations.Generations.at(home)
+        self.boot = self.engine.boot("boot 0")
         self.settings = node_settings.read({}, directory=home.parent, home=home, wheelhouses=(house,))
         self.installer = wiring.open_installer(self.settings, os.environ)
 
     async def stage(self, offered: Document, **more: Any) -> staging.Staged:
         more = {"installer": self.installer, **more}
-        return await staging.stage(self.engine, offered, nonce="cli", source="a test", **more)
+        return await staging.stage(self.engine, offered, nonce=self.boot.nonce, source="a test", **more)
 
     def prove(self) -> generations.Boot:
-        boot = self.engine.boot("next")
-        assert self.engine.confirm(boot)
-        return boot
+        self.boot = self.engine.boot(f"after {self.boot.nonce}")
+        assert self.engine.confirm(self.boot)
+        return self.boot
 
     @property
     def bad(self) -> dict[str, str]:
@@ -222,7 +224,8 @@ async def test_what_somebody_changed_is_not_taken_for_what_was_installed(machine
     (module,) = (machine.home / "environments" / artifact["tree"]).glob("lib/*/site-packages/echo_plugin.py")
     module.chmod(0o644)
     module.write_text(module.read_text() + "# changed\n")
-    assert machine.engine.boot("looks").damaged == ("echo",)
+    machine.boot = machine.engine.boot("looks")
+    assert machine.boot.damaged == ("echo",)
     await machine.stage(document_of(pins, settings={"lanes": 3}))
     assert "changed" not in module.read_text()
     boot = machine.prove()
@@ -259,3 +262,16 @@ async def test_what_is_installed_is_not_collected_as_garbage(machine: Machine) -
         assert [each.name for each in await node.plugins()] == ["echo"]
     record = json.loads((machine.home / "managed" / "store" / "recent.json").read_text())
     assert record["recent"][0]["trees"] == [artifact["tree"]]
+
+
+async def test_what_the_command_prints_is_a_document(machine: Machine, tmp_path: Path) -> None:
+    write_wheel("greetlib", "1.0", {"greetlib.py": "X = 1\n"}, machine.house)
+    wheel = plugin_wheel(machine.house, imports="import greetlib", requires=["greetlib"])
+    toft = CommandLine(machine.home, tmp_path)
+    printed = await asyncio.to_thread(toft, "plugin", "pin", str(wheel))
+    assert printed.status == 0, printed.err
+    offered = document.author(b"schema_version = 1\n" + printed.out.encode(), "node.toml")
+    assert (await machine.stage(offered)).action == "applied"
+    assert machine.prove().meta.artifacts[0]["name"] == "echo"
+    gone = await asyncio.to_thread(toft, "plugin", "pin", "nowhere.whl", "--json")
+    assert gone.error["code"] == "source.not_found"

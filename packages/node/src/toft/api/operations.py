@@ -649,7 +649,7 @@ COMMANDS_APART = {
     **dict.fromkeys(("toft up", "toft down", "toft logs", "toft backup", "toft doctor"), _LOCAL),
     **dict.fromkeys(("toft service install", "toft service remove", "toft env setup-runtime"), _LOCAL),
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
-    "toft config validate": _AUTHORING,
+    **dict.fromkeys(("toft config validate", "toft plugin pin"), _AUTHORING),
     "toft token hash": _AUTHORING,
     **dict.fromkeys((f"toft config {each}" for each in ("apply", "show", "history", "diff")), _LOCAL),
     **dict.fromkeys(("toft join", "toft leave"), _LOCAL),

@@ -62,7 +62,7 @@ class PinnedProvisioner:
             UnsatisfiableError: One does not fit this Python or machine, or something they need is missing.
         """
         first = request.wheels[0]
-        told = await asyncio.to_thread(_metadata, first)
+        told = await asyncio.to_thread(metadata, first)
         interpreter = await self._interpreters.find(request.python, told.get("Requires-Python"))
         progress(f"checking {len(request.wheels)} wheels")
         await asyncio.to_thread(check, request.wheels, interpreter)
@@ -116,20 +116,18 @@ def check(wheels: Sequence[PinnedWheel], interpreter: Interpreter) -> None:
         )
 
 
-def missing(metadata: Sequence[email.message.Message], interpreter: Interpreter) -> Iterator[str]:
+def missing(told: Sequence[email.message.Message], interpreter: Interpreter) -> Iterator[str]:
     """Yield what some wheels need on an interpreter and do not bring, as sentences.
 
     Extras are followed from what is asked for, as an installer would.
     """
-    have = {canonicalize_name(str(each.get("Name"))): each for each in metadata}
+    have = {canonicalize_name(str(each.get("Name"))): each for each in told}
     waiting = [(name, frozenset[str]()) for name in have]
     seen = set(waiting)
     while waiting:
         name, extras = waiting.pop()
-        for wanted in _requirements(have[name], extras, interpreter):
+        for wanted in requirements(have[name], extras, interpreter):
             needed = canonicalize_name(wanted.name)
-            if needed == lock_texts.INJECTED:
-                continue
             found = have.get(needed)
             if found is None:
                 yield f"{name} needs {wanted.name}{wanted.specifier}, which is not pinned"
@@ -143,9 +141,14 @@ def missing(metadata: Sequence[email.message.Message], interpreter: Interpreter)
                 waiting.append(asked)
 
 
-def _requirements(
+def requirements(
     told: email.message.Message, extras: frozenset[str], interpreter: Interpreter
 ) -> Iterator[Requirement]:
+    """Yield what a wheel needs on an interpreter, as its METADATA says, but what is handed to every worker.
+
+    Raises:
+        SourceError: Its METADATA names what is no requirement.
+    """
     for text in told.get_all("Requires-Dist") or ():
         try:
             wanted = Requirement(text)
@@ -156,7 +159,7 @@ def _requirements(
             raise environment_errors.SourceError(
                 f"the METADATA of {told.get('Name')} names {text[:200]!r}, which is no requirement: {error}"
             ) from error
-        if fits:
+        if fits and canonicalize_name(wanted.name) != lock_texts.INJECTED:
             yield wanted
 
 
@@ -171,11 +174,15 @@ def _markers(interpreter: Interpreter) -> dict[str, str]:
 
 
 def _missing(wheels: Sequence[PinnedWheel], interpreter: Interpreter) -> list[str]:
-    return sorted(missing([_metadata(each) for each in wheels], interpreter))
+    return sorted(missing([metadata(each) for each in wheels], interpreter))
 
 
-def _metadata(wheel: PinnedWheel) -> email.message.Message:
-    """Return what a wheel says of itself, which must be what it is called."""
+def metadata(wheel: PinnedWheel) -> email.message.Message:
+    """Return what a wheel says of itself, which must be what it is called; blocks.
+
+    Raises:
+        SourceError: It is no wheel, or another one.
+    """
     try:
         archives.check_wheel(wheel.path)
         told = email.parser.Parser().parsestr(wheel_files.metadata(wheel.path), headersonly=True)
