@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import io
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.waiting import eventually
 from toft.cli import app as command_line
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal
+from toft.daemon import central as serving
 from toft.kernel import clock as clocks
 from toft.managed import messages, protocol, signatures
 from toft.managed.signatures import PrivateKey, Root
@@ -344,6 +347,19 @@ def test_garbage_is_refused_and_harms_nobody(central: Central) -> None:
     assert agent.report(1, **strange).status == 204
     assert central.admin("GET", f"nodes/{agent.node_id}")["phase"] == "\x1b[31m\n", "exact in JSON"
     assert agent.ask("DELETE", protocol.CONFIG).status in (401, 405)
+    document = central.admin("GET", "documents")[0]["id"]
+    for method, path, body in (
+        ("POST", "documents", {"layer": {"x-a": "\ud800"}}),
+        ("POST", "documents", {"layer": {"\ud800": 1}}),
+        ("POST", f"documents/{document}/publish", {"number": 10**30}),
+        ("GET", f"documents/{document}?number={10**30}", None),
+        ("PUT", "groups/g1", {"priority": 10**30}),
+        ("GET", f"audit?before={10**30}", None),
+        ("POST", "roots", {"root": "e30=", "signatures": [1]}),
+        ("PUT", "groups/..%2fx", {}),
+    ):
+        found = central.ask(method, f"/v1/admin/{path}", body, token=central.token_file.read_text().strip())
+        assert found.status in (400, 404), (path, found.body)
     assert agent.poll().status == 200
 
 
@@ -366,6 +382,54 @@ def test_a_restart_keeps_everything_and_the_audit_log_is_whole(tmp_path: Path) -
         central.start()
 
 
+def test_a_kill_at_any_moment_loses_no_node_that_was_told_so(tmp_path: Path) -> None:
+    with centrals.running(tmp_path) as central:
+        central.save({})
+        central.admin("PUT", "groups/all", {"selector": {}})
+        token = central.join_token(group="all", max_uses=1000)
+        joined: list[Agent] = []
+
+        def join(_: int) -> None:
+            agent = Agent(central)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if agent.enroll(token).status == 201:
+                    joined.append(agent)
+
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                under_way = [pool.submit(join, n) for n in range(60)]
+                eventually(lambda: len(joined) % 60 > 20, within_s=20)
+                central.kill()
+                for each in under_way:
+                    each.result(30)
+                central.start()
+        known = {each["id"] for each in central.admin("GET", "nodes")}
+        assert {agent.node_id for agent in joined} <= known
+        (told,) = (each for each in central.admin("GET", "tokens") if each["id"] == token[3:11])
+        assert told["uses"] == len(known), "a use and its node are one thing"
+        assert central.admin("GET", "audit/verify")["is_whole"]
+        assert all(agent.poll().status == 200 for agent in joined)
+        retried = Agent(central)
+        assert retried.enroll(token).status == 201
+
+
+def test_a_port_for_others_needs_tls_and_one_data_has_one_central(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*options: str) -> str:
+        assert serving.main(["--data", str(tmp_path / "central"), *options]) in (1, 2)
+        return capsys.readouterr().err
+
+    assert "TLS" in refused("--listen", "0.0.0.0:0")
+    assert "HOST:PORT" in refused("--listen", "nowhere")
+    assert "is no URL" in refused("--listen", "127.0.0.1:0", "--url", "ftp://x")
+    with centrals.running(tmp_path) as central:
+        assert "runs on" in refused("--listen", "127.0.0.1:0")
+        assert central.ask("GET", "/v1/admin/nodes").status == 401
+    (tmp_path / "central" / "central.db").write_bytes(b"no database at all" * 1000)
+    assert "not a database" in refused("--listen", "127.0.0.1:0")
+
+
 def test_guesses_are_slowed_down_and_what_is_good_is_let_in(tmp_path: Path) -> None:
     with centrals.running(tmp_path) as central:
         central.save({})
@@ -383,7 +447,11 @@ def test_guesses_are_slowed_down_and_what_is_good_is_let_in(tmp_path: Path) -> N
         assert statuses[-1] == 429
 
 
-def test_the_command_line_does_what_the_routes_do(central: Central, tmp_path: Path) -> None:
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(central: Central) -> Run:
     words = ("--url", central.url, "--token-file", str(central.token_file), "central")
 
     def run(*arguments: str) -> str:
@@ -392,6 +460,24 @@ def test_the_command_line_does_what_the_routes_do(central: Central, tmp_path: Pa
         assert status == 0, (arguments, err.getvalue())
         return out.getvalue()
 
+    return run
+
+
+def test_who_may_do_what_is_told_by_commands(run: Run) -> None:
+    run("group", "put", "edges", "-s", "role=edge", "--priority", "2")
+    assert "edges" in run("group", "list")
+    run("group", "delete", "edges")
+    made = run("admin", "create", "reader", "--scope", "fleet:read").strip()
+    assert made.startswith("toft_")
+    assert "reader" in run("admin", "list")
+    run("admin", "revoke", "reader")
+    run("tenant", "create", "typed")
+    assert "typed" in run("tenant", "list")
+    assert run("root", "list").splitlines() == ["root  must sign  keys"]
+    assert "wait for a document" in run("status")
+
+
+def test_the_command_line_does_what_the_routes_do(central: Central, run: Run, tmp_path: Path) -> None:
     layer = tmp_path / "layer.toml"
     layer.write_text(f'x-from = "a file"\n[control]\nurls = ["{central.url}"]\n')
     assert "+  " in run("document", "save", str(layer), "--dry-run")
@@ -405,22 +491,17 @@ def test_the_command_line_does_what_the_routes_do(central: Central, tmp_path: Pa
     agent = Agent(central, "edge-1\x1b[31m")
     assert agent.enroll(token).status == 201
     assert agent.poll().value["x-from"] == "a file"
+    assert agent.poll().status == 304
     assert "\x1b" not in run("node", "list")
     run("node", "label", agent.node_id, "ring=canary", "role-", "--name", "edge one")
     assert "ring=canary" in run("node", "show", "edge one")
+    assert run("node", "diff", agent.node_id) == ""
     for verb in ("pin", "unpin", "retry", "revoke"):
         run("node", verb, agent.node_id)
-    run("group", "put", "edges", "-s", "role=edge", "--priority", "2")
-    assert "edges" in run("group", "list")
-    run("group", "delete", "edges")
     wheel = tmp_path / "ocr-2.0-py3-none-any.whl"
     wheel.write_bytes(b"wheel")
     run("artifact", "add", str(wheel))
     assert "ocr" in run("artifact", "list")
-    made = run("admin", "create", "reader", "--scope", "fleet:read").strip()
-    assert made.startswith("toft_")
-    assert "reader" in run("admin", "list")
-    run("admin", "revoke", "reader")
     assert token[3:11] in run("token", "list")
     run("token", "revoke", token[3:11])
     assert "node.revoke" in run("audit")

@@ -78,6 +78,11 @@ class Artifacts:
 
         return _told(await self._store.write(insert))
 
+    def sweep(self) -> None:
+        """Take away what uploads left that broke off with their process; before there are others. Blocks."""
+        for path in self._blobs.staged():
+            path.unlink(missing_ok=True)
+
     async def get(self, tenant: str, sha256: str) -> dict[str, Any]:
         """Return what is known of a wheel of a tenant.
 

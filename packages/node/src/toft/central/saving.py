@@ -138,6 +138,11 @@ class Saving:
         if len(wish.message) > _MOST_MESSAGE or not ids.is_text(wish.message):
             raise errors.UsageError(f"a message has up to {_MOST_MESSAGE} characters", code="central.message")
         document = self._place(wish)
+        strange = [
+            schemas.Problem(path, f"{found} is nothing JSON can say", "type")
+            for path, found in schemas.not_json(dict(wish.layer))
+        ]
+        node_documents.refuse(strange, "the layer")
         text = node_documents.encode(wish.layer)
         if len(text) > node_documents.MAX_BYTES:
             raise node_documents.DocumentError(

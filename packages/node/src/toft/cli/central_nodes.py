@@ -81,6 +81,21 @@ def _show(session: Session, found: Mapping[str, Any]) -> None:
         terminal.line(f"  {each['at']:<24} {each['event']:<12} {_short(each.get('etag'))}  {one_line(why)}")
 
 
+@app.command("diff")
+def diff(
+    context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
+) -> None:
+    """Tell how what a node runs differs from what it is offered."""
+    session = sessions.of(context)
+    found = ask(session, "GET", ("nodes", node, "diff"), query=query_of(tenant))
+    if as_json:
+        session.terminal.json(found)
+    elif found["diff"]:
+        session.terminal.line(found["diff"])
+    else:
+        session.terminal.note("it runs what it is offered")
+
+
 @app.command("revoke")
 def revoke(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False

@@ -123,10 +123,12 @@ class _Serving:
             gate = gates.Gate(await tokens.Tokens(store).open())
             stack.push_async_callback(gate.tokens.close)
             await self._first_token(gate)
+            artifacts = Artifacts(store, given.data / "artifacts")
+            await asyncio.to_thread(artifacts.sweep)
             service = Service(
                 central=central,
                 gate=gate,
-                artifacts=Artifacts(store, given.data / "artifacts"),
+                artifacts=artifacts,
                 request_bytes=_REQUEST_BYTES,
                 listen=url,
             )

@@ -300,6 +300,13 @@ class _Item:
             self.result = self.work(connection)
         except sqlite3.Error as error:
             self.fail(translate(error, path), error)
+        except OverflowError as error:
+            told = errors.UsageError(
+                f"a number is too large to be stored: {error}",
+                code="store.number",
+                hint="whole numbers have at most 64 bits",
+            )
+            self.fail(told, error)
         except BaseException as error:  # noqa: BLE001 - it is raised where the work was asked for
             self.error = error
 

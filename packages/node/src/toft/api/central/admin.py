@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,7 +12,7 @@ from toft.access.resources import Action, Kind
 from toft.api import bodies, permits
 from toft.api.central import bodies as taken
 from toft.api.central.service import Serves, Service, tenant_of, within
-from toft.central import audit, tokens
+from toft.central import audit, layers, tokens
 from toft.central.documents import Group
 from toft.central.nodes import STATES, Node
 from toft.kernel import errors
@@ -130,6 +131,27 @@ async def show_node(request: Request, serves: Serves, id: str) -> Response:
         "effective": await central.reports.effective(node),
     }
     return bodies.answer(found)
+
+
+@router.get(_ROOT + "/nodes/{id}/diff", dependencies=_needs(Action.READ, Kind.FLEET))
+async def diff_node(request: Request, serves: Serves, id: str) -> Response:
+    """Tell how what a node says that it runs differs from what it is offered now."""
+    central = serves.central
+    node = central.nodes.get(tenant_of(request), id)
+    offer = await central.offers.offered(node)
+    runs = (node.asked_etag or "").removeprefix("sha256-")
+    before = await central.offers.find(node.tenant, runs) if runs else None
+    served = None if offer is None else offer.served
+    values = [None if each is None else json.loads(each.data) for each in (before, served)]
+    names = [f"runs {runs[:12] or 'none'}", f"offered {served.sha256[:12] if served else 'none'}"]
+    return bodies.answer(
+        {
+            "runs": node.asked_etag or None,
+            "is_known": before is not None,
+            "offered": served.etag if served else None,
+            "diff": layers.diff(values[0], values[1], names),
+        }
+    )
 
 
 @router.post(_ROOT + "/nodes/{id}/revoke", dependencies=_needs(Action.ADMIN, Kind.FLEET))

@@ -126,6 +126,9 @@ NAMED: Mapping[str, Schema] = {
         history=listed(_OBJECT),
         effective=optional(_object(sha256=_SHA256, body=optional(_OBJECT), received_at=_TIME)),
     ),
+    "NodeDifference": _object(
+        runs=optional(_TEXT), is_known=_YES, offered=optional(_TEXT), diff={"type": "string"}
+    ),
     "Group": _object(name=_TEXT, selector=_OBJECT, priority={"type": "integer"}),
     "Groups": listed(of("Group")),
     "Deleted": _object(deleted=_TEXT),

@@ -85,6 +85,7 @@ FLEET = (
     _admin("join_token.revoke", "DELETE tokens/{id}", "token revoke", "JoinToken"),
     _admin("fleet_node.list", "GET nodes", "node list", "FleetNodes"),
     _admin("fleet_node.show", "GET nodes/{id}", "node show", "FleetNodeWhole"),
+    _admin("fleet_node.diff", "GET nodes/{id}/diff", "node diff", "NodeDifference"),
     _admin("fleet_node.revoke", "POST nodes/{id}/revoke", "node revoke", "FleetNode"),
     _admin("fleet_node.approve", "POST nodes/{id}/approve", "node approve", "FleetNode", fails=(409,)),
     _admin("fleet_node.label", "POST nodes/{id}/label", "node label", "FleetNode", takes=bodies.LABEL),
