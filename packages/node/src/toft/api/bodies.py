@@ -11,13 +11,13 @@ from fastapi.responses import Response
 from toft.api import frames
 from toft.kernel import errors, ids
 
-_KINDS = ("application/json", frames.VALUE_TYPE)
+_KINDS = (frames.JSON_TYPE, frames.VALUE_TYPE)
 
 
 def answer(value: Any, *, status: int = 200) -> Response:
     """Return a value as an answer: JSON when it is nothing more."""
     body = frames.pack(value)
-    kind = frames.VALUE_TYPE if body[:1] == b"\0" else "application/json"
+    kind = frames.VALUE_TYPE if body[:1] == b"\0" else frames.JSON_TYPE
     return Response(body, status_code=status, media_type=kind)
 
 

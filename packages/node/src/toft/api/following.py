@@ -119,7 +119,7 @@ class EventStream(Response):
     """Events to one reader; what it does not take in time is not kept for it."""
 
     def __init__(self, source: AsyncIterator[Event], *, is_lines: bool, turnstile: Turnstile) -> None:
-        self.media_type = "application/x-ndjson" if is_lines else "text/event-stream"
+        self.media_type = frames.LINES_TYPE if is_lines else frames.EVENTS_TYPE
         super().__init__(headers={"Cache-Control": "no-store"})
         self._source = source
         self._is_lines = is_lines

@@ -18,6 +18,10 @@ from toft.plugins.packed import Packed
 LENGTH = Struct(">Q")
 MEDIA_TYPE = "application/vnd.toft.frames"
 VALUE_TYPE = "application/vnd.toft.value"
+JSON_TYPE = "application/json"
+LINES_TYPE = "application/x-ndjson"
+EVENTS_TYPE = "text/event-stream"
+BYTES_TYPE = "application/octet-stream"
 SESSION_HEADER = "toft-session"
 LARGE = 1 << 20
 

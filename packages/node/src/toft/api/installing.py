@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from toft.access.resources import Action, Kind
-from toft.api import bodies, downloads, permits, progress, schemas, service
+from toft.api import bodies, downloads, frames, permits, progress, schemas, service
 from toft.api.service import Service
 from toft.kernel import errors
 from toft.plugins.artifacts import Artifacts
@@ -19,7 +19,6 @@ router = APIRouter(tags=["plugins"])
 Serves = Annotated[Service, Depends(service.of)]
 _INSTALLS = permits.needs(Action.ADMIN, Kind.PLUGIN, id=None)
 _RENEWS = permits.needs(Action.ADMIN, Kind.PLUGIN, id="name")
-_BYTES = "application/octet-stream"
 
 
 @router.get("/v1/artifacts", dependencies=[_INSTALLS])
@@ -45,13 +44,13 @@ async def upload(request: Request, serves: Serves, sha256: str) -> Response:
 
 
 def _check_kind(request: Request) -> None:
-    kind = request.headers.get("content-type", _BYTES).partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", frames.BYTES_TYPE).partition(";")[0].strip().lower()
     encoding = request.headers.get("content-encoding", "identity")
-    if kind != _BYTES or encoding != "identity":
+    if kind != frames.BYTES_TYPE or encoding != "identity":
         raise errors.UsageError(
-            f"a file comes as it is, as {_BYTES}",
+            f"a file comes as it is, as {frames.BYTES_TYPE}",
             code="request.media_type",
-            hint=f"curl: -H 'Content-Type: {_BYTES}' --upload-file FILE",
+            hint=f"curl: -H 'Content-Type: {frames.BYTES_TYPE}' --upload-file FILE",
         )
 
 
@@ -61,7 +60,9 @@ async def download(serves: Serves, sha256: str) -> Response:
     """Return an uploaded file; who knows its sha256 has had it. Its tag is the sha256."""
     artifacts = _artifacts(serves)
     found = await artifacts.get(sha256)
-    return await downloads.Download.of_file(artifacts.path(sha256), digest=found.digest, media_type=_BYTES)
+    return await downloads.Download.of_file(
+        artifacts.path(sha256), digest=found.digest, media_type=frames.BYTES_TYPE
+    )
 
 
 @router.delete("/v1/artifacts/{sha256}", dependencies=[_INSTALLS])

@@ -129,7 +129,7 @@ async def result(serves: Serves, id: str) -> Response:
         path = (await serves.jobs.open()).means.blobs.path(kept.blob)
         return await downloads.Download.of_file(path, digest=kept.blob, media_type=frames.VALUE_TYPE)
     body = frames.pack(await serves.jobs.result(id))
-    media_type = frames.VALUE_TYPE if body[:1] == b"\0" else "application/json"
+    media_type = frames.VALUE_TYPE if body[:1] == b"\0" else frames.JSON_TYPE
     return downloads.Download(body, media_type=media_type)
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from toft.api import schemas
+from toft.api import frames, schemas
 from toft.api.schemas import Body
 
-FRAMES = "application/vnd.toft.frames"
-EVENTS = "text/event-stream"
-JSON = "application/json"
-LINES = "application/x-ndjson"
-BYTES = "application/octet-stream"
+FRAMES, JSON, LINES = frames.MEDIA_TYPE, frames.JSON_TYPE, frames.LINES_TYPE
+EVENTS, BYTES = frames.EVENTS_TYPE, frames.BYTES_TYPE
 _AUTHORING = "- reads and writes files of the machine it is typed on"
 _LOCAL = "- of the machine itself, for whoever is on it"
 _NO_PAGE = "- for programs"
@@ -127,7 +124,7 @@ JOBS = (
         "jobs.result",
         "/jobs/{id}",
         gives="Value",
-        media=(JSON, "application/vnd.toft.value"),
+        media=(JSON, frames.VALUE_TYPE),
         fails=(409, 416, 422, 502, 504, 507),
     ),
     Operation(

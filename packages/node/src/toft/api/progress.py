@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from toft.api import bodies, following, frames, problems
 from toft.plugins.environments import provisioning
 
-LINES = "application/x-ndjson"
 _MOST = 1000
 _SILENCE_S = 15.0
 Work = Callable[[provisioning.Progress], Awaitable[Any]]
@@ -27,7 +26,7 @@ Work = Callable[[provisioning.Progress], Awaitable[Any]]
 
 async def answer(request: Request, work: Work, *, status: int = 200) -> Response:
     """Return what work gives, as it was asked for; cancel it when nobody is there to hear it."""
-    if LINES in request.headers.get("accept", ""):
+    if frames.LINES_TYPE in request.headers.get("accept", ""):
         await request.body()
         return Steps(work, status)
 
@@ -40,7 +39,7 @@ async def answer(request: Request, work: Work, *, status: int = 200) -> Response
 class Steps(Response):
     """The answer that lasts as long as its work."""
 
-    media_type = LINES
+    media_type = frames.LINES_TYPE
 
     def __init__(self, work: Work, status: int, *, silence_s: float = _SILENCE_S) -> None:
         super().__init__(status_code=status, headers={"Cache-Control": "no-store"})

@@ -182,7 +182,7 @@ class Connection:
         body: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield the JSON objects of an answer that has one a line, as they come."""
-        headers = {"Accept": "application/x-ndjson"}
+        headers = {"Accept": frames.LINES_TYPE}
         content = None if body is None else frames.pack(dict(body))
         async with self._asking(method, self._url(route, query), content, headers) as answer:
             await self._check(answer, headers["Accept"])
@@ -224,7 +224,7 @@ class Connection:
             size: How many there are.
             pieces: Gives them, once for each try.
         """
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        headers = {"Content-Type": frames.BYTES_TYPE, "Content-Length": str(size)}
         pauses = iter(() if self.origin.is_here else _AGAIN_S)
         while True:
             try:
