@@ -120,9 +120,8 @@ class JobQueue:
     async def close(self) -> None:
         """Commit what waits; a second close does nothing."""
         if self._commits is not None and self._notes is not None and not self._is_closing:
-            self._is_closing = (
-                True  # nothing more is asked; what waits is committed, and who listens may look
-            )
+            # Nothing more is asked; what waits is committed, and who listens may look.
+            self._is_closing = True
             self._notes.close()
             await self._commits.close()
             self._commits, self._is_closing = None, False
