@@ -85,7 +85,7 @@ def test_what_names_no_plugin_is_refused_as_it_was_typed(command: str, target: s
     node = JobNode()
     told = run(node, *command.split(), target, "--json")
     error = json.loads(told.err)["error"]
-    assert (told.status, error["code"]) == (2, "request.command_line")
+    assert (told.status, error["code"]) == (2, "name.invalid")
     assert repr(target) in error["message"]
     assert node.closed == 0
 

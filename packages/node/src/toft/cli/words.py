@@ -21,7 +21,11 @@ def target(text: str) -> tuple[str, str | None]:
     name, _, action = text.partition(".")
     # In capitals it names no plugin either, and whoever looks for it says which is near.
     if not ids.is_name(name.lower()):
-        raise UsageError(f"{one_line(text)!r} is not NAME[.ACTION]", code="request.command_line")
+        raise UsageError(
+            f"{one_line(text)!r} is not NAME[.ACTION]",
+            code="name.invalid",
+            hint="toft plugin list shows the plugins, toft plugin show NAME the actions of one",
+        )
     return name, action or None
 
 
