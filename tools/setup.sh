@@ -39,11 +39,15 @@ uv="$venv/bin/uv pip"
 $uv sync --quiet --python $venv/bin/python --require-hashes requirements/uv.txt requirements/dev.txt
 $uv install --quiet --python $venv/bin/python --no-deps --no-build-isolation -e packages/sdk -e packages/node
 
-# The pages are tested in a real browser; elsewhere than on a Debian machine that we may change, those tests are skipped.
-if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
-    if ! { apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null 2>&1 \
-        || { apt-get update --quiet --quiet >/dev/null 2>&1 \
-            && apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null 2>&1; }; }; then
-        echo "setup: chromium could not be installed; tests of the pages will be skipped" >&2
+# The pages are tested in a real browser, and units with systemd's own checker; elsewhere than on a Debian machine
+# that we may change, those tests are skipped.
+missing=
+command -v chromium >/dev/null 2>&1 || missing=chromium
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+    get="apt-get install --quiet --quiet --yes --no-install-recommends $missing"
+    if ! { $get >/dev/null 2>&1 \
+        || { apt-get update --quiet --quiet >/dev/null 2>&1 && $get >/dev/null 2>&1; }; }; then
+        echo "setup: could not install $missing; tests that need it will be skipped" >&2
     fi
 fi

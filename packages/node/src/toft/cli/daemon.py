@@ -110,10 +110,12 @@ def down(
     What runs gets the time that the setting drain_s allows, then it is interrupted.
     """
     from toft.client.place import Place  # noqa: PLC0415 - as above
-    from toft.daemon import control  # noqa: PLC0415 - as above
+    from toft.daemon import control, keeping  # noqa: PLC0415 - as above
 
     session = sessions.of(context)
     chosen = session.settings()
+    if not now and keeping.let_go(chosen, session.environ):
+        session.terminal.note("its service is stopped until the machine starts, or toft service install")
     patience = timeout if timeout is not None else chosen.drain_s + 30.0
     found = control.stop(Place(chosen.home), timeout_s=patience, is_urgent=now)
     if as_json:

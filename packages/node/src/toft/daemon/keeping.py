@@ -42,7 +42,7 @@ def ensure(chosen: Settings, environ: Mapping[str, str], *, is_users: bool, syst
         NodeError: It could not be installed or started; what is on disk stays, and it can be tried again.
     """
     if control.tell_generation(places.Place(chosen.home)):
-        return Kept("told")
+        return Kept("told", _kept_by(chosen, environ))
     if not systemd.is_dir():
         control.start(chosen, environ)
         return Kept("started")
@@ -52,3 +52,25 @@ def ensure(chosen: Settings, environ: Mapping[str, str], *, is_users: bool, syst
     if not is_system:
         units.linger(unit)
     return Kept("service", str(unit.path))
+
+
+def let_go(chosen: Settings, environ: Mapping[str, str], *, systemd: Path = _SYSTEMD) -> bool:
+    """Have systemd end the daemon of a home, where systemd would start it again otherwise; blocks.
+
+    Returns:
+        Whether a service of this home ran, and was ended.
+
+    Raises:
+        UnavailableError: This user may not end it.
+    """
+    found = False
+    for unit in units.Unit.both(chosen, environ=environ) if systemd.is_dir() else ():
+        if unit.path.exists() and units.is_active(unit):
+            units.stop(unit)
+            found = True
+    return found
+
+
+def _kept_by(chosen: Settings, environ: Mapping[str, str]) -> str:
+    unit = next((each for each in units.Unit.both(chosen, environ=environ) if each.path.exists()), None)
+    return "" if unit is None else str(unit.path)

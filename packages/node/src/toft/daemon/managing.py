@@ -13,7 +13,7 @@ from typing import Any
 from toft.access import tokens
 from toft.api import service as services
 from toft.daemon import applying as keeping
-from toft.daemon import gating, installing, pulling, reporting
+from toft.daemon import gating, installing, provisioning, pulling, reporting
 from toft.dispatch import jobs
 from toft.dispatch import node as nodes
 from toft.dispatch import schedules as scheduling
@@ -72,10 +72,12 @@ class Managing:
             OSError: The directory cannot be made.
         """
         engine = generations.Generations.at(home)
+        joined = provisioning.take(engine, environ)
         adopted = engine.adopt(environ.get(guard.BOOT, ""))
         boot = adopted or engine.boot(secrets.token_hex(16))
         installing.refuse(home, boot)
-        return cls(engine, boot, guard.notes(environ), environ=environ)
+        notes = (*guard.notes(environ), *((joined,) if joined else ()))
+        return cls(engine, boot, notes, environ=environ)
 
     def tell(self) -> None:
         """Log what was found and done when it was decided what to load; there is no log before that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,12 +22,15 @@ _COMMAND_S = 60.0
 _TEXT = """\
 [Unit]
 Description=toft node at {home}
-
+# It may be started again as often as it ends: what keeps dying on trial is sent back by the guard.
+StartLimitIntervalSec=0
+{network}
 [Service]
 Type=notify
+NotifyAccess=main
 ExecStart={python} -P -m toft.managed.guard --home {home} -- {python} -P -m toft.daemon --home {home}
 Environment=PATH={path}
-Restart=on-failure
+Restart=always
 RestartSec=2
 # The daemon asks to be started again, with another generation; that is no failure.
 SuccessExitStatus=75
@@ -42,10 +46,29 @@ Delegate=yes
 TasksMax=infinity
 LimitNOFILE=524288
 UMask=0077
-
+{confined}
 [Install]
 WantedBy={target}
 """
+
+_NETWORK = """\
+Wants=network-online.target
+After=network-online.target
+"""
+
+_CONFINED = """\
+NoNewPrivileges=yes
+# Everything is read-only but the home, what is cached, and a /tmp of its own. For plugins that write
+# elsewhere: systemctl edit {name}, [Service], ReadWritePaths=/srv/data
+ProtectSystem=strict
+{writable}
+CacheDirectory=toft
+Environment=XDG_CACHE_HOME=/var/cache/toft
+PrivateTmp=yes
+# Who installs machines may leave a join there: /etc/credstore/toft.join; without one nothing happens.
+LoadCredential=toft.join
+"""
+_STATE = Path("/var/lib")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +110,14 @@ class Unit:
             search_path=environ.get("PATH", os.defpath),
         )
 
+    @classmethod
+    def both(cls, settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tuple[Unit, Unit]:
+        """Return the unit of a home for the machine's manager, and the one for the user's."""
+        return (
+            cls.of(settings, is_system=True, environ=environ),
+            cls.of(settings, is_system=False, environ=environ),
+        )
+
     def text(self) -> str:
         """Return the file."""
         return _TEXT.format(
@@ -95,7 +126,16 @@ class Unit:
             path=_quoted(self.search_path),
             stop_s=self.drain_s + 30,
             target="multi-user.target" if self.is_system else "default.target",
+            # A user's manager has no such target, and may not confine without a namespace of its own.
+            network=_NETWORK if self.is_system else "",
+            confined=_CONFINED.format(name=self.name, writable=self._writable()) if self.is_system else "",
         )
+
+    def _writable(self) -> str:
+        home = str(self.home)
+        if self.home.parent == _STATE and re.fullmatch(r"[A-Za-z0-9_.-]+", self.home.name):
+            return f"StateDirectory={self.home.name}\nStateDirectoryMode=0700"
+        return f"ReadWritePaths={_quoted(home)}"
 
     def command(self, *arguments: str) -> list[str]:
         """Return a command for the manager this unit belongs to."""
@@ -117,6 +157,20 @@ def install(unit: Unit) -> dict[str, Any]:
     _run(unit, "daemon-reload")
     _run(unit, "enable", "--now", unit.name)
     return {"unit": unit.name, "file": str(unit.path), "did": "installed and started"}
+
+
+def is_active(unit: Unit) -> bool:
+    """Say whether the manager has it running."""
+    return _ask(unit, "is-active", "--quiet", unit.name).returncode == 0
+
+
+def stop(unit: Unit) -> None:
+    """Let the manager end it, and not start it again before the machine starts.
+
+    Raises:
+        UnavailableError: It did not.
+    """
+    _run(unit, "stop", unit.name)
 
 
 def linger(unit: Unit) -> None:
@@ -170,7 +224,7 @@ def _check(unit: Unit) -> None:
 def _check_alone(unit: Unit) -> None:
     """Refuse where the manager would start a daemon again and again that cannot have its home."""
     found = places.Place(unit.home).find()
-    if found is not None and _ask(unit, "is-active", "--quiet", unit.name).returncode != 0:
+    if found is not None and not is_active(unit):
         raise errors.ConflictError(
             f"a daemon runs for {unit.home} already, process {found.pid}, and systemd did not start it",
             code="daemon.running",
