@@ -65,6 +65,7 @@ class FakeCentral:
         clock_s: What its clock is off.
         tokens: Join tokens that are good, each for one key.
         holds_s: How long it keeps a question that says `Prefer: wait`.
+        keeps: It keeps connections for the next question.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
@@ -81,6 +82,7 @@ class FakeCentral:
         self.credentials: list[str] = []
         self.life_s = 86_400.0
         self.holds_s = 0.0
+        self.keeps = True
         self.changed = threading.Condition()
         self.ending = threading.Event()
         self.delay_s: dict[str, float] = {}
@@ -144,11 +146,13 @@ class FakeCentral:
                     reply(connection, request)
                     return
                 connection.sendall(self.encode(reply))
+                if not self.keeps:
+                    return
 
     def encode(self, reply: Reply) -> bytes:
         """Return a reply as it goes over the wire."""
         date = formatdate(time.time() + self.clock_s, usegmt=True)  # noqa: TID251 - a server has a clock
-        headers = {"Date": date, **reply.headers}
+        headers = {"Date": date, **({} if self.keeps else {"Connection": "close"}), **reply.headers}
         if reply.status not in (204, 304):
             headers["Content-Length"] = str(len(reply.body))
         lines = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in headers.items())]

@@ -1,21 +1,29 @@
 """A node and a central on real sockets: joined, given documents, sent back, cut off, and let go."""
 
+import contextlib
+import gzip
+import itertools
+import os
+import signal
+import socket
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests import fake_central
 from tests.daemons import Daemon, running
-from tests.fake_central import FakeCentral
+from tests.fake_central import FakeCentral, Reply
 from tests.waiting import eventually
 
-from toft.managed import generations
+from toft.central import reports as taking
+from toft.managed import document, generations, messages, protocol
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def central() -> Iterator[FakeCentral]:
     with fake_central.running() as made:
+        made.keeps = False  # a test that leaves connections behind would be said to leak
         yield made
 
 
@@ -34,17 +42,147 @@ def shown(daemon: Daemon) -> dict[str, Any]:
     return found
 
 
-def test_a_node_joins_and_follows_its_central(central: FakeCentral, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def nudge(daemon: Daemon) -> None:
+    """Make it ask now."""
+    os.kill(daemon.pid, signal.SIGHUP)
+
+
+def asked(central: FakeCentral) -> int:
+    return len(central.seen(protocol.CONFIG))
+
+
+def ask(daemon: Daemon, central: FakeCentral, *replies: Reply | fake_central.Hurt) -> None:
+    """Let it ask once for each of these replies."""
+    for reply in replies:
+        count = asked(central)
+        central.then(protocol.CONFIG, reply)
+        nudge(daemon)
+        eventually(lambda: asked(central) > count, within_s=20)  # noqa: B023 - asked at once
+
+
+def endless(connection: socket.socket, request: fake_central.Request) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    with contextlib.suppress(OSError):
+        while True:
+            connection.sendall(bytes(65536))
+
+
+def garbage(connection: socket.socket, request: fake_central.Request) -> None:
+    connection.sendall(b"\x00\xff nothing of HTTP\r\n\r\n")
+
+
+def offered(value: object, **headers: str) -> Reply:
+    body = value if isinstance(value, bytes) else document.encode(value)
+    return Reply(200, {"ETag": protocol.quoted(document.etag_of(body)), **headers}, body)
+
+
+@pytest.fixture(scope="module")
+def joined(central: FakeCentral, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    directory = tmp_path_factory.mktemp("joined")
+    home = directory / "home"
     home.mkdir()
     first = central.serve(text(central, 3), revision=1)
     generations.Generations.at(home).reset(fake_central.seed(central))
-    with running(home, tmp_path) as daemon:
+    with running(home, directory) as daemon:
         eventually(lambda: shown(daemon)["confirmed"] == first, within_s=30)
-        for path in home.rglob("*"):
-            assert not path.is_file() or central.token.encode() not in path.read_bytes(), path
-        second = central.serve(text(central, 2), revision=2)
-        eventually(lambda: shown(daemon)["confirmed"] == second, within_s=30)
-        asked = central.seen("/v1/config")
-        assert "if-none-match" not in asked[0].headers
-        assert len(central.seen("/v1/enroll")) == 1
+        yield daemon
+
+
+def test_a_node_joins_and_follows_its_central(joined: Daemon, central: FakeCentral) -> None:
+    home = joined.toft.home
+    for path in home.rglob("*"):
+        assert not path.is_file() or central.token.encode() not in path.read_bytes(), path
+    assert "if-none-match" not in central.seen(protocol.CONFIG)[0].headers
+    assert len(central.seen(protocol.ENROLL)) == 1
+
+    # A question that is kept hears at once what is new.
+    central.holds_s = 50.0
+    nudge(joined)
+    eventually(lambda: "prefer" in central.seen(protocol.CONFIG)[-1].headers, within_s=20)
+    began = time.monotonic()
+    second = central.serve(text(central, 2), revision=2)
+    eventually(lambda: shown(joined)["active"] == second, within_s=5)
+    assert time.monotonic() - began < 5
+    eventually(lambda: shown(joined)["confirmed"] == second, within_s=30)
+    central.holds_s = 0.0
+
+    # One without control URLs leaves the node with those of the join: it can always be mended from there.
+    third = central.serve({"schema_version": 1, "settings": {"lanes": 4}, "health": {"settle_s": 0.1}})
+    nudge(joined)
+    eventually(lambda: shown(joined)["confirmed"] == third, within_s=30)
+    # What ran on trial asked without waiting, and never for what it had only taken.
+    names = [each.headers.get("if-none-match") for each in central.seen(protocol.CONFIG)]
+    assert [name for name, _ in itertools.groupby(names)] == list(dict.fromkeys(names))
+    firsts = [names.index(name) for name in dict.fromkeys(names)]
+    assert all("prefer" not in central.seen(protocol.CONFIG)[at].headers for at in firsts)
+
+    # What it was and what became of it, in the words that a central takes.
+    def told() -> list[Any]:
+        return [taking.check(each.value) for each in central.seen(protocol.REPORT)]
+
+    eventually(lambda: told()[-1].get("running", {}).get("etag") == third, within_s=20)
+    eventually(lambda: told()[-1].get("history", [{}])[-1].get("event") == "applied", within_s=20)
+    latest = told()[-1]
+    assert [each["event"] for each in latest["history"]] == ["staged", "applied"] * 3
+    assert latest["desired"] == {"etag": third}
+    assert [each["seq"] for each in told()] == sorted({each["seq"] for each in told()})
+    assert len({each["boot_nonce"] for each in told()}) == 4, (
+        "each document is loaded by a process of its own"
+    )
+    bodies = [each["effective"]["body"] for each in told() if "body" in (each.get("effective") or {})]
+    assert bodies[-1]["settings"]["lanes"] == 4
+
+
+def test_nothing_that_a_central_says_hurts_what_runs(joined: Daemon, central: FakeCentral) -> None:
+    before, lanes = shown(joined), joined.status()["lanes"]
+    good = text(central, 9)
+    foreign = {**good, "audience": {"node_id": "node_" + "0" * 26}, "revision": 7}
+    bomb = gzip.compress(bytes(8 << 20), 9)
+    hostile: dict[str, Reply | fake_central.Hurt] = {
+        "config_poll_error": garbage,
+        "config_document_too_large": endless,
+        "config_missing_etag": Reply(200, {}, document.encode(good)),
+        "config_digest_mismatch": Reply(
+            200, {"ETag": protocol.quoted("sha256-" + "0" * 64)}, document.encode(good)
+        ),
+        "config_invalid_json": offered(b"<html>sign in to the network</html>"),
+        "config_poll_http_error": Reply(302, {"Location": central.url + "/elsewhere"}),
+        "config_poll_throttled": Reply(503, {"Retry-After": "3000000"}),
+        "config_poll_revoked": fake_central.problem(403, protocol.NODE_REVOKED),
+        "config_no_document": fake_central.problem(404, protocol.NO_DOCUMENT),
+    }
+    for kind, reply in hostile.items():
+        ask(joined, central, reply)
+        eventually(lambda: f"event='{kind}'" in joined.log(), within_s=20)  # noqa: B023 - asked at once
+    ask(
+        joined,
+        central,
+        Reply(200, {"Content-Encoding": "gzip", "ETag": protocol.quoted("sha256-" + "0" * 64)}, bomb),
+        offered({"schema_version": 1, "settings": {"lanes": "many"}}),
+        offered(foreign),
+        offered({**good, "min_agent_version": "99.0"}),
+        offered({**good, "expires_at": "2020-01-01T00:00:00Z"}),
+        offered({"schema_version": 1, "x-\x1b[31m": "\x1b]0;evil\x07", "schema_version_": 2}),
+    )
+    assert not central.seen("/elsewhere")
+    # A clock in 1970, and a credential that it does not know any more.
+    central.clock_s = -1.7e9
+    central.credentials.clear()
+    nudge(joined)
+    eventually(lambda: central.credentials, within_s=20)
+    assert messages.read_refresh(central.seen(protocol.REFRESH)[-1].value).at < 1e9, "signed with its time"
+    after = shown(joined)
+    for name in ("active", "confirmed", "phase"):
+        assert after[name] == before[name]
+    reasons = [each["reason"] for each in after["bad"]]
+    assert reasons.count("validation_failed") == 4
+    assert "document_expired" in reasons
+    assert joined.status()["lanes"] == lanes
+    assert "\x1b" not in joined.log()
+    assert len(central.seen(protocol.ENROLL)) == 1
+
+    # And a good one is still taken.
+    central.clock_s = 0.0
+    last = central.serve(text(central, 5), revision=2)
+    nudge(joined)
+    eventually(lambda: shown(joined)["confirmed"] == last, within_s=30)
