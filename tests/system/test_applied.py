@@ -104,10 +104,14 @@ def test_instances_are_loaded_as_declared_kept_so_and_taken_back(daemon: Daemon)
     toft = daemon.toft
     toft("plugin", "config", "misbehaving", "--instance", "left", "label=mine")
     one = {"plugin": "misbehaving", "config": {"label": "one"}}
-    first = apply(daemon, instances={"left": one, "off": {**one, "enabled": False}})
+    declares = {"left": one, "off": {**one, "enabled": False}}
+    found = refused(daemon, instances=declares, monitors=["left", "off", "absent"])
+    assert set(found) == {"monitors[1]", "monitors[2]"}
+    first = apply(daemon, instances=declares, monitors=["left"])
     eventually(lambda: state(daemon, "left") == "ready", within_s=20)
     assert where(daemon, "left")["label"] == "one"
     assert state(daemon, "off") == "disabled"
+    assert daemon.request("GET", "/v1/instances/left").value["options"] == {"is_monitor": True}
     shown = status(daemon)["document"]
     assert shown["etag"] == first
     assert [(each["section"], each["key"]) for each in shown["local_not_applied"]] == [("instances", "left")]
@@ -161,7 +165,13 @@ def test_an_instance_that_cannot_be_loaded_waits_for_what_it_lacks(daemon: Daemo
     assert seen["VAULT_KEY"] == "hunter2hunter2"
     held = [path for path in (toft.home / "managed").rglob("*") if path.is_file()]
     assert not [path for path in held if b"hunter2" in path.read_bytes()], "a secret is never in a document"
-    apply(daemon)
+    good = apply(daemon)
+    gated = {"settle_s": 0.1, "gates": {"loaded": {"kind": "instances"}}}
+    path = write(daemon, instances={"broken": broken}, health=gated)
+    done = toft("config", "apply", path, "--wait", "60", "--json")
+    assert json.loads(done.out)["outcome"] == "rolled_back: health_failed"
+    eventually(lambda: status(daemon).get("state") == "ready", within_s=20)
+    assert toft("config", "show", "--json").value["active"] == good
 
 
 def test_what_does_not_fit_what_is_installed_is_refused_with_its_place(daemon: Daemon) -> None:

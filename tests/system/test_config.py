@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import nodes
 from tests.command_line import CommandLine
 from tests.daemons import Daemon, running
 from tests.waiting import eventually
+
+from toft.client.place import Place
 
 
 @pytest.fixture
@@ -152,3 +156,56 @@ def test_a_gate_that_turns_red_takes_a_document_back_and_one_that_was_red_does_n
 
         refused = toft("config", "apply", gated(tmp_path, 6, 0.2, other=""), "--json").error
         assert "gate_commands" in refused["details"]["problems"][0]["message"]
+
+
+def test_an_end_wins_over_a_restart_that_drains(daemon: Daemon, tmp_path: Path) -> None:
+    nodes.register(daemon.toft.home)
+    job = {"plugin": "misbehaving", "action": "work", "arguments": {"seconds": 4}}
+    id = daemon.request("POST", "/v1/jobs", job).value["id"]
+    eventually(lambda: daemon.request("GET", f"/v1/jobs/{id}").value["state"] == "running", within_s=20)
+    daemon.toft("config", "apply", write(tmp_path, 3))
+    eventually(lambda: daemon.request("GET", "/v1/status").value["state"] == "draining", within_s=10)
+    assert daemon.toft("down", "--json").value["state"] == "stopped"
+    assert not daemon.place.is_held(), "it did not become the next one"
+    assert daemon.toft("status", "--json").value["state"] == "stopped"
+
+
+def test_the_next_one_reads_its_settings_where_this_one_did_and_serves_its_clients(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("jobs_pending_limit = 7\n")
+    nodes.register(tmp_path / "home")
+    with running(tmp_path / "home", tmp_path, {"TOFT_SETTINGS": "mine.toml"}) as daemon:
+        path = tmp_path / "node.toml"
+        path.write_text(
+            "schema_version = 1\n[settings]\nlog_files = 5\ndrain_s = 100\n[health]\nsettle_s = 0.1\n"
+        )
+        os.kill(daemon.pid, signal.SIGHUP)
+        assert daemon.toft("config", "apply", str(path), "--wait", "60").status == 0
+        jobs = [{"plugin": "misbehaving", "action": "echo", "delay_s": 60} for _ in range(8)]
+        refused = daemon.request("POST", "/v1/jobs", {**jobs[0], "arguments": {}})
+        assert refused.status == 201
+        full = [daemon.request("POST", "/v1/jobs", each).status for each in jobs]
+        assert full[-1] == 503, "the file that was named as a relative path still counts"
+        # A program with settings of its own uses it all the same: what the document names is nobody's.
+        done = daemon.toft("run", "misbehaving.where", "--json")
+        assert done.status == 0, done.err
+        assert daemon.request("GET", "/v1/instances").value[0]["instance"] == "misbehaving"
+        started = time.monotonic()
+        assert daemon.toft("down", "--now").status == 0
+        assert time.monotonic() - started < 60
+        assert daemon.toft("up", "--detach").status == 0
+
+
+def test_a_daemon_that_is_told_while_it_starts_is_there_all_the_same(tmp_path: Path) -> None:
+    toft = CommandLine(tmp_path / "home", tmp_path)
+    starting = toft.start("up")
+    place = Place(toft.home)
+    record = eventually(place.find, within_s=20)
+    for _ in range(50):
+        os.kill(record.pid, signal.SIGHUP)
+        time.sleep(0.01)
+    try:
+        eventually(lambda: toft("status", "--json").value["state"] == "ready", within_s=30)
+    finally:
+        starting.terminate()
+        starting.communicate(timeout=30)
+    assert starting.returncode == 0

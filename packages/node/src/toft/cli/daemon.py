@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +20,7 @@ from toft.kernel.visible import visible
 
 if TYPE_CHECKING:
     from toft.client.place import Record
+    from toft.kernel.settings import Settings
 
 service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
 
@@ -107,7 +110,8 @@ def down(
 ) -> None:
     """End the daemon of this home, and return when none of its processes is left.
 
-    What runs gets the time that the setting drain_s allows, then it is interrupted.
+    What runs gets the time that the setting drain_s allows, or the document of the node; then it is
+    interrupted.
     """
     from toft.client.place import Place  # noqa: PLC0415 - as above
     from toft.daemon import control, keeping  # noqa: PLC0415 - as above
@@ -116,12 +120,24 @@ def down(
     chosen = session.settings()
     if not now and keeping.let_go(chosen, session.environ):
         session.terminal.note("its service is stopped until the machine starts, or toft service install")
-    patience = timeout if timeout is not None else chosen.drain_s + 30.0
+    patience = timeout if timeout is not None else _drain_s(chosen) + 30.0
     found = control.stop(Place(chosen.home), timeout_s=patience, is_urgent=now)
     if as_json:
         session.terminal.json({"state": "stopped", "pid": found.pid if found else None})
     else:
         session.terminal.note(f"ended process {found.pid}" if found else f"no daemon runs for {chosen.home}")
+
+
+def _drain_s(chosen: Settings) -> float:
+    """Return the most time that the daemon may give to what runs: its settings', or its document's."""
+    from toft.managed import generations, moments  # noqa: PLC0415 - as above
+
+    found = [chosen.drain_s]
+    # Whichever of the two it has loaded: another one may have been applied since.
+    for slot in generations.Generations(chosen.home / "managed", moments.read).read().slots.values():
+        with contextlib.suppress(ValueError, AttributeError, TypeError):
+            found.append(float(json.loads(slot.document or b"{}").get("settings", {}).get("drain_s", 0.0)))
+    return max(found)
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,15 @@ MATTERS = (
 """Settings that change what a call does; the others are about installing, or the daemon's own."""
 
 
-def told(settings: Settings) -> dict[str, Any]:
-    """Return the settings that matter, as they are compared."""
-    found: dict[str, Any] = json.loads(
-        json.dumps({name: getattr(settings, name) for name in MATTERS}, default=str)
-    )
+def told(settings: Settings, but: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings that matter, as they are compared.
+
+    Args:
+        settings: All of them.
+        but: Names that are not told.
+    """
+    shown = {name: getattr(settings, name) for name in MATTERS if name not in but}
+    found: dict[str, Any] = json.loads(json.dumps(shown, default=str))
     return found
 
 
@@ -51,7 +55,8 @@ def differs(mine: Settings, theirs: Mapping[str, Any], *, directory: Path) -> st
         directory: Where this program was started.
     """
     for name, value in told(mine).items():
-        if theirs.get(name) != value:
+        # What the daemon does not tell is the document's word: that holds for whoever uses this home.
+        if name in theirs and theirs[name] != value:
             return f"setting {name} is {value!r} here and {theirs.get(name)!r} there"
     for path in registry.project_paths(directory):
         if path.is_dir():

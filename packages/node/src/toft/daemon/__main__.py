@@ -13,7 +13,7 @@ from pathlib import Path
 from toft.daemon import control, process
 from toft.kernel import errors
 from toft.kernel import settings as node_settings
-from toft.managed import guard
+from toft.managed import generations, guard, phases
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,9 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
     except errors.NodeError as error:
+        if error.blame in ("caller", "environment") and error.code != "daemon.running":
+            _count_no_crash(given.home)
         _fail(fd, error)
         return error.exit_code
     except OSError as error:
+        _count_no_crash(given.home)
         _fail(fd, errors.NodeError(str(error), code="daemon.os_error", details={"errno": error.errno}))
         return 1
     return _start_again(settings, given, began_in) if starts_again else 0
@@ -66,6 +69,13 @@ def _directory() -> str:
         return os.getcwd()
     except OSError:  # it was removed; then nothing can be read there anyway
         return "/"
+
+
+def _count_no_crash(home: Path) -> None:
+    """Hold a start that failed for what lies outside against no document that is on trial."""
+    if (home / "managed").is_dir():
+        with contextlib.suppress(OSError, errors.NodeError):
+            generations.Generations.at(home).record(phases.stopped)
 
 
 def _start_again(settings: node_settings.Settings, given: argparse.Namespace, began_in: str) -> int:

@@ -114,7 +114,8 @@ class Applying:
 
     async def _not_applied(self) -> list[dict[str, str]]:
         """Return what was set on this node and does not count, because the document says otherwise."""
-        found = [("instances", each.name) for each in await self._node.rooms.records.overridden()]
+        found = [("plugins", each) for each in await self._node.installed.overridden()]
+        found += [("instances", each.name) for each in await self._node.rooms.records.overridden()]
         held = self._tokens
         if held is not None:
             found += [

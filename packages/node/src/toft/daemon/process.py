@@ -27,6 +27,7 @@ from toft.store import durable
 from toft.web import app as pages
 
 _log = log.get_logger("daemon")
+_TIDY_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,10 @@ class _Daemon:
             await node.jobs.open()
             gate = await stack.enter_async_context(wiring.open_gate(node, applied))
             service = services.Service(
-                node=node, socket=self._place.socket, settings=choice.told(self._given.settings), gate=gate
+                node=node,
+                socket=self._place.socket,
+                settings=choice.told(given.settings, applied.settings),
+                gate=gate,
             )
             self._managed.attach(node, service)
             built = applications.build(service, faces=(pages.mount,))
@@ -256,7 +260,9 @@ class _Daemon:
         service.state = services.State.DRAINING
         seconds = self._given.settings.drain_s
         _log.info("draining", calls=service.running, drain_s=seconds)
-        self._notify.tell("STOPPING=1", "STATUS=draining")
+        # systemd knows only what the settings said when the unit was written.
+        extended = f"EXTEND_TIMEOUT_USEC={int((seconds + _TIDY_S) * 1e6)}"
+        self._notify.tell("STOPPING=1", "STATUS=draining", extended)
         hurry = asyncio.create_task(self._hurry.wait())
         idle = asyncio.ensure_future(
             asyncio.gather(service.wait_idle(), service.jobs.drain(seconds), return_exceptions=True)

@@ -73,9 +73,10 @@ def of(
     """
     made: dict[str, InstanceRecord] = {}
     unusable: dict[str, str] = {}
+    monitors = document.value.get("monitors", ())
     for name, said in _own(document.section("instances")).items():
         try:
-            made[name] = _record(name, said, etag)
+            made[name] = _record(name, said, etag, is_monitor=name in monitors)
         except (errors.NodeError, PluginError) as error:
             unusable[name] = error.message
     settings = _own(document.section("settings"))
@@ -176,8 +177,10 @@ def _tokens(document: Document, etag: str, fetched_at: float) -> dict[bytes, tok
     )
 
 
-def _record(name: str, said: Mapping[str, Any], etag: str) -> InstanceRecord:
+def _record(name: str, said: Mapping[str, Any], etag: str, *, is_monitor: bool) -> InstanceRecord:
     options = instances.checked_options(said.get("options", {}))
+    if is_monitor:
+        options["is_monitor"] = True
     return InstanceRecord(
         name=name,
         plugin=said.get("plugin", name),

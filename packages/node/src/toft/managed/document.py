@@ -207,6 +207,10 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
                 ("health", "gates", name), f"is of kind {gate['kind']} and lacks {lacks}", "gate"
             )
     yield from pins.problems(plugins)
+    for index, name in enumerate(value.get("monitors", ())):
+        if not value.get("instances", {}).get(name, {"enabled": False}).get("enabled", True):
+            why = f"is {name}, and this document declares no such instance that is switched on"
+            yield schemas.Problem(("monitors", index), why, "order")
     yield from _schedule_problems(value)
     yield from _token_problems(value.get("access", {}).get("tokens", {}))
 

@@ -88,6 +88,7 @@ class Node:
 
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
+        self.installed.check_free(plugin)
         for each in await self.rooms.records.list(plugin):
             self.rooms.records.check_free(each.name)
         await self.unload_many([each.id for each in self.instances() if each.plugin == plugin])

@@ -235,6 +235,10 @@ class Registry:
                 hint="toft config apply FILE, with another pin or without it",
             )
 
+    def overridden(self) -> Sequence[str]:
+        """Return the plugins of this home that do not count, because the document pins one of their name."""
+        return [name for name in sorted(self._pinned) if self._path(name).exists()]
+
     def sweep(self) -> None:
         """Remove what an interrupted write or removal left; a plugin that counts is never touched."""
         with locks.hold(self._lock):
