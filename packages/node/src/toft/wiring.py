@@ -181,6 +181,7 @@ async def _rooms(
         is_pinned=collecting.Keeping(home).keeps,
     )
     return nodes.Rooms(
+        registry=plugins,
         environments=built,
         settings=settings,
         installed=installed.Installed(

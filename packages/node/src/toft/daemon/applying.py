@@ -114,8 +114,9 @@ class Applying:
 
     async def _not_applied(self) -> list[dict[str, str]]:
         """Return what was set on this node and does not count, because the document says otherwise."""
-        found = [("plugins", each) for each in await self._node.installed.overridden()]
-        found += [("instances", each.name) for each in await self._node.rooms.records.overridden()]
+        rooms = self._node.rooms
+        found = [("plugins", each) for each in await asyncio.to_thread(rooms.registry.overridden)]
+        found += [("instances", each.name) for each in await rooms.records.overridden()]
         held = self._tokens
         if held is not None:
             found += [

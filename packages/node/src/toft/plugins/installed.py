@@ -52,18 +52,6 @@ class Installed:
         """Return every plugin, by name, with its state."""
         return await self._catalog.rows()
 
-    def check_free(self, name: str) -> None:
-        """Refuse to change a plugin that the node's document pins.
-
-        Raises:
-            ConflictError: It does (`plugin.pinned`).
-        """
-        self._registry.check_free(name)
-
-    async def overridden(self) -> Sequence[str]:
-        """Return the plugins of this home that do not count, because the document pins one of their name."""
-        return await asyncio.to_thread(self._registry.overridden)
-
     async def get(self, name: str) -> Manifest:
         """Return what is known of a plugin.
 

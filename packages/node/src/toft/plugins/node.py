@@ -27,6 +27,7 @@ from toft.plugins.instances import (
     another_plugins,
     checked_options,
 )
+from toft.plugins.manifests import registry
 from toft.plugins.manifests.manifest import Manifest
 from toft.plugins.supervision import launch
 from toft.secrets.redaction import Redactor
@@ -42,6 +43,7 @@ class Rooms:
 
     settings: settings.Settings
     environments: Environments
+    registry: registry.Registry
     installed: installed.Installed
     installer: install.Installer
     records: Instances
@@ -88,7 +90,7 @@ class Node:
 
     async def remove(self, plugin: str, *, keep_environment: bool = False) -> bool:
         """Unload a plugin's instances, forget them, and take the plugin away; False when there was none."""
-        self.installed.check_free(plugin)
+        self.rooms.registry.check_free(plugin)
         for each in await self.rooms.records.list(plugin):
             self.rooms.records.check_free(each.name)
         await self.unload_many([each.id for each in self.instances() if each.plugin == plugin])
