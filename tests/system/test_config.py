@@ -27,7 +27,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def lanes(daemon: Daemon) -> int | None:
     """What it runs with; None while it starts again."""
     asked = daemon.toft("status", "--json")
-    return asked.value.get("lanes") if asked.status == 0 else None
+    return json.loads(asked.out).get("lanes") if asked.out else None
 
 
 def write(directory: Path, count: int, settle_s: float = 0.1, name: str = "node") -> str:

@@ -20,6 +20,7 @@ from toft.blocking import node as blocking
 from toft.cli import app as command_line
 from toft.client.calls import RemoteCall
 from toft.client.configuration import RemoteConfiguration
+from toft.client.documents import RemoteDocuments
 from toft.client.installed import RemoteInstalled
 from toft.client.instance import RemoteInstance
 from toft.client.jobs import RemoteJobs
@@ -89,6 +90,7 @@ CLIENTS: dict[str, tuple[Any, Any]] = {
     "installed": (RemoteInstalled, blocking.Installed),
     "configuration": (RemoteConfiguration, looking.Configuration),
     "secrets": (RemoteSecrets, looking.Secrets),
+    "documents": (RemoteDocuments, looking.Documents),
     "instance": (RemoteInstance, blocking.Instance),
     "call": (RemoteCall, calls.Call),
 }

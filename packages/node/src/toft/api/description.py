@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
-from toft.api import answers, operations, permits, problems, schemas
+from toft.api import answers, document_bodies, operations, permits, problems, schemas
 from toft.api.operations import Operation
 from toft.api.permits import Permit
 
@@ -41,11 +41,14 @@ _WORDS = {
 }
 
 
+NAMED: Mapping[str, schemas.Schema] = {**answers.NAMED, **document_bodies.NAMED}
+
+
 def document(
     app: FastAPI,
     *,
     known: Mapping[str, Operation] = operations.BY_ROUTE,
-    named: Mapping[str, schemas.Schema] = answers.NAMED,
+    named: Mapping[str, schemas.Schema] = NAMED,
     introduction: str = "",
 ) -> dict[str, Any]:
     """Return the OpenAPI document of an application.

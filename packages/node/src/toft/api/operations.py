@@ -7,10 +7,9 @@ face it names, and every route, command and method against this list.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from toft.api import frames, schemas
-from toft.api.schemas import Body
+from toft.api import document_operations, frames, schemas
+from toft.api.asked import Operation as Operation
 
 FRAMES, JSON, LINES = frames.MEDIA_TYPE, frames.JSON_TYPE, frames.LINES_TYPE
 EVENTS, BYTES = frames.EVENTS_TYPE, frames.BYTES_TYPE
@@ -20,37 +19,6 @@ _NO_PAGE = "- for programs"
 _UPLOADED = "- installed.add uploads what it needs, and what is not needed goes by itself"
 _INSTALLED_FROM = "- toft plugin add uploads what it installs"
 _ASKED = "- for pages; a program asks the route"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One thing that can be asked.
-
-    Attributes:
-        name: What it is and what is done with it.
-        route: Method and path.
-        cli: The command; options and what is said in words after it are left out.
-        client: The method of the Python client, below the node that `connect` returns.
-        page: Where a person with a browser does it.
-        takes: The body of the request.
-        brings: The kind of the bytes that it carries instead of a body; as many as `request_bytes` says.
-        gives: The name of the schema of the answer.
-        status: Of the answer, when it is done.
-        media: What kind of answer, where it is not JSON.
-        fails: Status codes of its own, beside those that every route of its shape has.
-    """
-
-    name: str
-    route: str
-    cli: str
-    client: str
-    page: str
-    takes: Body | None = None
-    gives: str = "Nothing"
-    status: int = 200
-    media: tuple[str, ...] = (JSON,)
-    fails: tuple[int, ...] = ()
-    brings: str = ""
 
 
 # What a plugin does wrong, and what its environment, its worker or the machine cannot do.
@@ -641,18 +609,18 @@ OPERATIONS: tuple[Operation, ...] = (
     *ARTIFACTS,
     *INSTANCES,
     *ACCESS,
+    *document_operations.DOCUMENTS,
 )
 COMMANDS_APART = {
     **dict.fromkeys(("toft up", "toft down", "toft logs", "toft backup", "toft doctor"), _LOCAL),
     **dict.fromkeys(("toft service install", "toft service remove", "toft env setup-runtime"), _LOCAL),
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
-    **dict.fromkeys(("toft config validate", "toft plugin pin"), _AUTHORING),
+    "toft plugin pin": _AUTHORING,
     "toft token hash": _AUTHORING,
-    **dict.fromkeys((f"toft config {each}" for each in ("apply", "show", "history", "diff")), _LOCAL),
     **dict.fromkeys(("toft join", "toft leave"), _LOCAL),
     **dict.fromkeys((f"toft key {each}" for each in ("new", "show", "sign")), _AUTHORING),
     **dict.fromkeys((f"toft key root {each}" for each in ("new", "sign", "show")), _AUTHORING),
-    **dict.fromkeys((f"toft config {each}" for each in ("rollback", "pin", "unpin")), _LOCAL),
+    "toft config history": "- a part of toft config show",
     "toft plugin find": "- looks through what GET /v1/plugins gives",
     "toft plugin disable": "- the other half of toft plugin enable",
     **dict.fromkeys(

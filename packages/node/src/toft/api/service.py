@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 
@@ -24,6 +24,8 @@ from toft.dispatch.node import Node
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.kernel.version import VERSION
+from toft.managed.console import Console
+from toft.managed.staging import Staged
 from toft.plugins.instance import Instance
 from toft.plugins.supervision.calls import Call
 
@@ -39,6 +41,32 @@ class State(enum.StrEnum):
 _SCOPES_ALONE = Access()
 
 
+class Documents(Protocol):
+    """What a person does with the document of the node that runs here."""
+
+    console: Console
+
+    async def describe(self) -> dict[str, Any]:
+        """Return how the node stands, with what only its daemon knows."""
+        ...
+
+    async def served(self) -> bytes:
+        """Return the document that the central serves now."""
+        ...
+
+    async def drift(self) -> list[dict[str, str]]:
+        """Return how this machine differs from what its document says."""
+        ...
+
+    async def apply(self, data: bytes, *, source: str, signatures: str) -> Staged:
+        """Put a document in the place of the one that runs, on trial, and start again with it."""
+        ...
+
+    async def roll_back(self, reason: str) -> dict[str, Any]:
+        """Go back to the document before, and start again with it."""
+        ...
+
+
 @dataclass(kw_only=True)
 class Service:
     """The daemon as its routes see it.
@@ -51,6 +79,7 @@ class Service:
         gate: Who may come in by TCP; None where nobody may.
         listen: The address of its TCP port, when it has one.
         document: Tells what the node's document declares, and how that stands; None for a node without one.
+        documents: What a person does with the document of this node; None where no daemon keeps one.
         open_door: Returns where a browser comes in; opens a port for it when there is none.
     """
 
@@ -62,6 +91,7 @@ class Service:
     gate: Gate | None = None
     listen: str = ""
     document: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None
+    documents: Documents | None = None
     open_door: Callable[[], Awaitable[str]] | None = None
     version: str = VERSION
     pid: int = field(default_factory=os.getpid)

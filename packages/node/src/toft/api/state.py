@@ -14,6 +14,7 @@ from toft.api import metrics, permits, service
 from toft.api.service import Service, State
 from toft.dispatch.health import Check
 from toft.host import process_tree
+from toft.managed import standing
 
 router = APIRouter(tags=["node"])
 _MB = 1 << 20
@@ -104,7 +105,14 @@ async def status(serves: Serves) -> dict[str, Any]:
             for each in serves.node.instances()
         ],
         "document": await serves.document() if serves.document is not None else None,
+        "config": await _config(serves),
     }
+
+
+async def _config(serves: Service) -> dict[str, Any] | None:
+    """Return how the node stands with its document; None where there is nothing to tell."""
+    found = await serves.documents.describe() if serves.documents is not None else None
+    return found if found is not None and standing.is_managed(found) else None
 
 
 def _memory(machine: dict[str, Any]) -> dict[str, Any]:

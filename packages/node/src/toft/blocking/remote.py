@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Call, Chunks, Instance
 from toft.blocking.jobs import Jobs
-from toft.blocking.looking import Configuration, Secrets
+from toft.blocking.looking import Configuration, Documents, Secrets
 from toft.blocking.node import Node
 from toft.blocking.remote_installed import DaemonInstalled
 from toft.client import faults
@@ -102,6 +102,7 @@ class NodeElsewhere(DaemonNode):
     Attributes:
         secrets: See `toft.client.secrets.RemoteSecrets`.
         configuration: See `toft.client.configuration.RemoteConfiguration`.
+        documents: See `toft.client.documents.RemoteDocuments`.
     """
 
     def __init__(self, thread: LoopThread, asked: Connection) -> None:
@@ -110,6 +111,7 @@ class NodeElsewhere(DaemonNode):
         self._url = asked.origin.base
         self.secrets = Secrets(thread, self._remote.secrets)
         self.configuration = Configuration(thread, self._remote.configuration)
+        self.documents = Documents(thread, self._remote.documents)
         # Its words are those of what is installed here; what needs this machine is refused there.
         self.installed = Installed(thread, self._remote.installed)  # type: ignore[arg-type]
 

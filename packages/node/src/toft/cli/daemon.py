@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toft.cli import config_lines, shown
 from toft.cli import follow as following
 from toft.cli import session as sessions
-from toft.cli import shown
 from toft.cli.session import JsonOption, Session, option
 from toft.kernel.errors import UsageError
 from toft.kernel.quantities import duration, size
@@ -141,7 +141,11 @@ def _drain_s(chosen: Settings) -> float:
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show what the daemon of this home, or the node at a URL, is doing."""
+    """Show what the daemon of this home, or the node at a URL, is doing.
+
+    The status of the command is 0 when all is well. Of a node with a document or a central it is 1 when
+    something is amiss, 3 while it has not joined yet, 4 when a document went back and nobody has taken note.
+    """
     session = sessions.of(context)
     if session.target() is not None:
         with session.node() as node:
@@ -152,6 +156,8 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
         session.terminal.json(found)
     else:
         _show(session, found)
+    if found["config"] is not None and (code := found["config"]["exit_code"]):
+        raise typer.Exit(code)
 
 
 def look(home: Path) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def look(home: Path) -> dict[str, Any]:
     place = Place(home)
     record = place.find()
     found: dict[str, Any] = dict.fromkeys(("pid", "version", "uptime_s", "socket", "lanes"))
-    found |= {"queue": {}, "memory": {}, "gpu": []}
+    found |= {"queue": {}, "memory": {}, "gpu": [], "config": _config(home)}
     if record is not None and place.socket.exists():
         return {**found, **probe.get(place.socket, "/v1/status")}
     if record is not None:
@@ -170,7 +176,28 @@ def look(home: Path) -> dict[str, Any]:
     return {**found, "state": "starting" if place.is_held() else "stopped"}
 
 
+def _config(home: Path) -> dict[str, Any] | None:
+    """Return how a home stands with its document, from its files; None where there is nothing to tell."""
+    if not (home / "managed").exists():
+        return None
+    from toft.managed import standing  # noqa: PLC0415 - as above
+
+    found = standing.describe(home)
+    return found if standing.is_managed(found) else None
+
+
 def _show(session: Session, found: dict[str, Any]) -> None:
+    terminal = session.terminal
+    _show_daemon(session, found)
+    if found["config"] is not None:
+        terminal.line("configuration")
+        for line in config_lines.of(found["config"]):
+            terminal.line(f"  {line}")
+        for each in found["config"]["diagnostics"]:
+            terminal.warn(visible(f"{each['message']}; {each['hint']}"))
+
+
+def _show_daemon(session: Session, found: dict[str, Any]) -> None:
     terminal = session.terminal
     if found["state"] == "stopped":
         terminal.line("stopped; toft up --detach starts it")

@@ -9,6 +9,7 @@ from typing import Any
 from toft.client import connection as connections
 from toft.client.configuration import RemoteConfiguration
 from toft.client.connection import Connection
+from toft.client.documents import RemoteDocuments
 from toft.client.installed import RemoteInstalled
 from toft.client.instance import RemoteInstance
 from toft.client.jobs import RemoteJobs
@@ -30,6 +31,7 @@ class RemoteNode:
         installed: The plugins that are installed there.
         secrets: Which of them have which secrets.
         configuration: What their settings may be.
+        documents: Its document.
     """
 
     def __init__(self, asked: Connection) -> None:
@@ -38,6 +40,7 @@ class RemoteNode:
         self.installed = RemoteInstalled(asked)
         self.secrets = RemoteSecrets(asked)
         self.configuration = RemoteConfiguration(asked)
+        self.documents = RemoteDocuments(asked)
 
     async def plugins(self) -> list[Entry]:
         """Return every installed plugin, by name, with the state of what is loaded there."""

@@ -178,20 +178,11 @@ class Gating:
     def told(self) -> list[dict[str, Any]]:
         """Return the gates, and what was found the last time somebody looked."""
         trial = self._watched.boot.trial
+        baseline = trial.baseline if trial else {}
         told = []
         for gate in self._gates:
             reading, since = self._readings.get(gate.name, _UNSEEN)
-            told.append(
-                {
-                    "name": gate.name,
-                    "kind": gate.kind,
-                    "required": gate.is_required,
-                    "counts": gates.counts(gate, trial.baseline if trial else {}),
-                    "state": str(reading.light),
-                    "since": clocks.rfc3339(since) if since else None,
-                    "message": reading.message,
-                }
-            )
+            told.append(gates.told(gate, reading, baseline, since=clocks.rfc3339(since) if since else None))
         return told
 
     async def watch(self, restart: Callable[[], None]) -> None:

@@ -13,14 +13,25 @@ from typing import Any
 from toft.access import tokens
 from toft.api import service as services
 from toft.daemon import applying as keeping
-from toft.daemon import gating, installing, provisioning, pulling, reporting
+from toft.daemon import desk, gating, installing, provisioning, pulling, reporting
 from toft.dispatch import jobs
 from toft.dispatch import node as nodes
 from toft.dispatch import schedules as scheduling
 from toft.kernel import errors, log
 from toft.kernel.settings import Settings
 from toft.kernel.timetable import Timetable
-from toft.managed import applying, document, gates, generations, guard, identity, phases, reports
+from toft.managed import (
+    applying,
+    console,
+    document,
+    gates,
+    generations,
+    guard,
+    identity,
+    layering,
+    phases,
+    reports,
+)
 
 _log = log.get_logger("daemon.managing")
 
@@ -58,6 +69,8 @@ class Managing:
         self._is_member = identity.Files.at(engine.directory.parent).read().membership is not None
         self.gating: gating.Gating | None = None
         self._settings: Settings | None = None
+        self._desk: desk.Desk | None = None
+        self._local: layering.Local | None = None
         self._installs: installing.Installs | None = None
         pinned = applying.pinned_by(engine.directory.parent, boot.meta.artifacts)
         self.applied = applying.of(self._document, boot.etag, boot.meta.fetched_at, pinned)
@@ -86,10 +99,16 @@ class Managing:
 
     def settings(self, given: Settings) -> Settings:
         """Return the settings of the node: what the document names wins."""
+        self._local = layering.Local.of(self._environ, given)
         return dataclasses.replace(given, **self.applied.settings)
 
-    def attach(self, node: nodes.Node, service: services.Service) -> None:
+    def attach(self, node: nodes.Node, service: services.Service, look: Callable[[], None]) -> None:
         """Tie what the document declares to a node that has opened, and to those who ask about it.
+
+        Args:
+            node: The node.
+            service: The daemon.
+            look: Sees whether another document counts by now.
 
         Raises:
             UsageError: A setting about gates does not fit.
@@ -113,6 +132,15 @@ class Managing:
         )
         subject = gating.Subject(service, self._kept.standing)
         self.gating = gating.Gating(watched, subject, is_member=self._is_member)
+        local = self._local or layering.Local.of(self._environ, chosen)
+        self._desk = service.documents = desk.Desk(
+            console.Console(chosen.home, local),
+            self.boot,
+            self.gating,
+            service,
+            installer=self._installs.installer,
+            look=look,
+        )
 
     async def work(self, restart: Callable[[], None]) -> None:
         """Do what the document asks for, and prove it, until this is cancelled.
@@ -147,6 +175,8 @@ class Managing:
         )
         if self.gating is not None and self._is_member:
             self.gating.central = self.gating.subject.central = made
+        if self._desk is not None and self._is_member:
+            self._desk.central = made
         return made
 
     async def _details(self) -> reports.Details:

@@ -176,7 +176,7 @@ class _Daemon:
                 settings=choice.told(given.settings, applied.settings),
                 gate=gate,
             )
-            self._managed.attach(node, service)
+            self._managed.attach(node, service, self._look)
             built = applications.build(service, faces=(pages.mount,))
             served = doors.Doors(built, gate, self._given.settings, self._listening)
             service.open_door = served.open_for_browser

@@ -177,6 +177,20 @@ class Pulling:
             return outcomes.nowhere()
         return await self._polling.probe(_usable(urls) or self._credentials.membership.urls)
 
+    async def served(self) -> bytes:
+        """Return the document that the central serves this node now; nothing is done with it.
+
+        Raises:
+            NodeError: No control URL gives one.
+        """
+        if self._polling is None or self._credentials is None:
+            raise NotFoundError(
+                "this node asks no central, so that nothing is served to it",
+                code="generation.no_central",
+                hint="toft join URL TOKEN",
+            )
+        return await self._polling.fetch()
+
     def _open(self, asks: transport.Asks) -> enrolling.Credentials:
         from toft.managed import enrolling  # noqa: PLC0415 - 10 MB of cryptography that only such a node needs
 

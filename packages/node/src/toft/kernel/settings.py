@@ -140,6 +140,21 @@ def default_home(environ: Mapping[str, str], *, is_root: bool | None = None) -> 
     return Path(base) / "toft"
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place.
+
+    Attributes:
+        name: `caller`, `environment` or `file`; `document` is not known here.
+        where: Of each value by its name: a path, or a variable; empty for the caller.
+        values: What it sets.
+    """
+
+    name: str
+    where: Mapping[str, str]
+    values: Mapping[str, Any]
+
+
 def read(
     environ: Mapping[str, str] | None = None, *, directory: Path | None = None, **given: Any
 ) -> Settings:
@@ -154,20 +169,34 @@ def read(
         UsageError: A key is unknown, a value has the wrong type, or the file cannot be read.
     """
     environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers(environ, directory=directory, **given)):
+        merged |= layer.values
+    merged.setdefault("home", default_home(environ))
+    return Settings(**merged)
+
+
+def layers(
+    environ: Mapping[str, str], *, directory: Path | None = None, **given: Any
+) -> tuple[Layer, Layer, Layer]:
+    """Return what each place sets, the strongest first; see `read`."""
     directory = directory or Path.cwd()
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     _refuse_unknown(chosen, "the caller")
     chosen = _typed(chosen, directory, "the caller")
-    from_environ = {field: environ[name] for name, field in _ENVIRONMENT.items() if environ.get(name)}
+    variables = {field: name for name, field in _ENVIRONMENT.items() if environ.get(name)}
+    from_environ = {field: environ[name] for field, name in variables.items()}
     from_environ_typed = _typed(from_environ, directory, "the environment")
     home = chosen.get("home") or from_environ_typed.get("home") or None
     path = _find_file(environ, directory, home or default_home(environ))
     from_file: dict[str, Any] = {}
     if path is not None:
         from_file = _typed(_load(path), path.parent, str(path))
-    merged = {**from_file, **from_environ_typed, **chosen}
-    merged.setdefault("home", default_home(environ))
-    return Settings(**merged)
+    return (
+        Layer("caller", {}, chosen),
+        Layer("environment", variables, from_environ_typed),
+        Layer("file", dict.fromkeys(from_file, str(path)), from_file),
+    )
 
 
 def _find_file(environ: Mapping[str, str], directory: Path, home: Path) -> Path | None:

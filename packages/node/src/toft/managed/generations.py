@@ -53,6 +53,7 @@ class Boot:
         trial: It has not proven itself yet.
         damaged: The plugins of it whose code is not what was installed; none of that may run.
         notes: What was done or found at this boot, one sentence each.
+        events: What it has added to the history.
     """
 
     nonce: str
@@ -63,6 +64,7 @@ class Boot:
     trial: phases.Trial | None = None
     damaged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    events: tuple[phases.Event, ...] = ()
 
     @property
     def etag(self) -> str:
@@ -196,6 +198,7 @@ class Generations:
             slot=slot.name if slot else "",
             etag=slot.meta.etag if slot else "",
             damaged=start.damaged,
+            events=_added(found.state.history, state.history),
         )
         state = replace(state, booted=booted, stopped=False)
         self._journal.write(state)
@@ -514,6 +517,9 @@ class Generations:
         notes: tuple[str, ...],
         damaged: tuple[str, ...],
     ) -> Boot:
+        booted = state.booted
+        is_its = booted is not None and booted.nonce == nonce and booted.events
+        events = state.history[-booted.events :] if booted is not None and is_its else ()
         if slot is not None:
             # Another document may have been committed since this process was told what to load.
             is_tried = state.phase is Phase.STAGED and state.trial and state.trial.slot == slot.name
@@ -527,11 +533,12 @@ class Generations:
                 trial=trial,
                 damaged=damaged,
                 notes=notes,
+                events=events,
             )
         mode = "seed" if self.seed() else "enrollment" if self._member_file(ENROLLMENT) else "bare"
         document = self._base()
         meta = slots.Meta(etag="", sha256=hashlib.sha256(document).hexdigest())
-        return Boot(nonce=nonce, mode=mode, slot="", document=document, meta=meta, notes=notes)
+        return Boot(nonce=nonce, mode=mode, slot="", document=document, meta=meta, notes=notes, events=events)
 
     def _forget_seed(self) -> None:
         """Take the token of the join away for good; again at every boot, in case that was cut off."""
@@ -581,6 +588,20 @@ def _damaged(path: Path, why: object) -> IntegrityError:
         details={"path": str(path)},
         hint="join again: toft join URL TOKEN; toft leave gives the node back to nobody",
     )
+
+
+def enrollment(engine: Generations) -> Mapping[str, Any] | None:
+    """Return where a node is enrolled; None for one that is not, or when it cannot be read."""
+    return engine._member_file(ENROLLMENT)
+
+
+def _added(before: tuple[phases.Event, ...], after: tuple[phases.Event, ...]) -> int:
+    """Return how many events of a bounded history are new."""
+    for count in range(len(after)):
+        kept = len(after) - count
+        if kept <= len(before) and before[len(before) - kept :] == after[:kept]:
+            return count
+    return len(after)
 
 
 def _is_proven(slot: slots.Slot, state: State) -> bool:

@@ -135,6 +135,8 @@ class Booted:
     slot: str
     etag: str
     damaged: tuple[str, ...] = ()
+    events: int = 0
+    """How much its start has added to the history."""
 
     def is_of(self, nonce: str, slot: str, etag: str) -> bool:
         """Say whether this is that boot, whatever was found of its code."""
@@ -168,6 +170,8 @@ class State:
         floor: The lowest revision that may be applied.
         is_proven: Some document was confirmed since the node joined; the token of the join is not needed.
         stopped: The last process ended in order.
+        is_unseen: Nobody has taken note yet of the last way back.
+        rollbacks: How often a way was gone back for which reason, since the node joined.
     """
 
     phase: Phase = Phase.IDLE
@@ -185,6 +189,8 @@ class State:
     floor: int = 0
     is_proven: bool = False
     stopped: bool = False
+    is_unseen: bool = False
+    rollbacks: Mapping[str, int] = field(default_factory=dict)
 
 
 class Answer(enum.StrEnum):
@@ -331,6 +337,8 @@ def confirmed(state: State, now: Moment, *, floor: int = 0) -> State:
         ok=trial.etag,
         former=state.ok,
         is_proven=True,
+        # What was proven after it is what somebody has done about it.
+        is_unseen=False,
         orphans=orphans,
         floor=max(state.floor, floor),
     )
@@ -406,9 +414,9 @@ def reverted(state: State, now: Moment) -> State:
         detail=cut(undo.detail),
         revision=trial.revision if trial else None,
     )
-    done = replace(state, phase=Phase.IDLE, trial=None, undo=None, rolled_back=event)
+    done = _gone_back(replace(state, phase=Phase.IDLE, trial=None, undo=None), event)
     if undo.reason == OPERATOR:
-        done = replace(done, pinned=undo.detail or OPERATOR)
+        done = replace(done, pinned=undo.detail or OPERATOR, is_unseen=False)
     if undo.severity is not None:
         bad = _judged(
             trial.earlier if trial else None,
@@ -435,7 +443,7 @@ def stranded(state: State, etag: str, reason: str, now: Moment) -> State:
         detail="there is no other generation to go back to",
         revision=trial.revision if trial else None,
     )
-    return _noted(replace(state, phase=Phase.IDLE, trial=None, undo=None, rolled_back=event), event)
+    return _noted(_gone_back(replace(state, phase=Phase.IDLE, trial=None, undo=None), event), event)
 
 
 def let_go(state: State, now: Moment) -> State:
@@ -444,7 +452,7 @@ def let_go(state: State, now: Moment) -> State:
     if trial is None:
         return state
     event = replace(_event(trial, "rolled_back", now), reason="slot_corrupt")
-    done = replace(state, phase=Phase.IDLE, trial=None, rolled_back=event)
+    done = _gone_back(replace(state, phase=Phase.IDLE, trial=None), event)
     if trial.earlier is not None:
         done = replace(done, bad=_with(done.bad, trial.earlier))
     return _noted(done, event)
@@ -468,7 +476,12 @@ def stopped(state: State) -> State:
 
 def pinned(state: State, why: str) -> State:
     """Return the state in which nothing new is taken; an empty reason lets it in again."""
-    return replace(state, pinned=cut(why))
+    return replace(state, pinned=cut(why), is_unseen=state.is_unseen and bool(why))
+
+
+def acknowledged(state: State) -> State:
+    """Return the state in which somebody has taken note of the last way back."""
+    return replace(state, is_unseen=False)
 
 
 def doubted(state: State, now: Moment) -> State:
@@ -517,6 +530,12 @@ def _with(bad: tuple[Bad, ...], new: Bad) -> tuple[Bad, ...]:
 
 def _event(trial: Trial, event: str, now: Moment) -> Event:
     return Event(etag=trial.etag, event=event, at=now.wall_s, revision=trial.revision)
+
+
+def _gone_back(state: State, event: Event) -> State:
+    count = state.rollbacks.get(event.reason, 0) + 1
+    rollbacks = {**state.rollbacks, event.reason: count}
+    return replace(state, rolled_back=event, is_unseen=True, rollbacks=rollbacks)
 
 
 def _noted(state: State, event: Event) -> State:

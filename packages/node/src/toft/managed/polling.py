@@ -224,6 +224,29 @@ class Polling:
         """
         return outcomes.best([await self._knock(url) for url in urls])
 
+    async def fetch(self) -> bytes:
+        """Return what is served now, for whoever wants to look at it; counts as no poll.
+
+        Raises:
+            NodeError: No control URL gives one; the error of the last one.
+        """
+        failed: NodeError = transport.UnreachableError("there is no control URL")
+        for url in self._order():
+            try:
+                headers = {"Accept": "application/json"}
+                answer = await self._central.ask(
+                    "GET", url, protocol.CONFIG, headers=headers, deadline_s=transport.DEADLINE_S
+                )
+            except NodeError as error:
+                failed = error
+                continue
+            if answer.status == 200:
+                return answer.body
+            failed = transport.UnreachableError(
+                f"{url} answers {answer.status} when it is asked for a document"
+            )
+        raise failed
+
     async def _run(self) -> None:
         while not self._ending.is_set():
             self._wake.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from toft.web import assets, jobs, overview, plugins, running, samples, sequences
+from toft.web import assets, configuration, jobs, overview, plugins, running, samples, sequences
 
 ROUTERS = (
     assets.router,
@@ -15,6 +15,7 @@ ROUTERS = (
     plugins.router,
     running.router,
     samples.router,
+    configuration.router,
 )
 ROUTES = tuple(route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
 

@@ -19,6 +19,7 @@ PLACES = (
     Place("Sequences", "/sequences", "s"),
     Place("Plugins", "/plugins", "p"),
     Place("Plots", "/samples", "l"),
+    Place("Configuration", "/configuration", "c"),
 )
 
 

@@ -1,0 +1,57 @@
+"""How a node stands with its document, as a person reads it; no text of a stranger drives the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from toft.kernel.quantities import duration
+from toft.kernel.visible import one_line
+
+_WIDTH = 12
+_SHORT = 19
+
+
+def of(found: Mapping[str, Any]) -> Iterator[str]:
+    """Return the lines of what `managed.standing` describes; none for what there is nothing to tell of."""
+    for name in ("active", "phase", "source", "revision", "pinned"):
+        if found[name] not in (None, ""):
+            yield _line(name, str(found[name]))
+    trial = found["trial"]
+    if trial:
+        left = duration(max(0.0, trial["remaining_s"]))
+        yield _line("on trial", f"{trial['etag'][:_SHORT]}, {left} left, start {trial['boots']}")
+    for gate in found["gates"]:
+        how = gate["state"] if gate["counts"] or not gate["required"] else f"{gate['state']}, does not count"
+        yield _line("gate", f"{gate['name']} {how}: {gate['message']}")
+    if found["rolled_back"]:
+        yield _line("went back", _event(found["rolled_back"], is_new=not found["acknowledged"]))
+    for each in found["bad"]:
+        yield _line("held back", f"{each['etag'][:_SHORT]} ({each['reason']}, {each['severity']})")
+    for each in found["overrides"]:
+        yield _line("dropped", f"{each['section']}.{each['key']}: {each['reason']}")
+    yield from _central(found)
+
+
+def _central(found: Mapping[str, Any]) -> Iterator[str]:
+    if not found["enrolled"] and not found.get("joining"):
+        return
+    name = found["node_id"] or "not enrolled yet"
+    yield _line("central", f"{found['control_url'] or 'nobody'} knows this node as {name}")
+    poll = found["last_poll"]
+    if poll:
+        yield _line("last poll", f"{poll['at']}: {poll['code']}, {poll['latency_ms']} ms")
+        if poll["problem"]:
+            yield _line("", poll["problem"])
+    if found["consecutive_failures"]:
+        yield _line("failures", f"{found['consecutive_failures']} polls in a row")
+
+
+def _event(event: Mapping[str, Any], *, is_new: bool) -> str:
+    detail = f": {event['detail']}" if event["detail"] else ""
+    seen = "; toft config ack when you have seen it" if is_new else ""
+    return f"from {event['etag'][:_SHORT]} at {event['at']} ({event['reason']}{detail}){seen}"
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<{_WIDTH}}{one_line(text, 300)}"
