@@ -341,6 +341,11 @@ def test_what_a_token_may_not_is_refused_with_the_node_s_own_words(
         with pytest.raises(errors.RefusedError) as denied:
             reader.jobs.submit("misbehaving", {"value": 1}, action="echo")
         assert denied.value.code == "access.refused"
+    # Whoever submits and fetches need not be allowed to look at what is installed.
+    with connect(make_token(daemon, "pipeline", "job:write", "result:read")) as pipeline:
+        job = pipeline.jobs.submit("misbehaving", {"value": 7}, action="echo")
+        assert job.wait(30).state == "completed"
+        assert job.result() == 7
 
 
 def test_a_watch_ends_with_the_token_it_was_begun_with(

@@ -297,8 +297,8 @@ class Connection:
         if now - at > _FRESH_S:
             try:
                 manifest = await self.ask("GET", path("plugins", plugin))
-            except errors.NotFoundError:
-                return None  # whoever is asked next says so
+            except (errors.NotFoundError, errors.RefusedError):
+                return None  # whoever is asked next says so; who may submit need not be allowed to look
             actions = (manifest.get("toft") or {}).get("actions") or {}
             self._actions[plugin] = (now, actions)
         described = actions.get(action or "execute")
