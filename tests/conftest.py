@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 # A shell starts what runs in the background with Ctrl-C ignored, and every child inherits that. Tests that
 # send one need it as a person at a terminal has it, also when nobody watches this run.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes tells of the machine's other work, never of the code.
+settings.register_profile("toft", deadline=None)
+settings.load_profile("toft")
 
 NO_SKIP = set(filter(None, os.environ.get("TOFT_NO_SKIP", "").split(",")))
 
