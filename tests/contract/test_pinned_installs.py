@@ -1,6 +1,7 @@
 """What a document pins, installed for real: wheels, environments, workers; nothing is looked up anywhere."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import zipfile
@@ -16,7 +17,8 @@ from tests.sample_packages import write_wheel
 from toft import wiring
 from toft.kernel import errors
 from toft.kernel import settings as node_settings
-from toft.managed import document, generations, staging, trees
+from toft.managed import building, collecting, document, generations, installing, staging, trees, wheels
+from toft.managed.bundled import Bundled
 from toft.managed.document import Document, DocumentError
 from toft.managed.install_errors import InstallError
 
@@ -275,3 +277,34 @@ async def test_what_the_command_prints_is_a_document(machine: Machine, tmp_path:
     assert machine.prove().meta.artifacts[0]["name"] == "echo"
     gone = await asyncio.to_thread(toft, "plugin", "pin", "nowhere.whl", "--json")
     assert gone.error["code"] == "source.not_found"
+
+
+async def test_what_comes_with_toft_is_held_against_its_version_alone(machine: Machine) -> None:
+    """T80: never fetched, whatever the hash says; another version is no plugin of these nodes."""
+    own = Bundled(name="echo", version="1.0", module="toft_sdk.misbehaving", class_name="MisbehavingPlugin")
+    told = {**pin(plugin_wheel(machine.house)), "sha256": "0" * 64}
+    async with wiring.open_node(settings=machine.settings) as node:
+        installer = installing.Installing(
+            wheels.Wheels(machine.home, wheels.Places()),
+            trees.Trees(machine.home),
+            collecting.Keeping(machine.home),
+            environments=building.PinnedEnvironments(node.rooms.installer, node.rooms.environments),
+            knows=lambda name: None,
+            came=lambda: {"echo": own},
+        )
+        other = {**told, "version": "2.0", "filename": "echo_plugin-2.0-py3-none-any.whl"}
+        with pytest.raises(InstallError) as caught:
+            await machine.stage(document_of({"echo": other}), installer=installer)
+        assert caught.value.kind == "bundled_version_mismatch"
+        assert not caught.value.is_transient
+        assert list(machine.bad.values()) == ["bundled_version_mismatch"]
+        (artifact,) = await installer.install(document_of({"echo": told}))
+    assert machine.wheels() == []
+    assert (artifact.version, artifact.tree) == ("1.0", trees.OWN)
+    kept = trees.Trees(machine.home, came=lambda: {"echo": own})
+    assert kept.problem(artifact.to_dict()) == ""
+    found = kept.pinned([artifact.to_dict()])["echo"].manifest
+    assert found["code"]["class"] == "MisbehavingPlugin"
+    newer = trees.Trees(machine.home, came=lambda: {"echo": dataclasses.replace(own, version="3.0")})
+    assert "3.0" in newer.problem(artifact.to_dict())
+    assert "has none" in trees.Trees(machine.home, came=dict).problem(artifact.to_dict())

@@ -20,6 +20,7 @@ from tests.pinned import document_of
 from tests.simulation.file_system import Directory, Disk, Stopped, cuts, killed
 
 from toft.managed import collecting, slots, trees
+from toft.managed.bundled import Bundled
 from toft.managed.collecting import Collected, Keeping
 from toft.managed.document import Document
 from toft.managed.install_errors import InstallError
@@ -100,6 +101,9 @@ class Environments:
         record = json.dumps({"packages": len(wheels)}).encode()
         durable.write_file(path / trees.RECORD, record, operations=self._disk)
 
+    async def ask(self, own: Bundled) -> manifest.Manifest:
+        raise AssertionError("nothing comes with this toft")
+
     def discard(self, digest: str) -> bool:
         path = HOME / "environments" / digest
         aside = durable.temporary_name(path)
@@ -150,7 +154,12 @@ class Rooms:
         self.wheels = kind(HOME, Places(source=Served()), operations=disk)
         self.slots = slots.Slots(HOME / "managed", disk)
         self.installing = Installing(
-            self.wheels, self.trees, self.keeping, environments=self.environments, knows=lambda name: None
+            self.wheels,
+            self.trees,
+            self.keeping,
+            environments=self.environments,
+            knows=lambda name: None,
+            came=dict,
         )
 
     def install(self, number: int) -> tuple[trees.Artifact, ...]:

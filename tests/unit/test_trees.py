@@ -1,5 +1,6 @@
 """What is recorded of an environment, and how every change of it is noticed."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from toft.managed import trees
+from toft.managed import seen, trees
+from toft.managed.moments import Moment
 
 HASH = "0123456789abcdef" * 2
 
@@ -86,3 +88,46 @@ def test_a_damaged_record_is_noticed(home: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"ocr", b"OCR"))
     assert "damaged" in trees.Trees(home).problem(artifact)
     assert "damaged" in trees.Trees(home).pinned([artifact])["ocr"].problem
+
+
+def test_what_did_not_change_since_the_machine_started_is_not_read_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = kept(home)
+    environment = home / "environments" / HASH
+    moment = Moment("first", 100.0, (environment / "lib" / "ocr.py").stat().st_ctime + 10)
+    read: list[str] = []
+
+    def digest(path: str, name: str, found: os.stat_result) -> str:
+        read.append(name)
+        return whole(path, name, found)
+
+    whole = trees.digest
+    monkeypatch.setattr(trees, "digest", digest)
+
+    def problem(now: Moment) -> str:
+        read.clear()
+        survey = seen.Remembered(home / "managed" / "store" / "seen", lambda: now)
+        return trees.Trees(home, survey=survey).problem(artifact)
+
+    assert problem(moment) == ""
+    assert read == ["environment.json", "lib/ocr.py"]
+    assert (problem(moment), read) == ("", [])
+    # the same length, and a time stamp that was set back: the time of the change itself cannot be
+    path = environment / "lib" / "ocr.py"
+    before = path.stat()
+    path.write_text("VERSION = 2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "lib/ocr.py differs" in problem(moment)
+    assert read == ["lib/ocr.py"]
+    path.write_text("VERSION = 1\n")
+    assert problem(moment) == ""
+    fresh = dataclasses.replace(moment, wall_s=path.stat().st_ctime + 1)
+    assert problem(fresh) == ""
+    assert (problem(fresh), read) == ("", ["environment.json", "lib/ocr.py"]), "it may change within a tick"
+    assert (problem(moment), len(read)) == ("", 2)
+    assert (problem(moment), len(read)) == ("", 0)
+    assert (problem(dataclasses.replace(moment, machine="second")), len(read)) == ("", 2)
+    assert (problem(dataclasses.replace(moment, machine="")), len(read)) == ("", 2)
+    (home / "managed" / "store" / "seen" / f"{HASH}.json").write_text("[]")
+    assert (problem(moment), len(read)) == ("", 2)

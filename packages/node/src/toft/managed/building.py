@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from toft.kernel import errors
+from toft.managed.bundled import Bundled
 from toft.managed.pins import Pin
 from toft.plugins import install
 from toft.plugins.environments import environments, pinned_wheels
@@ -45,6 +47,11 @@ class PinnedEnvironments:
             # What is recorded of it does not depend on when, so that it can be recorded again.
             install = replace(manifest.install, installed_at="")
             yield replace(manifest, install=install), environment.is_new
+
+    async def ask(self, own: Bundled) -> Manifest:
+        """Ask a plugin that came with this toft what it is, in a process of its own."""
+        async with asyncio.timeout(self._import_s):
+            return await self._installer.own(own.name, own.module, own.class_name or None)
 
     def discard(self, digest: str) -> bool:
         """Take an environment away; False while somebody uses it."""

@@ -134,6 +134,7 @@ class Keeping:
         left = {*trees, *store.pinned()}
         # The record after what it tells of: without one an environment is not trusted, only built again.
         self._sweep("trees", lambda name: name.partition(".")[0] in left)
+        self._sweep("seen", lambda name: name.partition(".")[0] in left)
         swept = self._sweep("wheels", lambda name: name.removesuffix(".whl") in wheels)
         return Collected(trees=tuple(gone), wheels=tuple(each.removesuffix(".whl") for each in swept))
 

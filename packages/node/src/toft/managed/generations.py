@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toft.kernel.errors import ConflictError, IntegrityError, UnavailableError
-from toft.managed import journal, moments, phases, slots, trees
+from toft.managed import journal, moments, phases, seen, slots, trees
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
 from toft.store import durable, locks
@@ -145,7 +145,7 @@ class Generations:
             directory,
             moments.read,
             hold=lambda: locks.hold(directory / "lock", timeout_s=_LOCK_S),
-            code=trees.Trees(home),
+            code=trees.Trees(home, survey=seen.Remembered(directory / "store" / "seen", moments.read)),
         )
 
     def read(self) -> Standing:

@@ -54,3 +54,13 @@ def mismatch(message: str, *, details: Mapping[str, Any] | None = None) -> Insta
         details=details,
         hint="it is not the file that was meant: pin the right one, or find out who put another one there",
     )
+
+
+def other_version(message: str, *, details: Mapping[str, Any] | None = None) -> InstallError:
+    """Return the error for a plugin that comes with toft, in another version than is pinned."""
+    return InstallError(
+        message,
+        code="generation.bundled_version_mismatch",
+        details=details,
+        hint="pin the version that comes with the toft of these nodes, or bring another toft to them first",
+    )

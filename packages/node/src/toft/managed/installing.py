@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
+from packaging.version import Version
+
 from toft.kernel import errors, threads
-from toft.managed import applying, document, pins
+from toft.managed import applying, bundled, document, pins
+from toft.managed.bundled import Bundled
 from toft.managed.collecting import Keeping, Needs
 from toft.managed.document import Document
-from toft.managed.install_errors import InstallError, for_good, for_now, mismatch
+from toft.managed.install_errors import InstallError, for_good, for_now, mismatch, other_version
 from toft.managed.pins import Pin
-from toft.managed.trees import Artifact, Trees
+from toft.managed.trees import OWN, Artifact, Trees
 from toft.managed.wheels import Wheels
 from toft.plugins import errors as plugin_room
 from toft.plugins.environments import environment_errors
@@ -47,6 +50,10 @@ class Environments(Protocol):
         """Take an environment away; False while somebody uses it. Blocks."""
         ...
 
+    async def ask(self, own: Bundled) -> Manifest:
+        """Ask a plugin that came with this toft what it is."""
+        ...
+
 
 class Installing:
     """The installer of one home; see `toft.managed.staging.Installer`.
@@ -57,6 +64,7 @@ class Installing:
         keeping: Keeps what is needed.
         environments: Makes them.
         knows: What is installed without a document.
+        came: Tells which plugins came with this toft; blocks.
     """
 
     def __init__(
@@ -67,12 +75,15 @@ class Installing:
         *,
         environments: Environments,
         knows: applying.Knows,
+        came: Callable[[], Mapping[str, Bundled]] = bundled.find,
     ) -> None:
         self._wheels = wheels
         self._trees = trees
         self._keeping = keeping
         self._environments = environments
         self._knows = knows
+        self._find_own = came
+        self._came: Mapping[str, Bundled] = {}
 
     @contextlib.asynccontextmanager
     async def installed(self, offered: Document) -> AsyncGenerator[Sequence[Artifact]]:
@@ -125,6 +136,7 @@ class Installing:
     async def _mended(self, broken: Artifact, pin: Pin) -> None:
         async with AsyncExitStack() as stack:
             await self._enter(stack)
+            self._check_own(pin)
             await self._wheels.obtain(pin.wheels)
             await threads.finished(lambda: self._environments.discard(broken.tree))
             await self._one(pin, stack)
@@ -144,7 +156,10 @@ class Installing:
             return {}
         await self._enter(stack)
         # All that is fetched before anything is made: what fails fails early.
-        await self._wheels.obtain([wheel for pin in wanted for wheel in pin.wheels])
+        for pin in wanted:
+            self._check_own(pin)
+        fetched = [wheel for pin in wanted if pin.plugin not in self._came for wheel in pin.wheels]
+        await self._wheels.obtain(fetched)
         made = {pin.plugin: await self._one(pin, stack) for pin in wanted}
         artifacts = [artifact.to_dict() for artifact, _ in made.values()]
         needs = Needs.of(offered.etag, artifacts, offered.section("plugins"))
@@ -155,6 +170,7 @@ class Installing:
         return made
 
     async def _enter(self, stack: AsyncExitStack) -> None:
+        self._came = await asyncio.to_thread(self._find_own)
         try:
             stack.enter_context(await threads.finished(lambda: _entered(self._keeping)))
         except OSError as error:
@@ -173,8 +189,25 @@ class Installing:
         except (errors.NodeError, PluginError) as error:
             raise _translated(pin, error) from error
 
+    def _check_own(self, pin: Pin) -> None:
+        """Refuse another version of what came with toft; its file is another one than any wheel anyway."""
+        own = self._came.get(pin.plugin)
+        if own is not None and Version(own.version) != Version(pin.wheel.version):
+            raise other_version(
+                f"{pin.plugin} comes with this toft in version {own.version}; {pin.wheel.version} is pinned",
+                details={"plugin": pin.plugin, "version": own.version, "pinned": pin.wheel.version},
+            )
+
+    async def _own(self, own: Bundled) -> tuple[Artifact, Manifest]:
+        manifest = await self._environments.ask(own)
+        digest = await threads.finished(functools.partial(self._trees.keep, OWN, manifest.to_dict()))
+        artifact = Artifact(name=own.name, version=own.version, sha256="", tree=OWN, tree_sha256=digest)
+        return artifact, manifest
+
     async def _made(self, pin: Pin, stack: AsyncExitStack) -> tuple[Artifact, Manifest]:
         """Build, and try; an environment that was there is only good as somebody recorded it."""
+        if pin.plugin in self._came:
+            return await self._own(self._came[pin.plugin])
         files = [
             PinnedWheel(
                 name=each.name,

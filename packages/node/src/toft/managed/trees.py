@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toft.managed import bundled
 from toft.store import durable
 
 SCHEMA = 1
 RECORD = "environment.json"
+OWN = "own"
+"""Stands where an environment is named, for a plugin that came with this toft."""
 _HASH = re.compile(r"[0-9a-f]{32,64}")
 _NOT_COMPARED = ("created_at", "origin", "size_bytes")
 """What two environments of the same content say differently of themselves."""
@@ -28,6 +31,8 @@ _NOT_COMPARED = ("created_at", "origin", "size_bytes")
 Entry = tuple[str, int, str]
 """A name below the environment, its permissions, and what it is: a hash, `-> target`, or empty."""
 Survey = Callable[[Path], Sequence[Entry]]
+Digest = Callable[[str, str, os.stat_result], str]
+"""Takes the path of a file, its name below the environment, and what is known of it without reading."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class Artifact:
         name: The plugin.
         version: Of its wheel.
         sha256: Of its wheel.
-        tree: The environment it runs in.
+        tree: The environment it runs in; `own` for a plugin that came with this toft.
         tree_sha256: The record of what that environment consists of.
     """
 
@@ -80,22 +85,29 @@ class Trees:
         home: `TOFT_HOME`.
         operations: The steps of a durable write.
         survey: Looks at an environment.
+        came: Tells which plugins came with this toft.
     """
 
     def __init__(
-        self, home: Path, operations: durable.Operations = durable.SYSTEM, *, survey: Survey | None = None
+        self,
+        home: Path,
+        operations: durable.Operations = durable.SYSTEM,
+        *,
+        survey: Survey | None = None,
+        came: Callable[[], Mapping[str, bundled.Bundled]] = bundled.find,
     ) -> None:
         self.directory = home / "managed" / "store" / "trees"
         self._environments = home / "environments"
         self._operations = operations
         self._survey = survey or look
+        self._came = came
 
     def keep(self, environment: str, manifest: Mapping[str, Any]) -> str:
         """Record what an environment consists of now, and the plugin in it; return the record's name.
 
         Durability: On disk when this returns.
         """
-        files = self._survey(self._environments / environment)
+        files = [] if environment == OWN else self._survey(self._environments / environment)
         value = {"schema": SCHEMA, "environment": environment, "manifest": manifest, "files": files}
         data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
         digest = hashlib.sha256(data).hexdigest()
@@ -152,6 +164,8 @@ class Trees:
             record = self._read(wanted)
         except (OSError, ValueError) as error:
             return f"what {wanted.name} is was lost: {error}"
+        if wanted.tree == OWN:
+            return self._own_problem(wanted)
         try:
             surveyed = self._survey(self._environments / wanted.tree)
         except OSError as error:
@@ -163,6 +177,13 @@ class Trees:
             if expected.get(path) != found.get(path):
                 return f"the environment of {wanted.name} was changed after it was installed: {path} {how}"
         return ""
+
+    def _own_problem(self, wanted: Artifact) -> str:
+        found = self._came().get(wanted.name)
+        if found is not None and found.version == wanted.version:
+            return ""
+        now = f"has {found.version} of it" if found is not None else "has none"
+        return f"{wanted.name} {wanted.version} came with another toft; this one {now}"
 
     def problems(self, artifacts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """Return what is wrong with the code of each plugin that is not what was installed."""
@@ -178,7 +199,8 @@ class Trees:
 
     def _read(self, artifact: Artifact) -> dict[str, Any]:
         # Both become paths, and somebody may have edited the slot.
-        if not (_HASH.fullmatch(artifact.tree_sha256) and _HASH.fullmatch(artifact.tree)):
+        is_named = artifact.tree == OWN or _HASH.fullmatch(artifact.tree)
+        if not (is_named and _HASH.fullmatch(artifact.tree_sha256)):
             raise ValueError("the slot names no record")
         data = self._operations.read(str(self.path(artifact)))
         if hashlib.sha256(data).hexdigest() != artifact.tree_sha256:
@@ -189,8 +211,24 @@ class Trees:
         return record
 
 
-def look(root: Path) -> list[Entry]:
-    """Return everything in an environment, in order; reads all of it.
+def digest(path: str, name: str, found: os.stat_result) -> str:
+    """Return what a file of an environment hashes to; its record without what differs each time."""
+    # Neither through a link that came meanwhile, nor waiting for whoever writes to a pipe.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return "no file"
+        return (
+            _record_digest(file.read()) if name == RECORD else hashlib.file_digest(file, "sha256").hexdigest()
+        )
+
+
+def look(root: Path, digest: Digest = digest) -> list[Entry]:
+    """Return everything in an environment, in order.
+
+    Args:
+        root: Its directory.
+        digest: Reads a file.
 
     Raises:
         OSError: It is not there, or cannot be read.
@@ -202,25 +240,18 @@ def look(root: Path) -> list[Entry]:
         with os.scandir(root / below) as entries:
             for each in entries:
                 name = f"{below}{each.name}"
-                # The permissions of a link are nobody's.
-                mode = 0 if each.is_symlink() else stat.S_IMODE(each.stat(follow_symlinks=False).st_mode)
+                state = each.stat(follow_symlinks=False)
                 if each.is_symlink():
-                    found.append((name, mode, f"-> {os.readlink(each.path)}"))
-                elif each.is_dir(follow_symlinks=False):
-                    found.append((name, mode, ""))
+                    # The permissions of a link are nobody's.
+                    found.append((name, 0, f"-> {os.readlink(each.path)}"))
+                    continue
+                if each.is_dir(follow_symlinks=False):
                     waiting.append(f"{name}/")
+                    what = ""
                 else:
-                    found.append((name, mode, _digest(each.path, is_record=name == RECORD)))
+                    what = digest(each.path, name, state)
+                found.append((name, stat.S_IMODE(state.st_mode), what))
     return sorted(found)
-
-
-def _digest(path: str, *, is_record: bool) -> str:
-    # Neither through a link that came meanwhile, nor waiting for whoever writes to a pipe.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return "no file"
-        return _record_digest(file.read()) if is_record else hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _record_digest(data: bytes) -> str:

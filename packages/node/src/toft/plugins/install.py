@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +27,10 @@ from toft.plugins.environments.wishes import Wish
 from toft.plugins.findings import Finding
 from toft.plugins.manifests import manifest
 from toft.plugins.manifests.registry import Registry
+from toft.plugins.supervision import orders
 
 _MOST_LOCK = 4 << 20
-Describe = Callable[[environments.Environment, str, str | None], Awaitable[Mapping[str, Any]]]
+Describe = Callable[[orders.Interpreter, str, str | None], Awaitable[Mapping[str, Any]]]
 
 
 class Installer:
@@ -179,6 +182,15 @@ class Installer:
                 found = await self._manifests(environment, wish, source, progress)
             # What a document pins is renewed by a document alone.
             yield environment, replace(found[0], runtime=replace(found[0].runtime, requested={}))
+
+    async def own(self, name: str, module: str, class_name: str | None) -> manifest.Manifest:
+        """Return what a plugin is that lies in the node's own Python; no registry hears of it."""
+        version = platform.python_version()
+        interpreter = orders.ForeignEnvironment.of(sys.executable, version)
+        told = {**await self._describe(interpreter, module, class_name), "name": name}
+        install = manifest.Install(python_path=sys.executable, package_source="toft")
+        runtime = manifest.Runtime(source="toft", python_version=version, sdk_version=toft_sdk.__version__)
+        return manifest.from_description(told, install, runtime)
 
     async def regenerate(self, name: str) -> manifest.Manifest:
         """Ask the code again what it is and rewrite that part of the manifest; the environment stays."""

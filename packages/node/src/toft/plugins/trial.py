@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toft.plugins import install, logs
-from toft.plugins.environments import environments, provisioning, wishes
+from toft.plugins.environments import provisioning, wishes
 from toft.plugins.supervision import crew as crews
 from toft.plugins.supervision import orders, worker
 from toft.plugins.wire.connection import Connection
@@ -54,7 +54,7 @@ class Scratch:
                 await started.end()
 
     async def describe(
-        self, environment: environments.Environment, module: str, class_name: str | None
+        self, environment: orders.Interpreter, module: str, class_name: str | None
     ) -> Mapping[str, Any]:
         """Ask what a class is."""
         async with self.started(environment, module, class_name) as started:
