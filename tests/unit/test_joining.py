@@ -174,7 +174,7 @@ def test_the_users_own_files_stay_as_they_are(node: Node) -> None:
     for name, data in mine.items():
         (node.home / name).write_bytes(data)
     assert node.join(URL, TOKEN)[0] == 0
-    assert node("leave")[1] == {"left": True, "daemon": None}
+    assert node("leave")[1] == {"left": True, "daemon": None, "central": False}
     assert {name: (node.home / name).read_bytes() for name in mine} == mine
 
 
@@ -216,7 +216,7 @@ def test_another_central_is_joined_only_after_leaving_the_first(node: Node) -> N
     # And without a token, nobody's credential is sent anywhere.
     assert node.join("https://other.example")[0] == 2
     assert identity.Files(node.managed).read().enrollment is not None
-    assert node("leave")[1]["left"]
+    assert joining.leave(node.engine())
     assert node.join("https://other.example", OTHER_TOKEN)[0] == 0
 
 
@@ -225,7 +225,7 @@ def test_a_node_of_nobody_leaves_without_losing_what_was_applied_by_hand(node: N
     boot = engine.boot("first")
     engine.commit(generations.offer(b'{"schema_version":1}'), boot.nonce)
     assert engine.confirm(engine.boot("second"))
-    assert node("leave") == (0, {"left": False, "daemon": None})
+    assert node("leave") == (0, {"left": False, "daemon": None, "central": False})
     assert engine.read().active is not None
 
 

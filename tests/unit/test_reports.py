@@ -262,3 +262,17 @@ def test_a_moment_that_is_none_is_told_as_none() -> None:
     state = phases.State(history=(event,))
     made = reports.whole(dataclasses.replace(now, standing=generations.Standing(state, "a", {})), Kept())
     assert made["history"][0]["at"] == "1970-01-01T00:00:00.000Z"
+
+
+def test_what_another_node_of_this_home_has_told_is_not_taken_as_told() -> None:
+    async def act(made: Reports) -> None:
+        await asyncio.sleep(1)
+
+    scene = begin()
+    disk = Disk(scene.root)
+    disk.write("/managed/enrollment.json", b'{"node_id": "node_old"}', 0o600)
+    play(scene, act)
+    disk.remove("/managed/enrollment.json")
+    disk.write("/managed/enrollment.json", b'{"node_id": "node_new"}', 0o600)
+    play(scene, act)
+    assert [report["effective"].get("body") for _, report in scene.sent] == [{"a": 1}, {"a": 1}]

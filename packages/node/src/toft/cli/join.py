@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -108,19 +109,27 @@ def leave(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     from toft.client.place import Place  # noqa: PLC0415 - as above
     from toft.daemon import control  # noqa: PLC0415 - as above
-    from toft.managed import generations, joining  # noqa: PLC0415 - as above
+    from toft.managed import generations, identity, joining  # noqa: PLC0415 - as above
 
     session = sessions.of(context)
     home = session.settings().home
     engine = generations.Generations.at(home)
+    has_heard = False
+    if joining.is_member(engine) and identity.Files(engine.directory).read().enrollment is not None:
+        from toft.managed import leaving  # noqa: PLC0415 - as above
+
+        has_heard = asyncio.run(leaving.tell(engine))
     has_left = joining.leave(engine)
     is_told = has_left and control.tell_generation(Place(home))
     if as_json:
-        session.terminal.json({"left": has_left, "daemon": "told" if is_told else None})
+        found = {"left": has_left, "daemon": "told" if is_told else None, "central": has_heard}
+        session.terminal.json(found)
     elif not has_left:
         session.terminal.note("this node belongs to nobody")
     else:
         session.terminal.note("left" + ("; the daemon starts again without" if is_told else ""))
+        if not has_heard:
+            session.terminal.note("no central has heard of it: toft central node revoke NODE tells it there")
 
 
 def _token(session: Session, given: str | None, file: Path | None, variable: str | None) -> str:

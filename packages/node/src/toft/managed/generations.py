@@ -547,7 +547,7 @@ class Generations:
             self.operations.sync_directory(str(self.directory))
 
     def _clear(self, *, is_joining: bool) -> None:
-        for name in (IDENTITY, ENROLLMENT, *(() if is_joining else (SEED, REPORTS))):
+        for name in (IDENTITY, ENROLLMENT, REPORTS, *(() if is_joining else (SEED,))):
             durable.discard(self.directory / name, operations=self.operations)
         self._slots.clear()
 
