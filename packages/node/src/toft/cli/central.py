@@ -50,12 +50,17 @@ def serve(
     insecure_public: Annotated[
         bool, option("--insecure-public", help="Listen to other machines without TLS.")
     ] = False,
+    database: Annotated[
+        str, option("--database", metavar="DSN", help="Such as postgresql:///toft; a file in DIR by default.")
+    ] = "",
     admin_token_file: Annotated[
         Path | None,
         option("--admin-token-file", metavar="FILE", help="Write the first admin token there."),
     ] = None,
 ) -> None:
     """Be a central, in the foreground; SIGTERM ends it in order.
+
+    With --database, or TOFT_CENTRAL_DATABASE, what it knows is in PostgreSQL; wheels stay in --data.
 
     On its first start it makes the token of the first administrator, and shows it once.
     """
@@ -69,6 +74,7 @@ def serve(
         tls=(tls_cert, tls_key),
         insecure_public=insecure_public,
         token_file=admin_token_file,
+        dsn=database,
     )
 
 

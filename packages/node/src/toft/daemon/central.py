@@ -42,6 +42,7 @@ class Surroundings:
         data: Where it keeps everything.
         settings: Where it listens, and with which certificate.
         urls: By which addresses nodes reach it; where it listens when there are none.
+        database: The address of a PostgreSQL database; a file in `data` when empty.
         environ: The environment variables.
         token_file: Where the first administrator's token goes; shown on standard output when None.
         slots: How many nodes may wait for a document at a time.
@@ -52,6 +53,7 @@ class Surroundings:
     data: Path
     settings: node_settings.Settings
     urls: Sequence[str] = ()
+    database: str = ""
     environ: Mapping[str, str]
     token_file: Path | None = None
     slots: int = waiting.SLOTS
@@ -111,7 +113,7 @@ class _Serving:
         given = self._given
         async with AsyncExitStack() as stack:
             stack.callback(self._notify.tell, "STOPPING=1")
-            store = database.Database(given.data / "central.db")
+            store = await asyncio.to_thread(_database, given)
             stack.push_async_callback(store.close)
             await store.open({"access": "toft.access", "central": "toft.central"})
             tls = await asyncio.to_thread(network.context, given.settings)
@@ -163,6 +165,21 @@ class _Serving:
         self._given.say(text)
 
 
+def _database(given: Surroundings) -> database.Opened:
+    if not given.database:
+        return database.Database(given.data / "central.db")
+    try:
+        from toft.store import postgres  # noqa: PLC0415 - a library that only this kind needs
+    except ImportError as error:
+        raise errors.UsageError(
+            "a database on a server needs a library that is not installed",
+            code="central.no_postgres",
+            details={"missing": str(error)},
+            hint="pip install 'toft[postgres]'",
+        ) from error
+    return postgres.PostgresDatabase(given.database)
+
+
 def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
@@ -186,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--insecure-public", action="store_true")
     parser.add_argument("--admin-token-file", type=Path)
+    parser.add_argument("--database", default="")
     parser.add_argument("--slots", type=int, default=waiting.SLOTS)
     given = parser.parse_args(arguments)
     try:
@@ -197,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             insecure_public=given.insecure_public,
             token_file=given.admin_token_file,
             slots=given.slots,
+            dsn=given.database,
         )
     except errors.NodeError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"next: {error.hint}\n" if error.hint else ""))
@@ -213,6 +232,7 @@ def serve(
     insecure_public: bool = False,
     token_file: Path | None = None,
     slots: int = waiting.SLOTS,
+    dsn: str = "",
 ) -> None:
     """Be a central; what somebody has to know stands on standard output."""
     settings = node_settings.read(
@@ -228,6 +248,7 @@ def serve(
             data=settings.home,
             settings=settings,
             urls=urls,
+            database=dsn or os.environ.get("TOFT_CENTRAL_DATABASE", ""),
             environ=dict(os.environ),
             token_file=token_file,
             slots=slots,

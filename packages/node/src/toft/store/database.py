@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from toft.kernel import errors, log
 from toft.store import durable
 from toft.store.checkpoints import Checkpoints
-from toft.store.processors import Follower
+from toft.store.lanes import Lane
 from toft.store.scripts import migrate, read_migrations, read_queries, run_many
 from toft.store.sqlite_errors import LOCKED_AFTER_S, translate
 
@@ -50,6 +48,18 @@ class Store(Protocol):
         ...
 
 
+class Opened(Store, Protocol):
+    """A database that somebody opens and closes."""
+
+    async def open(self, rooms: Mapping[str, str]) -> None:
+        """Bring every room's tables to their newest form."""
+        ...
+
+    async def close(self) -> None:
+        """End it."""
+        ...
+
+
 class Database:
     """An open database file.
 
@@ -59,8 +69,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer: _Lane | None = None
-        self._reader: _Lane | None = None
+        self._writer: Lane | None = None
+        self._reader: Lane | None = None
         self._checkpoints: Checkpoints | None = None
 
     async def open(self, rooms: Mapping[str, str]) -> None:
@@ -78,8 +88,9 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
         self._checkpoints = Checkpoints(mover)
-        self._writer = _Lane(writer, self._path, after_commit=self._checkpoints.count)
-        self._reader = _Lane(reader, self._path)
+        engine = _Sqlite(self._path)
+        self._writer = Lane(writer, engine, is_writer=True, after_commit=self._checkpoints.count)
+        self._reader = Lane(reader, engine)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run queries that change nothing; they see all that was committed before."""
@@ -121,7 +132,7 @@ class Database:
             await self._checkpoints.close()
             self._checkpoints = None
 
-    def _opened(self, lane: _Lane | None) -> _Lane:
+    def _opened(self, lane: Lane | None) -> Lane:
         if lane is None:
             raise errors.UnavailableError(f"{self._path} is not open", code="store.closed")
         return lane
@@ -151,193 +162,29 @@ class Database:
         return writer, reader, mover
 
 
-class _Lane:
-    """A thread that owns a connection and runs what waits for it, in order.
+class _Sqlite:
+    """SQLite, as an engine of lanes."""
 
-    Results go back with one wake-up of the event loop for all that ran together.
-    """
+    faults: tuple[type[Exception], ...] = (sqlite3.Error,)
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        path: Path,
-        *,
-        after_commit: Callable[[sqlite3.Connection], None] | None = None,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._after_commit = after_commit
-        # Long questions are better asked beside the loop than in its place.
-        self._follower = Follower() if after_commit is not None else None
-        self._has_ended = False
-        self._run = self._look if after_commit is None else self._commit
-        name = f"toft-store-{'reader' if after_commit is None else 'writer'}"
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self.name = str(path)
 
-    @property
-    def is_alive(self) -> bool:
-        """Say whether its thread still works."""
-        return not self._has_ended
+    def begin(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
 
-    def run(self, work: Work) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        if self._follower is not None:
-            self._follower.see()
-        self._waiting.put(_Item(work, loop, future))
-        if self._has_ended:
-            self._give_up([])
-        return future
+    def commit(self, connection: sqlite3.Connection) -> None:
+        connection.execute("COMMIT")
 
-    async def close(self) -> None:
-        """Run what waits, then close the connection."""
-        self._waiting.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    def _work(self) -> None:
-        items: list[_Item] = []
-        try:
-            self._serve(items)
-        except sqlite3.Error as error:
-            # Its connection is of no use any more. Whoever waits is told so, and whoever comes.
-            _log.error("thread_ended", thread=self._thread.name, error=repr(error))
-        finally:
-            # Before it looks for who waits: whoever comes later looks at this.
-            self._has_ended = True
-            self._give_up(items)
-
-    def _give_up(self, items: list[_Item]) -> None:
-        """Tell whoever still waits that nobody will do it."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                item = self._waiting.get_nowait()
-                if item is not None:
-                    items.append(item)
-        for item in items:
-            item.fail(
-                errors.UnavailableError(
-                    f"the thread that works on {self._path} has ended",
-                    code="store.thread_ended",
-                    blame="node",
-                    hint="toft down, then toft up; nothing that was acknowledged is lost",
-                )
-            )
-        _deliver(items)
-
-    def _serve(self, items: list[_Item]) -> None:
-        is_open = True
-        while is_open:
-            items.clear()
-            item = self._waiting.get()
-            while item is not None:
-                items.append(item)
-                if len(items) == _BATCH:
-                    break
-                try:
-                    item = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-            is_open = item is not None
-            if items:
-                if self._follower is not None:
-                    self._follower.go()
-                self._run(items)
-                _deliver(items.copy())
-                items.clear()
-                if self._after_commit is not None:
-                    self._after_commit(self._connection)
-        self._connection.close()
-
-    def _look(self, items: list[_Item]) -> None:
-        for item in items:
-            item.attempt(self._connection, self._path)
-
-    def _commit(self, items: list[_Item]) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            for item in items:
-                item.fail(translate(error, self._path))
-            return
-        for item in items:
-            item.attempt(self._connection, self._path)
-            if item.error is not None:
-                break
-        else:
-            try:
-                self._connection.execute("COMMIT")
-                return
-            except sqlite3.Error as error:
-                items[0].fail(translate(error, self._path))
-        self._roll_back()
-        if len(items) > 1:
-            for item in items:
-                item.error = None
-                self._commit([item])
-
-    def _roll_back(self) -> None:
+    def roll_back(self, connection: sqlite3.Connection) -> None:
         # Some errors, a full disk among them, have ended the transaction already.
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
-
-class _Item:
-    """Something to run and who waits for it."""
-
-    __slots__ = ("error", "future", "loop", "result", "work")
-
-    def __init__(self, work: Work, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
-        self.work = work
-        self.loop = loop
-        self.future = future
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def attempt(self, connection: sqlite3.Connection, path: Path) -> None:
-        try:
-            self.result = self.work(connection)
-        except sqlite3.Error as error:
-            self.fail(translate(error, path), error)
-        except OverflowError as error:
-            told = errors.UsageError(
-                f"a number is too large to be stored: {error}",
-                code="store.number",
-                hint="whole numbers have at most 64 bits",
-            )
-            self.fail(told, error)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the work was asked for
-            self.error = error
-
-    def fail(self, error: BaseException, cause: BaseException | None = None) -> None:
-        error.__cause__ = cause
-        self.error = error
-
-    def settle(self) -> None:
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
-
-def _deliver(items: list[_Item]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
-    for item in items:
-        by_loop.setdefault(item.loop, []).append(item)
-    for loop, its in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_settle, its)
-        except RuntimeError:
-            # The loop ended; nobody waits any more.
-            continue
-
-
-def _settle(items: list[_Item]) -> None:
-    for item in items:
-        item.settle()
+    def translate(self, error: Exception) -> errors.NodeError:
+        assert isinstance(error, sqlite3.Error)
+        return translate(error, self._path)
 
 
 def _keep_private(path: Path) -> None:

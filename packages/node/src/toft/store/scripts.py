@@ -83,7 +83,7 @@ def migrate(connection: sqlite3.Connection, room: str, scripts: Iterable[tuple[i
             )
         for number, script in scripts:
             if number > current:
-                for statement in _statements(script):
+                for statement in statements(script):
                     connection.execute(statement)
         connection.execute(
             "INSERT INTO schema_numbers VALUES (?, ?) "
@@ -96,12 +96,13 @@ def migrate(connection: sqlite3.Connection, room: str, scripts: Iterable[tuple[i
     connection.execute("COMMIT")
 
 
-def _statements(script: str) -> list[str]:
+def statements(script: str) -> list[str]:
+    """Return the statements of a script, one by one."""
     # executescript would commit the transaction that makes a migration all or nothing.
-    statements, current = [], ""
+    found, current = [], ""
     for line in script.splitlines(keepends=True):
         current += line
         if sqlite3.complete_statement(current):
-            statements.append(current)
+            found.append(current)
             current = ""
-    return [*statements, current] if current.strip() else statements
+    return [*found, current] if current.strip() else found
