@@ -39,8 +39,8 @@ uv="$venv/bin/uv pip"
 $uv sync --quiet --python $venv/bin/python --require-hashes requirements/uv.txt requirements/dev.txt
 $uv install --quiet --python $venv/bin/python --no-deps --no-build-isolation -e packages/sdk -e packages/node
 
-# The pages are tested in a real browser, units with systemd's own checker, central on PostgreSQL; elsewhere than on a Debian machine
-# that we may change, those tests are skipped.
+# The pages are tested in a real browser, units with systemd's own checker, central on PostgreSQL; elsewhere than on a
+# Debian machine that we may change, those tests are skipped.
 missing=
 command -v chromium >/dev/null 2>&1 || missing=chromium
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
