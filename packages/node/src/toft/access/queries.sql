@@ -1,6 +1,6 @@
 -- name: list_tokens
 SELECT id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at, expired_at, seen_at
-FROM access_tokens ORDER BY created_at, id
+FROM access_tokens ORDER BY rowid
 
 -- name: find_token
 SELECT id FROM access_tokens WHERE name = :name AND revoked_at IS NULL

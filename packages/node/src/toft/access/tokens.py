@@ -174,8 +174,7 @@ class Tokens:
         """Return those of the document, then those that are remembered, the oldest first."""
         await self.close()
         await self._end_all_over()
-        kept = sorted(self._by_hash.values(), key=lambda each: (each.created_at, each.id))
-        return [*self._declared.values(), *kept]
+        return [*self._declared.values(), *self._by_hash.values()]
 
     async def revoke(self, name: str) -> Token:
         """End a token, and whatever it has open.

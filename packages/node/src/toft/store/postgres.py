@@ -28,7 +28,8 @@ _LOCK = 0x746F6674
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _NAME = re.compile(r"'[^']*'|(?<!:):([a-z_][a-z0-9_]*)")
 _SPELLINGS = (
-    (re.compile(r"\)\s*STRICT\b"), ")"),
+    # The order in which rows came is the one of SQLite's own column of that name.
+    (re.compile(r"\)\s*STRICT\b"), ", rowid BIGINT GENERATED ALWAYS AS IDENTITY)"),
     (re.compile(r"\bBLOB\b"), "BYTEA"),
     (re.compile(r"\bREAL\b"), "DOUBLE PRECISION"),
     (re.compile(r"\bINTEGER\b"), "BIGINT"),
