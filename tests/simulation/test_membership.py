@@ -384,6 +384,17 @@ def test_another_token_or_another_address_is_another_membership() -> None:
     assert first.node_id != second.node_id
 
 
+def test_a_seed_for_another_place_is_asked_there() -> None:
+    world = begin(is_enrolled=True)
+    durable.write_json(HOME / generations.SEED, {**SEED, "urls": [OTHER]}, operations=Disk(world.root))
+    credentials = world.credentials()
+    assert not credentials.is_enrolled
+    assert credentials.membership.urls == (OTHER,)
+    assert not credentials.may_be_told(URL), "the new token is not for the old place"
+    durable.write_json(HOME / generations.SEED, {"urls": [OTHER]}, operations=Disk(world.root))
+    assert world.credentials().membership.urls == (URL,), "without a token nobody can join there"
+
+
 def test_who_joins_or_leaves_meanwhile_wins() -> None:
     def leave(disk: Disk) -> None:
         for name in (generations.SEED, generations.IDENTITY, generations.ENROLLMENT):

@@ -186,3 +186,19 @@ def test_nothing_that_a_central_says_hurts_what_runs(joined: Daemon, central: Fa
     last = central.serve(text(central, 5), revision=2)
     nudge(joined)
     eventually(lambda: shown(joined)["confirmed"] == last, within_s=30)
+
+
+def test_a_node_that_lost_all_it_had_is_mended_by_its_central(joined: Daemon, central: FakeCentral) -> None:
+    wanted = central.serve(text(central, 6), revision=9)
+    managed = joined.toft.home / "managed"
+    joined.kill()
+    for name in ("slot-a/document", "slot-b/meta.json", "journal.json", "journal.prev"):
+        (managed / name).write_bytes(b"\x00" * 100)
+    (managed / "enrollment.json").unlink()
+    count = asked(central)
+    assert joined.toft("up", "--detach").status == 0
+    eventually(lambda: shown(joined)["confirmed"] == wanted, within_s=30)
+    assert "if-none-match" not in central.seen(protocol.CONFIG)[count].headers
+    assert len(central.seen(protocol.ENROLL)) == 1, "it is still who it was"
+    # It is not the process that the others of this module had: it is left behind by nobody.
+    assert joined.toft("down", "--now").status == 0

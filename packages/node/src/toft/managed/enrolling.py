@@ -81,19 +81,18 @@ class Credentials:
         self._vouched: tuple[str, ...] = ()
         self._rotates_from = 0.0
         self.membership = found.membership
-        self.identity = found.identity
         self.skew_s: float | None = None
         """By how much the central's clock is ahead of this machine's; None before the first answer."""
 
     @property
+    def identity(self) -> Identity | None:
+        """Return who this node is by now; None before it has a key."""
+        return self.found.identity
+
+    @property
     def is_enrolled(self) -> bool:
         """Say whether there is a credential that a central gave for this membership."""
-        known, seed = self.identity, self.found.seed
-        if known is None or not (known.node_id and known.access_token):
-            return False
-        if seed is None or not seed.token:
-            return True
-        return known.url in seed.urls and known.token_fp == protocol.fingerprint(seed.token)
+        return self.found.is_enrolled
 
     def vouch(self, urls: Iterable[str]) -> None:
         """Take note of addresses that a document of the central names: the credential may be shown there."""
@@ -174,7 +173,7 @@ class Credentials:
             self._rotates_from = self._clock.monotonic() + _ROTATE_AGAIN_S
             try:
                 await self.rotate_key(url)
-            except NodeError as error:
+            except (NodeError, OSError) as error:
                 _log.warning("key not changed", url=url, error=str(error))
 
     async def rotate_key(self, url: str) -> None:
@@ -283,7 +282,7 @@ class Credentials:
         known = self.identity or Identity(private_key=key.text)
         identity = replace(self._with(known, given), url=url, urls=membership.urls)
         await asyncio.to_thread(self._files.keep_enrolled, membership, identity, before=self.found)
-        self.identity, self.membership = identity, membership
+        self.membership = membership
         self.found = replace(self.found, enrollment=membership, identity=identity)
         _log.info("enrolled", node_id=given.node_id, url=url)
 
@@ -295,7 +294,7 @@ class Credentials:
         key = PrivateKey.make(self._randomness)
         fresh = Identity(private_key=key.text, key_made_at=self.server_now(), url=url, token_fp=mark)
         await asyncio.to_thread(self._files.keep_key, fresh, before=self.found)
-        self.identity = fresh
+        self.found = replace(self.found, identity=fresh)
         return key
 
     async def _refresh(self, url: str) -> None:
@@ -353,7 +352,7 @@ class Credentials:
 
     async def _keep(self, identity: Identity) -> None:
         await asyncio.to_thread(self._files.keep_identity, identity)
-        self.identity = identity
+        self.found = replace(self.found, identity=identity)
 
     async def _post(self, url: str, path: str, body: Mapping[str, Any]) -> transport.Answer:
         return await self._ask("POST", url + path, headers=_JSON, body=_encode(body))

@@ -150,9 +150,23 @@ class Found:
     is_mended: bool = False
 
     @property
+    def is_enrolled(self) -> bool:
+        """Say whether there is a credential, and it was given for the seed that is here, if one still is."""
+        known, seed = self.identity, self.seed
+        if known is None or not (known.node_id and known.access_token):
+            return False
+        if seed is None or not seed.token:
+            return True
+        return known.url in seed.urls and known.token_fp == protocol.fingerprint(seed.token)
+
+    @property
     def membership(self) -> Membership | None:
-        """Return where the node belongs; None for one that belongs nowhere."""
-        return self.enrollment or self.seed
+        """Return where the node belongs; None for one that belongs nowhere.
+
+        A seed with another token, or for another place, wins over what was enrolled before it.
+        """
+        wanted = self.seed if self.seed is not None and self.seed.token else None
+        return self.enrollment or self.seed if self.is_enrolled else wanted or self.enrollment or self.seed
 
     def is_still(self, now: Found) -> bool:
         """Say whether nobody has joined or left from this to what is found now.
