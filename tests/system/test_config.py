@@ -113,8 +113,16 @@ def test_without_a_daemon_the_next_one_tries_it(tmp_path: Path) -> None:
     assert not (tmp_path / "home" / "managed").exists(), "looking makes nothing"
     error = toft("config", "rollback", "--json").error
     assert error["code"] == "generation.nowhere_to_go"
-    done = toft("config", "apply", write(tmp_path, 5), "--json").value
+    path = tmp_path / "small.toml"
+    path.write_text(
+        "schema_version = 1\n[settings]\njobs_pending_limit = 1\nlanes = 5\n[health]\nsettle_s = 0.1\n"
+    )
+    done = toft("config", "apply", str(path), "--json").value
     assert done["daemon"] is None
+    nodes.register(toft.home)
+    assert toft("job", "submit", "misbehaving.echo").status == 0
+    error = toft("job", "submit", "misbehaving.echo", "--json").error
+    assert error["code"] == "job.queue_full", "it counts for whoever opens this home"
     with running(tmp_path / "home", tmp_path) as daemon:
         assert daemon.status()["lanes"] == 5
         eventually(lambda: toft("config", "show", "--json").value["confirmed"] == done["etag"], within_s=30)

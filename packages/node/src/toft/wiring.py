@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -56,7 +57,7 @@ async def open_node(
         environ: The environment; the process's own by default.
         runs_jobs: Give jobs lanes in this process once somebody asks for its jobs; else they are only stored.
         applied: What the node's document makes of it; what the active one of the home does when None.
-        given: Single settings, as `toft.kernel.settings.Settings` names them.
+        given: Single settings, as `toft.kernel.settings.Settings` names them; they win over the document.
 
     Raises:
         UsageError: A setting is unknown or does not fit.
@@ -67,6 +68,9 @@ async def open_node(
         settings = await asyncio.to_thread(node_settings.read, environ, home=home, **given)
     if applied is None:
         applied = await asyncio.to_thread(applying.read, settings.home)
+        # Whoever opens this home keeps as many jobs, and for as long, as its document says.
+        named = {name: value for name, value in applied.settings.items() if name not in given}
+        settings = dataclasses.replace(settings, **named)
     async with AsyncExitStack() as stack:
         yield await _open(stack, settings, environ, runs_jobs, applied)
 

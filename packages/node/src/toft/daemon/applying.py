@@ -133,7 +133,8 @@ class Applying:
             try:
                 async with self._turns:
                     await self._bring(name, plugin)
-            except (errors.NodeError, PluginError) as error:
+            except (errors.NodeError, PluginError, OSError) as caught:
+                error = caught if not isinstance(caught, OSError) else _of_system(caught)
                 _log.warning("not_loaded", instance=name, error=str(error), again_s=pause_s)
                 self._set(name, plugin, "failed", error.to_dict())
                 with contextlib.suppress(TimeoutError):
@@ -181,3 +182,9 @@ class Applying:
         if found is None:
             return replace(kept, state="loading") if kept.state == "loaded" else kept
         return replace(kept, state=str(found.state), error=None)
+
+
+def _of_system(error: OSError) -> errors.NodeError:
+    return errors.UnavailableError(
+        str(error), code="daemon.os_error", blame="environment", details={"errno": error.errno}
+    )

@@ -127,6 +127,12 @@ def _allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _tell_failure(ended: asyncio.Task[None]) -> None:
+    """Log what nobody waits for: a mistake of ours, and the daemon serves on without it."""
+    if not ended.cancelled() and ended.exception() is not None:
+        _log.error("managing_failed", error=repr(ended.exception()))
+
+
 def _settle_memory() -> None:
     """Look for garbage only among what comes from now on, and not after every few requests.
 
@@ -194,6 +200,7 @@ class _Daemon:
             self._given.ready()
             self._keep_tidy(node, stack)
             managing = asyncio.create_task(self._managed.work(self._restart))
+            managing.add_done_callback(_tell_failure)
             stack.callback(managing.cancel)
             # What is left of this process when it is to end proves nothing any more: this ends first.
             async with self._managed.pull(self._restart) as self._pulling:
