@@ -241,6 +241,12 @@ def read_troubles(connection: database.Connection) -> dict[str, Event]:
     return {row["node"]: _event(row) for row in connection.execute(_QUERIES["last_troubles"]).fetchall()}
 
 
+def read_trouble(connection: database.Connection, node: str) -> Event | None:
+    """Return the last thing that went wrong on a node."""
+    row = connection.execute(_QUERIES["last_trouble"], {"node": node}).fetchone()
+    return None if row is None else _event(row)
+
+
 def _event(row: Mapping[str, Any]) -> Event:
     return convergence.event_of(row, json.loads(row["data"]))
 

@@ -20,7 +20,7 @@ class Look:
 
     Attributes:
         offered: The document that it is to run, and its number; None for none.
-        bad: The last thing that went wrong on it; None when that is not what it is offered now.
+        bad: What went wrong when it tried what it is offered; None unless it went back.
     """
 
     node: Node
@@ -77,6 +77,11 @@ class Overviews:
         now = self._clock.now()
         return [await self._look(node, troubles.get(node.id), now) for node in self._nodes.of(tenant)]
 
+    async def one(self, node: Node) -> Look:
+        """Return how a node stands."""
+        troubles = await self._store.read(lambda connection: ledger.read_trouble(connection, node.id))
+        return await self._look(node, troubles, self._clock.now())
+
     async def _look(self, node: Node, bad: Event | None, now: float) -> Look:
         offer = await self._offers.offered(node) if node.state == "active" else None
         offered = offer.served.etag if offer is not None else None
@@ -89,5 +94,5 @@ class Overviews:
             standing=standing,
             offered=offered,
             revision=offer.served.revision if offer is not None else None,
-            bad=bad if bad is not None and (bad.etag == offered or standing is Standing.WENT_BACK) else None,
+            bad=bad if standing is Standing.WENT_BACK else None,
         )

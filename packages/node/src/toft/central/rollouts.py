@@ -231,7 +231,7 @@ def _offers(rollout: Rollout, members: Sequence[Member], now: float) -> tuple[Or
         pool = [each for each in pool if each.is_reached or each.is_seen(now)]
         had = sum(each.is_reached or each.id in wanted for each in pool)
         waiting = [each.id for each in pool if not each.is_reached and each.id not in wanted]
-        wanted.update(dict.fromkeys(waiting[: max(_quota(wave.percent, len(pool)) - had, 0)]))
+        wanted.update(dict.fromkeys(waiting[: max(quota(wave.percent, len(pool)) - had, 0)]))
     ids = tuple(wanted)
     return tuple(Offer(ids[start : start + AT_ONCE], rollout.wave) for start in range(0, len(ids), AT_ONCE))
 
@@ -241,12 +241,12 @@ def _lacks(rollout: Rollout, members: Sequence[Member]) -> bool:
     free = [each for each in members if each.is_reached or _is_free(each)]
     for wave in rollout.rules.waves[: rollout.wave + 1]:
         pool = [each for each in free if _is_about(wave, each)]
-        if _quota(wave.percent, len(pool)) > sum(each.is_reached for each in pool):
+        if quota(wave.percent, len(pool)) > sum(each.is_reached for each in pool):
             return True
     return False
 
 
-def _quota(percent: float, count: int) -> int:
+def quota(percent: float, count: int) -> int:
     """Return how many nodes a share is: rounded down, so that it is never more, but one at least."""
     # 0.07 * 100 is a little more than 7: what is meant by a person has few digits.
     return min(count, max(1, math.floor(round(percent * count / 100, 6)))) if count else 0
@@ -318,13 +318,18 @@ VERBS = tuple(_FROM)
 """What somebody may ask of a rollout."""
 
 
+def may(verb: str, rollout: Rollout) -> bool:
+    """Say whether something can be asked of a rollout in the state it is in."""
+    return rollout.state in _FROM[verb]
+
+
 def check_verb(verb: str, rollout: Rollout) -> None:
     """Refuse what cannot be done in the state a rollout is in.
 
     Raises:
         ConflictError: Says in which states it can.
     """
-    if rollout.state not in _FROM[verb]:
+    if not may(verb, rollout):
         raise ConflictError(
             f"rollout {rollout.id} is {rollout.state}; {verb} is for one that is {' or '.join(_FROM[verb])}",
             code="rollout.state",

@@ -62,3 +62,7 @@ JOIN (
     WHERE event IN ('rolled_back', 'rejected', 'stranded') GROUP BY node
 ) l ON l.node = h.node AND l.at = h.happened_at
 WHERE h.event IN ('rolled_back', 'rejected', 'stranded')
+
+-- name: last_trouble
+SELECT node, happened_at, etag, event, data, received_at FROM node_history
+WHERE node = :node AND event IN ('rolled_back', 'rejected', 'stranded') ORDER BY happened_at DESC LIMIT 1

@@ -27,6 +27,7 @@ from toft.kernel import settings as node_settings
 from toft.kernel.version import VERSION
 from toft.managed import protocol
 from toft.store import claims, database, durable
+from toft.web.central import app as pages
 
 _log = log.get_logger("central")
 _DRAIN_S = 5.0
@@ -136,7 +137,9 @@ class _Serving:
             )
             names = (self._where.host, *given.settings.allowed_hosts, *map(_host, given.urls))
             served = listener.Listener(
-                applications.build(service, names), listener.OpenLimits(headers_s=30.0), tls=tls
+                applications.build(service, names, faces=(pages.mount,)),
+                listener.OpenLimits(headers_s=30.0),
+                tls=tls,
             )
             await served.start(sock)
             stack.push_async_callback(served.close, _DRAIN_S)

@@ -56,10 +56,13 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> Re
 def fragment(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Return what a template makes of values."""
     serves = service.here(request)
+    face: navigation.Face = getattr(request.app.state, "face", navigation.NODE)
     text = _ENVIRONMENT.get_template(template).render(
         path=request.url.path,
-        places=navigation.PLACES,
+        here=str(request.base_url).rstrip("/"),
+        face=face,
         is_at=navigation.is_at,
+        behind=f"?{query}" if (query := values.pop("behind", "")) else "",
         node=serves,
         csrf=permits.csrf_of(request),
         **values,
@@ -99,7 +102,8 @@ def failure(request: Request, error: errors.NodeError | PluginError) -> Response
     if request.headers.get("hx-request") == "true":
         return problems.response(error)
     status = problems.status_of(error)
-    template = "sign_in.html" if status == 401 else "failure.html"
+    face: navigation.Face = getattr(request.app.state, "face", navigation.NODE)
+    template = f"{face.folder}sign_in.html" if status == 401 else "failure.html"
     return fragment(request, template, status=status, status_code=status, error=problems.describe(error))
 
 
@@ -136,7 +140,7 @@ def _clock(at: str) -> str | Markup:
     """Return the moment of a line of a log; what is none is shown as it is."""
     try:
         return _moment(at)
-    except ValueError:
+    except (ValueError, OverflowError):
         return at
 
 
@@ -179,6 +183,7 @@ def _build() -> jinja2.Environment:
         size=quantities.size,
         took=glance.took,
         used=story.used,
+        when=_clock,
     )
     environment.globals.update(asset=assets.url, share=_share)
     for name in environment.list_templates():

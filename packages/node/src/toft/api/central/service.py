@@ -14,6 +14,7 @@ from toft.api.central.pace import Pace
 from toft.api.traffic import Traffic
 from toft.central.artifacts import Artifacts
 from toft.central.room import TENANT, Central
+from toft.kernel import clock as clocks
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,7 @@ class Service:
         request_bytes: The most one upload may carry.
         failures: Join tokens and credentials that were none, by address.
         pace: How often each node may ask.
+        state: As its pages show it.
     """
 
     central: Central
@@ -34,6 +36,7 @@ class Service:
     artifacts: Artifacts
     request_bytes: int
     listen: str = ""
+    state: str = "ready"
     failures: Failures = field(init=False)
     pace: Pace = field(init=False)
     traffic: Traffic = field(default_factory=Traffic)
@@ -41,6 +44,11 @@ class Service:
     def __post_init__(self) -> None:
         self.failures = Failures(self.central.clock)
         self.pace = Pace(self.central.clock)
+
+    @property
+    def clock(self) -> clocks.Clock:
+        """Return the time, for pages."""
+        return self.central.clock
 
     @property
     def access(self) -> Access:

@@ -221,7 +221,7 @@
     return found;
   }
   var acts = {
-    "/": function () { if (!seek()) { window.location.assign("/jobs#filter"); } },
+    "/": function () { if (!seek()) { window.location.assign(document.body.dataset.find); } },
     "?": function () { document.getElementById("keys").showModal(); },
     j: function () { move(1); },
     k: function () { move(-1); },

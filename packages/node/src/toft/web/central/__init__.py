@@ -1,0 +1,1 @@
+"""Central's pages: the fleet, a node, documents, rollouts live, and who did what."""
