@@ -59,7 +59,7 @@ def fragment(request: Request, template: str, *, status: int = 200, **values: An
     face: navigation.Face = getattr(request.app.state, "face", navigation.NODE)
     text = _ENVIRONMENT.get_template(template).render(
         path=request.url.path,
-        here=str(request.base_url).rstrip("/"),
+        origin=str(request.base_url).rstrip("/"),
         face=face,
         is_at=navigation.is_at,
         behind=f"?{query}" if (query := values.pop("behind", "")) else "",
