@@ -48,7 +48,7 @@ def test_systemd_has_nothing_to_say_about_a_unit(
     tmp_path: Path, home: str, is_system: bool, writable: str
 ) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here: apt install systemd")
+        pytest.skip("needs systemd-analyze: apt install systemd")
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     unit = units.Unit.of(settings.Settings(home=Path(home)), is_system=is_system, environ=environ)
     text = unit.text()
