@@ -11,6 +11,7 @@ from toft.api.service import Service, State
 from toft.dispatch import tally
 from toft.dispatch.engine import Engine
 from toft.dispatch.health import Check
+from toft.managed.phases import Phase
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -32,6 +33,7 @@ class Figures:
         ready: Jobs that could start now.
         oldest_wait_s: How long the first of them has waited.
         requests: Requests over HTTP, by method, route and class of status.
+        config: How the node stands with its document; None where no daemon keeps one.
         answers: How long their answers took to begin, by method and route.
     """
 
@@ -45,6 +47,7 @@ class Figures:
     oldest_wait_s: float
     requests: Mapping[tuple[str, str, str], int]
     answers: Mapping[tuple[str, str], tally.Durations]
+    config: Mapping[str, Any] | None = None
 
 
 async def read(serves: Service) -> bytes:
@@ -63,6 +66,7 @@ async def read(serves: Service) -> bytes:
         oldest_wait_s=max((now - each.since for each in heads), default=0.0),
         requests=serves.traffic.counts(),
         answers=serves.traffic.durations(),
+        config=await serves.documents.describe() if serves.documents is not None else None,
     )
     return await asyncio.to_thread(_text, figures)
 
@@ -89,6 +93,8 @@ class _Collector:
         yield from _of_queue(figures)
         yield from _of_machine(figures.queue)
         yield from _of_traffic(figures)
+        if figures.config is not None:
+            yield from _of_config(figures.config)
 
 
 def _of_node(figures: Figures) -> Iterator[Metric]:
@@ -143,6 +149,22 @@ def _of_traffic(figures: Figures) -> Iterator[Metric]:
     words = "Seconds until the answer to a request began."
     yield _histogram(
         "toft_http_request_duration_seconds", words, figures.answers.items(), ("method", "route")
+    )
+
+
+def _of_config(config: Mapping[str, Any]) -> Iterator[Metric]:
+    from prometheus_client import core  # noqa: PLC0415 - as in _text
+
+    phases = [((each,), float(each == config["phase"])) for each in Phase]
+    yield _gauge("toft_config_phase", "1 for where the node is between two documents.", phases, ("phase",))
+    words = "Ways back to the document before, since the node joined."
+    back = core.CounterMetricFamily("toft_config_rollbacks", words, labels=("reason",))
+    for reason, count in sorted(config["rollbacks"].items()):
+        back.add_metric((reason,), count)
+    yield back
+    lights = [((each["name"],), float(each["state"] == "green")) for each in config["gates"]]
+    yield _gauge(
+        "toft_config_gate_green", "1 for each gate of the document that is green.", lights, ("gate",)
     )
 
 

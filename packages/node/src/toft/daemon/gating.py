@@ -144,6 +144,7 @@ class Gating:
         subject: What its gates look at.
         is_member: The node has joined a central, which must answer.
         clock: Times the looks.
+        now: Tells the moment that trials are timed by; blocks for one small file.
 
     Attributes:
         central: Who is asked, on a node that has joined.
@@ -156,14 +157,15 @@ class Gating:
         *,
         is_member: bool = False,
         clock: clocks.Clock = clocks.SYSTEM,
+        now: Callable[[], moments.Moment] = moments.read,
     ) -> None:
+        self._now = now
         self._watched = watched
         self.subject = subject
         self.central: Central | None = None
         self._clock = clock
         self._gates = gates.declared(watched.document, is_enrolled=is_member)
         self._readings: dict[str, tuple[Reading, float]] = {}
-        self._looked = asyncio.Event()
 
     async def baseline(self, offered: document.Document) -> dict[str, str]:
         """Return what the gates of an offered document show now, before anything of it runs."""
@@ -219,7 +221,7 @@ class Gating:
         settle_s = float(watched.document.section("health").get("settle_s", gates.SETTLE_S))
         course = gates.Course(self._gates, trial, settle_s)
         pause_s = min(max(settle_s / 5, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
-        left_s = trial.remaining_s(await asyncio.to_thread(moments.read))
+        left_s = trial.remaining_s(await asyncio.to_thread(self._now))
         etag = watched.boot.etag
         _log.info("on trial", etag=etag, boots=trial.boots, settle_s=settle_s, remaining_s=left_s)
         while True:
@@ -231,7 +233,7 @@ class Gating:
             if outcome is gates.Outcome.FAILED:
                 detail = f"{course.red_gate}: {readings[course.red_gate].message}"
                 return not await self._revert("health_failed", phases.Severity.PERMANENT, detail)
-            left_s = trial.remaining_s(await asyncio.to_thread(moments.read))
+            left_s = trial.remaining_s(await asyncio.to_thread(self._now))
             if left_s <= 0 and not (course.is_settling and watched.is_readable):
                 verdict = phases.at_deadline(trial, await self._findings(course.red_gate))
                 if not verdict.hold_s:
@@ -259,11 +261,11 @@ class Gating:
             return ()
 
     async def _hold(self, trial: phases.Trial, seconds: float) -> phases.Trial:
-        now = await asyncio.to_thread(moments.read)
+        now = await asyncio.to_thread(self._now)
         state = await self._change(
             lambda: self._watched.engine.record(lambda state: phases.extended(state, seconds, now))
         )
-        _log.info("held", etag=trial.etag, seconds=seconds)
+        _log.info("config.held", etag=trial.etag, revision=trial.revision, seconds=seconds)
         kept = state.trial if isinstance(state, phases.State) else None
         return kept or phases.lengthened(trial, seconds, now)
 
@@ -275,21 +277,27 @@ class Gating:
                 break
             await asyncio.sleep(_AGAIN_S)
         if done:
-            _log.info("confirmed", etag=self._watched.boot.etag)
+            boot = self._watched.boot
+            _log.info("config.confirmed", etag=boot.etag, revision=boot.meta.revision)
         if self.central is not None:
             self.central.proven()
         if done:
             await self._watched.proven()
 
     async def _revert(self, reason: str, severity: phases.Severity, detail: str) -> bool:
-        """Go back; False when there is nothing to go back to."""
+        """Go back; False when there is nothing to go back to, or somebody else has decided meanwhile."""
+        standing = await asyncio.to_thread(self._watched.engine.read)
+        on_trial = standing.state.trial
+        if on_trial is None or on_trial.etag != self._watched.boot.etag:
+            return False
         while True:
             done = await self._change(lambda: self._watched.engine.revert(reason, severity, detail))
             if done is not None:
                 break
             await asyncio.sleep(_AGAIN_S)
         level = _log.warning if done else _log.error
-        level("reverted" if done else "stranded", etag=self._watched.boot.etag, reason=reason, detail=detail)
+        told = {"etag": on_trial.etag, "revision": on_trial.revision, "reason": reason, "detail": detail}
+        level("config.rolled_back" if done else "config.stranded", **told)
         return bool(done)
 
     async def _change(self, verb: Callable[[], object]) -> object:

@@ -96,6 +96,9 @@ class Managing:
         """Log what was found and done when it was decided what to load; there is no log before that."""
         for note in self._notes:
             _log.warning("boot", note=note)
+        for event in self.boot.events:
+            told = {"etag": event.etag, "revision": event.revision, "reason": event.reason}
+            _log.warning(f"config.{event.event}", **told)
 
     def settings(self, given: Settings) -> Settings:
         """Return the settings of the node: what the document names wins."""

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from toft.kernel import schemas, threads
+from toft.kernel import log, schemas, threads
 from toft.kernel.errors import ConflictError, UnavailableError
 from toft.managed import admission, document, gates, generations, moments, phases
 from toft.managed.admission import AdmissionError
@@ -21,6 +21,8 @@ from toft.managed.document import Document, DocumentError
 from toft.managed.install_errors import InstallError
 from toft.managed.phases import Severity
 from toft.managed.trees import Artifact
+
+_log = log.get_logger("managed.staging")
 
 
 class Installer(Protocol):
@@ -158,6 +160,8 @@ async def stage(
         if not is_asked and not error.is_transient:
             await _remember(engine, offered, moment, attempt, error.kind, str(error))
         raise
+    told = {"etag": offered.etag, "revision": offered.revision, "source": source}
+    _log.info("config.staged", **told)
     return Staged("applied", offered.etag, slot)
 
 
@@ -241,6 +245,8 @@ async def _remember(
     why: str,
     severity: Severity = Severity.PERMANENT,
 ) -> None:
+    _log.warning("config.refused", etag=offered.etag, revision=offered.revision, reason=reason, why=why)
+
     def change(state: phases.State) -> phases.State:
         return phases.condemned(
             state,

@@ -1,0 +1,177 @@
+"""How a node stands, from its files alone; which layer of its configuration wins; what has drifted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toft.cli import config_lines
+from toft.kernel import settings
+from toft.kernel.errors import NotFoundError
+from toft.managed import console, document, generations, layering, phases, standing
+from toft.managed.moments import Moment
+from toft.managed.phases import Severity
+
+
+def home_with(directory: Path, *values: dict[str, object]) -> Path:
+    """Give a home whose documents were each proven, the last one being active."""
+    engine = generations.Generations.at(directory)
+    for number, value in enumerate(values):
+        engine.boot(f"before-{number}")
+        data = document.encode({"schema_version": 1, **value})
+        engine.commit(generations.offer(data, source="a \x1b[31mtest\n"), "another")
+        assert engine.confirm(engine.boot(f"after-{number}"))
+    return directory
+
+
+def local(directory: Path, environ: dict[str, str], **given: object) -> layering.Local:
+    (directory / "settings.toml").write_text("lanes = 7\nqueue_limit = 9\n")
+    chosen = settings.read(environ, directory=directory, home=directory, **given)
+    return layering.Local.of(environ, chosen, directory)
+
+
+def test_a_node_that_never_joined_and_has_no_document_has_nothing_to_tell(tmp_path: Path) -> None:
+    found = standing.describe(tmp_path)
+    assert not standing.is_managed(found)
+    assert (found["standing"], found["exit_code"]) == ("healthy", 0)
+    assert not (tmp_path / "managed").exists(), "looking makes nothing"
+
+
+def test_a_way_back_is_told_until_somebody_takes_note(tmp_path: Path) -> None:
+    home = home_with(tmp_path, {"x-n": 1}, {"x-n": 2})
+    engine = generations.Generations.at(home)
+    engine.revert("health_failed", Severity.PERMANENT, "ocr \x1b]0;pwned\x07 is red")
+    found = standing.describe(home)
+    assert (found["standing"], found["exit_code"], found["rollbacks"]) == (
+        "rolled_back",
+        4,
+        {"health_failed": 1},
+    )
+    assert found["diagnostics"][0]["code"] == "config_rolled_back"
+    assert found["rolled_back"]["detail"] == "ocr \x1b]0;pwned\x07 is red", "exact in JSON"
+    text = "\n".join(config_lines.of(found))
+    assert "toft config ack" in text
+    assert not any(ord(letter) < 32 and letter != "\n" for letter in text), "stripped for terminals"
+    engine.record(phases.acknowledged)
+    assert standing.describe(home)["exit_code"] == 0
+    engine.revert("health_failed", Severity.PERMANENT, "")
+    engine.record(lambda state: phases.pinned(state, ""))
+    assert standing.describe(home)["exit_code"] == 0, "unpin takes note too"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"null", b"[1]", b"\xff" * 30, b"[" * 100_000])
+@pytest.mark.parametrize(
+    "name", ["journal.json", "active", "slot-b/meta.json", "seed.json", "enrollment.json"]
+)
+def test_nothing_in_the_files_makes_it_fail(tmp_path: Path, name: str, garbage: bytes) -> None:
+    home = home_with(tmp_path, {"x-n": 1})
+    path = home / "managed" / name
+    path.unlink(missing_ok=True)
+    path.write_bytes(garbage)
+    found = standing.describe(home)
+    json.dumps(found)
+    if garbage and name != "active":
+        assert found["problems"], "told as a diagnostic"
+        assert found["exit_code"] in (1, 3)
+    assert list(config_lines.of(found)) is not None
+
+
+def test_a_join_that_waits_for_its_first_answer_is_not_enrolled(tmp_path: Path) -> None:
+    generations.Generations.at(tmp_path).reset({"control_urls": ["https://c.example"], "token": "jt_secret"})
+    found = standing.describe(tmp_path)
+    assert (found["standing"], found["exit_code"]) == ("not_enrolled", 3)
+    assert found["control_url"] == "https://c.example"
+    assert "jt_secret" not in json.dumps(found)
+
+
+def test_a_red_gate_that_counts_and_polls_that_fail_degrade_a_node(tmp_path: Path) -> None:
+    found = standing.describe(home_with(tmp_path, {"x-n": 1}))
+    gate = {"name": "a", "kind": "tcp", "required": True, "counts": True, "state": "red"}
+    assert standing.with_live(found, {"gates": [gate]})["exit_code"] == 1
+    assert standing.with_live(found, {"gates": [{**gate, "counts": False}]})["exit_code"] == 0
+    assert standing.with_live(found, {"consecutive_failures": 2})["exit_code"] == 0
+    assert standing.with_live(found, {"consecutive_failures": 3})["exit_code"] == 1
+    assert standing.with_live(found, {"central": "revoked"})["exit_code"] == 1
+
+
+def test_it_is_explained_which_layer_wins(tmp_path: Path) -> None:
+    home = home_with(tmp_path, {"settings": {"lanes": 3}, "health": {"settle_s": 5}})
+    desk = console.Console(home, local(home, {"TOFT_OFFLINE": "1"}, jobs_keep_count=5))
+    lanes = desk.explain("lanes")
+    assert (lanes["won"], lanes["value"]) == ("document", 3)
+    assert [(each["layer"], each["value"]) for each in lanes["layers"]] == [
+        ("document", 3),
+        ("file", 7),
+        ("default", 0),
+    ]
+    assert lanes["layers"][1]["where"] == str(home / "settings.toml")
+    assert desk.explain("settings.queue_limit")["won"] == "file"
+    assert desk.explain("offline")["layers"][0] == {
+        "layer": "environment",
+        "where": "TOFT_OFFLINE",
+        "value": True,
+    }
+    assert desk.explain("jobs_keep_count")["won"] == "caller"
+    assert desk.explain("drain_s")["won"] == "default"
+    assert desk.explain("health.settle_s")["won"] == "document"
+    assert desk.explain("control.poll_interval_s") == {
+        "key": "control.poll_interval_s",
+        "won": "default",
+        "value": 300,
+        "layers": [{"layer": "default", "where": "", "value": 300}],
+    }
+    for unknown in ("lames", "health.settle", "", ".", "control.urls.0.x", "x" * 10_000):
+        with pytest.raises(NotFoundError) as caught:
+            desk.explain(unknown)
+        assert len(caught.value.message) < 400
+
+
+def test_what_nobody_is_to_read_is_shown_as_set(tmp_path: Path) -> None:
+    token = {"sha256": "ab" * 32, "scopes": ["read"]}
+    value = {
+        "access": {"tokens": {"ci": token}},
+        "instances": {"ocr": {"secrets": {"KEY": "store:ocr-key"}}},
+    }
+    home = home_with(tmp_path, value)
+    desk = console.Console(home, local(home, {}))
+    shown = desk.effective()
+    text = json.dumps(shown)
+    assert "abab" not in text
+    assert "ocr-key" not in text
+    assert shown["body"]["instances"]["ocr"]["secrets"] == {"KEY": "<set>"}
+    assert shown["body"]["settings"]["lanes"] == 7
+    assert desk.effective()["sha256"] == shown["sha256"]
+
+
+def test_drift_is_what_was_edited_dropped_or_changed(tmp_path: Path) -> None:
+    home = home_with(tmp_path, {"settings": {"lanes": 3}})
+    desk = console.Console(home, local(home, {}))
+    (dropped,) = desk.drift()
+    assert (dropped["kind"], dropped["key"]) == ("override", "settings.lanes")
+    assert "7" in dropped["detail"]
+    assert desk.describe()["overrides"][0]["value"] == 7
+    slot = home / "managed" / f"slot-{desk.read().active}"
+    (slot / "document").write_bytes(b'{"schema_version":1,"settings":{"lanes":99}}')
+    kinds = [(each["kind"], each["key"]) for each in desk.drift()]
+    assert ("file", "slot b") in kinds
+
+
+def test_the_events_of_a_boot_are_told_once(tmp_path: Path) -> None:
+    engine = generations.Generations(tmp_path / "managed", lambda: Moment("m", 1.0, 1.0))
+    engine.boot("one")
+    for number in range(12):
+        data = document.encode({"schema_version": 1, "x-n": number})
+        engine.commit(generations.offer(data), "another")
+        boot = engine.boot("two")
+        assert boot.events == (), "a start of a trial is no event"
+        engine.revert("health_failed", Severity.PERMANENT)
+        assert engine.boot("three").events == ()
+    data = document.encode({"schema_version": 1, "x-n": 99})
+    engine.commit(generations.offer(data), "another")
+    for number in range(phases.MOST_BOOTS):
+        assert engine.boot(f"crash-{number}").events == ()
+    boot = engine.boot("last")
+    assert [(each.event, each.reason) for each in boot.events] == [("rolled_back", "crash_loop")]
+    adopted = engine.adopt("last")
+    assert adopted
+    assert adopted.events == boot.events, "the daemon behind a guard hears of it"
