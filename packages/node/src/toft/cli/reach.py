@@ -36,7 +36,7 @@ ASK = frozenset(
 
 NEED_NO_NODE = frozenset(
     {
-        *("plugin new", "plugin validate", "config validate"),
+        *("plugin new", "plugin pin", "plugin validate", "config validate"),
         *(f"key {each}" for each in ("new", "show", "sign", "root new", "root sign", "root show")),
     }
 )
