@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import centrals, daemons
+from tests.command_line import CommandLine
 from tests.daemons import Daemon, running
 from tests.pinned import pin, plugin_wheel
+from tests.sample_packages import write_wheel
 from tests.waiting import eventually
 
 
@@ -112,3 +115,24 @@ def test_code_comes_goes_back_and_is_mended_with_its_document(fleet: Fleet) -> N
     assert shown["active"] == third["etag"]
     assert shown["rolled_back"]["reason"] == "slot_corrupt"
     assert fourth["etag"] not in {each["etag"] for each in shown["bad"]}, "a broken disk condemns nobody"
+
+
+def test_a_central_brings_the_wheels_with_the_document(tmp_path: Path) -> None:
+    """A node that has no wheelhouse asks its central for what the document pins, by the hash."""
+    wheel = plugin_wheel(tmp_path / "elsewhere", imports="import greetlib", requires=["greetlib"])
+    library = write_wheel("greetlib", "1.0", {"greetlib.py": "X = 1\n"}, tmp_path / "elsewhere")
+    toft = CommandLine(tmp_path / "home", tmp_path)
+    with centrals.running(tmp_path) as central:
+        for each in (wheel, library):
+            central.add_artifact(each.read_bytes(), each.name)
+        plugins = {"echo": pin(wheel, [library])}
+        central.save({"plugins": plugins, "instances": {"echo": {}}, "health": {"settle_s": 0}})
+        try:
+            joined = toft("join", central.url, "--wait", "100", "--json", stdin=central.join_token())
+            assert joined.status == 0, joined.err
+            assert joined.value["outcome"] == "confirmed"
+            done = toft("run", "echo", "--json", "text=hi")
+            assert done.value["result"] == "1.0: hi"
+        finally:
+            toft("down", "--now")
+            daemons.reap()
