@@ -477,8 +477,8 @@ class Generations:
             start.notes.append(f"slot {spare.name} counts instead")
         if start.state.trial is not None:
             start.state = phases.let_go(start.state, now)
-        elif is_fit and active is not None and active.meta.etag:
-            start.state = phases.corrupted(start.state, active.meta.etag, active.meta.revision, now)
+        elif is_fit and active is not None:
+            start.state = phases.corrupted(start.state, active.meta.revision, now, ok=spare.meta.etag)
         return spare if is_fit else None
 
     def _check_code(self, start: _Start, slot: slots.Slot) -> bool:

@@ -458,10 +458,19 @@ def let_go(state: State, now: Moment) -> State:
     return _noted(done, event)
 
 
-def corrupted(state: State, etag: str, revision: int | None, now: Moment) -> State:
-    """Return the state after the way back from what was proven and then damaged; nobody is condemned."""
-    event = Event(etag=etag, event="rolled_back", at=now.wall_s, reason="slot_corrupt", revision=revision)
-    return _noted(replace(state, rolled_back=event), event)
+def corrupted(state: State, revision: int | None, now: Moment, *, ok: str) -> State:
+    """Return the state after the way back from what was proven and then damaged; nobody is condemned.
+
+    Args:
+        state: The one before.
+        revision: Of what was damaged, when that can still be read.
+        now: The moment.
+        ok: What counts instead.
+    """
+    if state.ok == ok:
+        return state
+    event = Event(etag=state.ok, event="rolled_back", at=now.wall_s, reason="slot_corrupt", revision=revision)
+    return _noted(replace(state, rolled_back=event, ok=ok), event)
 
 
 def forgiven(state: State, etag: str) -> State:
