@@ -171,6 +171,7 @@ async def test_what_cannot_be_submitted_is_told_tried_again_and_then_one_job() -
         life.jobs.refusal = errors.NotFoundError("no plugin is called echo", code="plugin.not_found")
         world.clock.advance(HOUR)
         assert await life.schedules.step() <= 5.0
+        assert 1.0 < await life.schedules.step() <= 5.0, "it does not run in circles meanwhile"
         assert {each["error"]["code"] for each in life.schedules.standing()} == {"plugin.not_found"}
         world.clock.advance(2 * HOUR)
         await life.schedules.step()

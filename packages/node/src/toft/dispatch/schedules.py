@@ -22,6 +22,8 @@ _log = log.get_logger("dispatch.schedules")
 _LOOK_S = 30.0
 _AT_ONCE = 16
 _AGAIN_S = 5.0
+_SHORTEST_S = 0.05
+"""Whatever is due: one look and the next are never a loop that stands still."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ class Schedules:
         now = self._clock.now()
         await asyncio.gather(*(self._look(each, now) for each in self._schedules.values()))
         waits = [state.next_at - self._clock.now() for state in self._states.values() if state.next_at]
-        return max(0.0, min([*waits, _LOOK_S]))
+        return max(_SHORTEST_S, min([*waits, _LOOK_S]))
 
     def standing(self) -> list[dict[str, Any]]:
         """Return how each schedule stands, by name, as JSON."""
@@ -135,7 +137,11 @@ class Schedules:
                     engine = await self._opened()
                     state.row = await ledger.set_back(engine.queue, schedule.name) or row
                 due = table.latest(state.row.done_at, now)
-                if due is not None and self._clock.monotonic() >= state.not_before:
+                pause_s = state.not_before - self._clock.monotonic()
+                if due is not None and pause_s > 0:
+                    state.next_at = now + pause_s
+                    return
+                if due is not None:
                     await self._submit(schedule, state, due.due_at, due.missed)
             except (errors.NodeError, PluginError) as error:
                 self._failed(schedule, state, error)
