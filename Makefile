@@ -43,6 +43,7 @@ bench: setup
 	$(BIN)/toft bench runtime
 	$(BIN)/toft bench jobs
 	$(BIN)/toft bench api
+	$(BIN)/toft bench central
 
 fix: setup
 	$(BIN)/ruff format --quiet .

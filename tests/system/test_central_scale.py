@@ -76,7 +76,7 @@ async def _settle(path: Path) -> list[str]:
 def _crowd(url: str, credentials: list[str]) -> subprocess.Popen[str]:
     parts = urlsplit(url)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.waiting_agents"],
+        [sys.executable, "-m", "toft.bench.waiting_agents"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from toft.bench import report
-from toft.bench.targets import API, JOBS, Target
+from toft.bench.targets import API, CENTRAL, JOBS, Target
 from toft.bench.targets import RUNTIME as TARGETS
 
 KEYS = [
@@ -37,11 +37,14 @@ JOB_KEYS = [
 ]
 API_KEYS = ["submit_http_per_s", "list_p99_ms", "event_p99_ms", "page_first_paint_ms", "sse_2k_rss_mb"]
 
+CENTRAL_KEYS = ["agents", "offer_all_s", "central_rss_mb", "bad_rollout_share", "join_s"]
+
 
 def test_the_keys_are_the_ones_scripts_rely_on() -> None:
     assert sorted(TARGETS) == sorted(KEYS)
     assert list(JOBS) == JOB_KEYS
     assert list(API) == API_KEYS
+    assert list(CENTRAL) == CENTRAL_KEYS
 
 
 @pytest.mark.parametrize(

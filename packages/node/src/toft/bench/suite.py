@@ -25,7 +25,7 @@ class Suite:
     Attributes:
         measures: In this order; each gives one or more of the keys in `targets`.
         targets: What each figure has to reach.
-        yardstick: Module of the program that has nothing but the standard library.
+        yardstick: Module of the program that has nothing but the standard library; empty where none compares.
         driver: Module of the program that measures toft.
         peers: Names of the other systems.
     """
@@ -35,6 +35,7 @@ class Suite:
     yardstick: str
     driver: str
     peers: tuple[str, ...]
+    patience_s: float = contenders.PATIENCE_S
 
 
 RUNTIME = Suite(
@@ -79,6 +80,15 @@ API = Suite(
     peers=(),
 )
 
+CENTRAL = Suite(
+    measures=("offers", "bad_rollout", "join"),
+    targets=targets.CENTRAL,
+    yardstick="",
+    driver="toft.bench.central_driver",
+    peers=(),
+    patience_s=600.0,
+)
+
 
 @dataclass
 class Figures:
@@ -121,9 +131,11 @@ def measure(
     """
     found: dict[str, Figures] = {}
     with contextlib.ExitStack() as running:
+        modules = {YARDSTICK: suite.yardstick, OURS: suite.driver}
         taking_part = [
-            running.enter_context(contenders.own(YARDSTICK, suite.yardstick, env)),
-            running.enter_context(contenders.own(OURS, suite.driver, env)),
+            running.enter_context(contenders.own(name, module, env))
+            for name, module in modules.items()
+            if module
         ]
         for name, python in (peers or {}).items():
             taking_part.append(running.enter_context(contenders.peer(name, python, env)))
@@ -132,19 +144,19 @@ def measure(
             for number in range(rounds):
                 for contender in taking_part:
                     say(f"{name}, round {number + 1} of {rounds}: {contender.name}")
-                    _take_turn(contender, name, found[contender.name], suite.measures)
+                    _take_turn(contender, name, found[contender.name], suite)
     return _result(found, suite.targets)
 
 
-def _take_turn(contender: contenders.Contender, name: str, figures: Figures, measures: Iterable[str]) -> None:
+def _take_turn(contender: contenders.Contender, name: str, figures: Figures, suite: Suite) -> None:
     # What failed once is not tried again: a peer that hangs would cost its patience every round.
     if name in figures.given_up:
         return
     try:
-        figures.take(contender.ask(name))
+        figures.take(contender.ask(name, suite.patience_s))
     except contenders.MeasureError as error:
         figures.failures.append(error.message)
-        figures.given_up.update([name] if contender.is_running else measures)
+        figures.given_up.update([name] if contender.is_running else suite.measures)
 
 
 def _result(found: Mapping[str, Figures], keys: Iterable[str]) -> dict[str, Any]:
@@ -154,7 +166,7 @@ def _result(found: Mapping[str, Figures], keys: Iterable[str]) -> dict[str, Any]
 
     others = {name: section(figures) for name, figures in found.items() if name not in (YARDSTICK, OURS)}
     return {
-        "yardstick": section(found[YARDSTICK]),
+        "yardstick": section(found[YARDSTICK]) if YARDSTICK in found else {},
         "toft": section(found[OURS]),
         "peers": others,
         "machine": machine(),

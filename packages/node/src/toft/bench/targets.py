@@ -75,3 +75,11 @@ API: Mapping[str, Target] = {
     "page_first_paint_ms": Target("page of a job, usable", "ms", 300),
     "sse_2k_rss_mb": Target("2,000 event streams, more memory", "MB", 200),
 }
+
+CENTRAL: Mapping[str, Target] = {
+    "agents": Target("nodes that wait at one central", ""),
+    "offer_all_s": Target("a new revision, offered to all", "s", 30),
+    "central_rss_mb": Target("its memory, at most", "MB", 1000),
+    "bad_rollout_share": Target("nodes of 200 that a bad revision reaches", "of all", 0.02),
+    "join_s": Target("from a pasted line to a confirmed document", "s", 10),
+}

@@ -81,6 +81,16 @@ def api(
     _measure(context, "API", peers=False, rounds=rounds, as_json=as_json)
 
 
+@bench.command("central")
+def central(
+    context: typer.Context,
+    rounds: Annotated[int, option("--rounds", metavar="N", help="Turns; 1 when left out.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a central: ten thousand nodes that wait, how far a bad revision gets, and joining."""
+    _measure(context, "CENTRAL", peers=False, rounds=rounds, as_json=as_json)
+
+
 def _measure(context: typer.Context, name: str, *, peers: bool, rounds: int, as_json: bool) -> None:
     import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
 

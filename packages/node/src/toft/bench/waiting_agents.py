@@ -1,4 +1,4 @@
-"""Many nodes that wait for their next document, in a process of their own: `python -m tests.waiting_agents`.
+"""Many nodes that wait for a document, in one process: `python -m toft.bench.waiting_agents`.
 
 Reads one line of JSON from standard input: the address, and the credentials. Each agent asks once for its
 document and then waits for the next one; a line on standard output says when all wait, and when all have it.
