@@ -625,6 +625,7 @@ COMMANDS_APART = {
     "toft plugin disable": "- the other half of toft plugin enable",
     **dict.fromkeys(
         ("toft demo", "toft bench jobs", "toft bench runtime", "toft bench api"), "- a node of its own"
+    "toft bench central"), "- a node of its own"
     ),
 }
 """Commands that ask a node for nothing that stands above, and why."""

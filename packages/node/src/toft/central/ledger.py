@@ -15,8 +15,6 @@ from toft.kernel import clock as clocks
 from toft.store import database
 
 _QUERIES = database.read_queries("toft.central", "rollouts.sql")
-_LAST = "~"
-"""Sorts behind every id."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,7 +191,7 @@ def listed(
     connection: database.Connection, tenant: str, *, document: str = "", before: str = "", most: int = 50
 ) -> list[Record]:
     """Return the rollouts of a tenant, the newest first; how many nodes are how far, not which."""
-    values = {"tenant": tenant, "document": document, "before": before or _LAST, "most": most}
+    values = {"tenant": tenant, "document": document, "before": before, "most": most}
     found = []
     for row in connection.execute(_QUERIES["list_rollouts"], values).fetchall():
         record = _record(row)

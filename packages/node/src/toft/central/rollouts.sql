@@ -27,7 +27,8 @@ ON CONFLICT (rollout, node) DO UPDATE SET wave = excluded.wave, state = excluded
 SELECT * FROM rollouts WHERE id = :id AND tenant = :tenant
 
 -- name: list_rollouts
-SELECT * FROM rollouts WHERE tenant = :tenant AND (:document = '' OR document = :document) AND id < :before
+SELECT * FROM rollouts
+WHERE tenant = :tenant AND (:document = '' OR document = :document) AND (:before = '' OR id < :before)
 ORDER BY id DESC LIMIT :most
 
 -- name: list_open_rollouts
