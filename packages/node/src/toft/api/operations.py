@@ -624,8 +624,8 @@ COMMANDS_APART = {
     "toft plugin find": "- looks through what GET /v1/plugins gives",
     "toft plugin disable": "- the other half of toft plugin enable",
     **dict.fromkeys(
-        ("toft demo", "toft bench jobs", "toft bench runtime", "toft bench api"), "- a node of its own"
-    "toft bench central"), "- a node of its own"
+        ("toft demo", *(f"toft bench {each}" for each in ("runtime", "jobs", "api", "central"))),
+        "- a node of its own",
     ),
 }
 """Commands that ask a node for nothing that stands above, and why."""
