@@ -153,3 +153,34 @@ def test_a_node_runs_what_the_key_it_trusts_has_signed_and_nothing_else(
         assert active.meta.etag == f"sha256-{payload['sha256']}"
         assert active.meta.key_ids == (keys.public_of(str(tmp_path / "a.pem")).key_id,)
         assert node.holds(token) == []
+
+
+def test_a_node_that_nothing_reaches_runs_what_came_on_a_stick(node: Node, tmp_path: Path) -> None:
+    toft = node.toft
+    toft("key", "new", "signer.pem")
+    toft("key", "new", "stranger.pem")
+    (tmp_path / "signer.pub").write_text(toft("key", "show", "signer.pem").out)
+    assert toft("key", "trust", "signer.pub").status == 0
+    for number in (5, 6, 7):
+        text = f"schema_version = 1\nrevision = {number}\n[health]\nsettle_s = 0.0\n"
+        (tmp_path / "node.toml").write_text(text)
+        key = "stranger.pem" if number == 6 else "signer.pem"
+        name = f"{number}.json"
+        assert toft("key", "sign", "node.toml", "--make", name, "--key", key).status == 0
+    apply = ("config", "apply", "5.json")
+    assert toft(*apply, "--json").error["code"] == "document.signature_invalid"
+    assert toft(*apply, "--signatures", "7.json.sigs", "--json").error["code"] == "document.signature_invalid"
+    wrong = ("config", "apply", "6.json", "--signatures", "6.json.sigs", "--json")
+    assert toft(*wrong).error["code"] == "document.signature_invalid"
+    (tmp_path / "bad.sigs").write_text("[" * 100_000)
+    assert toft(*apply, "--signatures", "bad.sigs", "--json").error["code"] == "message.invalid"
+    assert toft(*apply, "--signatures", "5.json.sigs", "--json").value["action"] == "applied"
+    assert toft("up", "--detach").status == 0
+    eventually(lambda: node.state().is_proven, within_s=60)
+    standing = generations.Generations.at(node.home).read()
+    active = standing.slots[standing.active or ""]
+    assert active.meta.key_ids == (keys.public_of(str(tmp_path / "signer.pub")).key_id,)
+    # Asked by the daemon, it is the same: nothing that nobody has signed.
+    assert toft(*wrong).error["code"] == "document.signature_invalid"
+    assert toft("key", "trust", "--anybody").status == 0
+    assert toft("config", "apply", "6.json", "--json").value["action"] == "applied"

@@ -275,6 +275,24 @@ def test_a_signed_file_counts_where_no_central_reaches(node: Node) -> None:
     assert joining.vouched(engine, data, "") == ()
 
 
+def test_a_node_of_nobody_can_be_told_whom_to_trust(node: Node) -> None:
+    data, engine = b'{"schema_version":1}', node.engine()
+    assert node("key", "trust", KEY.public.text) == (0, {"threshold": 1, "keys": [KEY.public.key_id]})
+    assert stat.S_IMODE((node.managed / generations.TRUST).stat().st_mode) == 0o600
+    assert _code(lambda: joining.vouched(engine, data, "")) == "document.signature_invalid"
+    (node.managed / generations.TRUST).write_bytes(b"{")
+    assert _code(lambda: joining.vouched(engine, data, "")) == "membership.damaged"
+    assert node("key", "trust", "--anybody") == (0, {"threshold": 0, "keys": []})
+    assert joining.vouched(engine, data, "") == ()
+    assert node("key", "trust")[0] == node("key", "trust", "x", "--anybody")[0] == 2
+    # Who belongs to a central trusts whom it was told there; what was told before waits.
+    node("key", "trust", KEY.public.text)
+    node.join(URL, TOKEN)
+    assert node("key", "trust", "--anybody")[1]["code"] == "join.member_trust"
+    joining.leave(engine)
+    assert _code(lambda: joining.vouched(engine, data, "")) == "document.signature_invalid"
+
+
 def _code(act: Callable[[], object]) -> str:
     try:
         act()

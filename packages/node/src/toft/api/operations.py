@@ -617,7 +617,7 @@ COMMANDS_APART = {
     **dict.fromkeys(("toft plugin new", "toft plugin test", "toft plugin validate"), _AUTHORING),
     "toft plugin pin": _AUTHORING,
     "toft token hash": _AUTHORING,
-    **dict.fromkeys(("toft join", "toft leave"), _LOCAL),
+    **dict.fromkeys(("toft join", "toft leave", "toft key trust"), _LOCAL),
     **dict.fromkeys((f"toft key {each}" for each in ("new", "show", "sign")), _AUTHORING),
     **dict.fromkeys((f"toft key root {each}" for each in ("new", "sign", "show")), _AUTHORING),
     "toft config history": "- a part of toft config show",

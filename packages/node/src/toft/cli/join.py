@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from pathlib import Path
@@ -75,12 +74,16 @@ def join(
         raise UsageError(
             "--wait waits for a daemon, and --no-daemon starts none", code="request.command_line"
         )
+    if server_key:
+        from toft.managed import keys  # noqa: PLC0415 - 10 MB that a join without a key goes without
+
+        server_key = keys.text_of(server_key)
     wanted = joining.seed(
         url,
         _token(session, token, token_file, token_env),
         ca_file=str(ca_file or ""),
         pin_sha256=pin_sha256,
-        server_key=_key(server_key),
+        server_key=server_key,
         insecure_http=insecure_http,
     )
     began = time.monotonic()
@@ -158,14 +161,6 @@ def _token(session: Session, given: str | None, file: Path | None, variable: str
     if not text.strip():
         raise UsageError("the token is empty", code="request.command_line")
     return text
-
-
-def _key(given: str) -> str:
-    """Return what a key option says: the text itself, or what is in the file of that name."""
-    if not given or given.lstrip().startswith("{") or not os.path.exists(given):
-        return given
-    with open(given, encoding="utf-8", errors="replace") as opened:
-        return opened.read(1 << 20)
 
 
 def _outcome(engine: Generations, until: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from toft.kernel.errors import UsageError
 if TYPE_CHECKING:
     from toft.managed.signatures import PublicKey, Root, Signature
 
-app = typer.Typer(no_args_is_help=True, help="Keys that documents are signed with: new, show, sign, root.")
+app = typer.Typer(no_args_is_help=True, help="Keys that documents are signed with: new, show, sign, trust.")
 roots = typer.Typer(no_args_is_help=True, help="Trust roots: which keys count, and how many must sign.")
 app.add_typer(roots, name="root")
 
@@ -91,6 +91,35 @@ def sign(
     found = keys.sign_file(place, signatures.DOCUMENT_TYPE, data, private)
     told = {"file": file, "etag": document.etag_of(data), "signatures": str(place)}
     _signed(session, told, found, as_json=as_json)
+
+
+@app.command("trust")
+def trust(
+    context: typer.Context,
+    key: Annotated[str | None, argument("[KEY|FILE]", "A public key, or a trust root.")] = None,
+    anybody: Annotated[
+        bool, option("--anybody", help="Take again what anybody at this machine applies.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Have this node take only documents that a key has signed, where no central says so.
+
+    A node that joins is told whom to trust by toft join --server-key, or by its central.
+    """
+    from toft.managed import generations, joining, keys, signatures  # noqa: PLC0415 - as above
+
+    session = sessions.of(context)
+    if (key is None) is not anybody:
+        raise UsageError("name a key, or --anybody", code="request.command_line")
+    root = None if key is None else signatures.read_key(keys.text_of(key))
+    joining.trust(generations.Generations.at(session.settings().home), root)
+    names = [] if root is None else sorted(root.keys)
+    if as_json:
+        session.terminal.json({"threshold": root.threshold if root else 0, "keys": names})
+    elif root is None:
+        session.terminal.note("documents need no signatures any more")
+    else:
+        session.terminal.note(f"from now on {root.threshold} of {', '.join(names)} must sign each document")
 
 
 @roots.command("new")

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toft.kernel import schemas
-from toft.kernel.errors import ConflictError, NotFoundError, UsageError
+from toft.kernel.errors import ConflictError, NotFoundError
 from toft.managed import (
-    admission,
     document,
     gates,
     generations,
@@ -151,7 +150,11 @@ class Console:
         """
         offered = await asyncio.to_thread(document.parse, data)
         engine = await asyncio.to_thread(self._engine)
-        key_ids = await asyncio.to_thread(self._vouch, engine, data, signatures) if signatures else ()
+        key_ids: Sequence[str] = ()
+        if signatures:
+            from toft.managed import joining  # noqa: PLC0415 - what speaks with a central, for few documents
+
+            key_ids = await asyncio.to_thread(joining.vouched, engine, data, signatures)
         return await staging.stage(
             engine,
             offered,
@@ -162,21 +165,6 @@ class Console:
             installer=installer,
             gated=gated,
         )
-
-    def _vouch(self, engine: generations.Generations, data: bytes, signatures: str) -> Sequence[str]:
-        """Return who vouches for a document that came with signatures, as whom this node trusts."""
-        from toft.managed import messages  # noqa: PLC0415 - 10 MB of cryptography that few documents need
-
-        node = admission.Node.of_membership(generations.enrollment(engine) or engine.seed())
-        try:
-            signed = messages.read_signatures(json.loads(signatures))
-        except ValueError as error:
-            raise UsageError(
-                f"the signatures are no list in JSON: {error}",
-                code="document.signatures",
-                hint="docs/how-to/sign-documents.md",
-            ) from error
-        return admission.vouch(data, signed=signed, root=node.root)
 
     def _engine(self) -> generations.Generations:
         return generations.Generations.at(self.home)

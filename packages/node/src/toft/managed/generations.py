@@ -25,6 +25,7 @@ SEED = "seed.json"
 ENROLLMENT = "enrollment.json"
 IDENTITY = "identity.json"
 REPORTS = "reports.json"
+TRUST = "trust.json"
 """What a node keeps of its membership beside the slots; never touched by a commit or a way back."""
 _LOCK_S = 10.0
 """A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
@@ -361,10 +362,12 @@ class Generations:
     def membership(self) -> Mapping[str, Any] | None:
         """Return where this node belongs and whom it trusts: as it is enrolled, else as it wants to be.
 
+        A node of nobody may still have been told whom to trust.
+
         Raises:
             IntegrityError: A file that says so is there and damaged: whom to trust is not guessed.
         """
-        for name in (ENROLLMENT, SEED):
+        for name in (ENROLLMENT, SEED, TRUST):
             try:
                 value = json.loads(self.operations.read(str(self.directory / name)))
             except FileNotFoundError:
@@ -588,6 +591,26 @@ def _damaged(path: Path, why: object) -> IntegrityError:
         details={"path": str(path)},
         hint="join again: toft join URL TOKEN; toft leave gives the node back to nobody",
     )
+
+
+def trust(
+    engine: Generations, root: Mapping[str, Any] | None, *, only_if: Callable[[], None] = lambda: None
+) -> None:
+    """Keep whom a node of nobody trusts to sign its documents; None for whoever is at the machine.
+
+    Args:
+        engine: Of the node.
+        root: The trust root.
+        only_if: Called under the lock; raises where this may not be.
+    """
+    with engine._hold():
+        only_if()
+        path = engine.directory / TRUST
+        if root is None:
+            durable.discard(path, operations=engine.operations)
+            engine.operations.sync_directory(str(engine.directory))
+        else:
+            durable.write_json(path, {"schema": 1, "root": root}, mode=0o600, operations=engine.operations)
 
 
 def enrollment(engine: Generations) -> Mapping[str, Any] | None:

@@ -176,6 +176,25 @@ def is_member(engine: generations.Generations) -> bool:
     return _is_resetting(engine) or not names.isdisjoint(engine.operations.list(str(engine.directory)))
 
 
+def trust(engine: generations.Generations, root: Root | None) -> None:
+    """Have a node of nobody take only what others have signed; None takes that back. Blocks for some fsyncs.
+
+    Raises:
+        ConflictError: It belongs to a central, and that says whom to trust.
+        OSError: The disk did not take it.
+    """
+
+    def check() -> None:
+        if is_member(engine):
+            raise ConflictError(
+                "this node belongs to a central, and trusts whom it was told when it joined",
+                code="join.member_trust",
+                hint="toft join with --server-key says whom to trust there; toft leave first",
+            )
+
+    generations.trust(engine, None if root is None else root.to_value(), only_if=check)
+
+
 def vouched(engine: generations.Generations, data: bytes, signatures_text: str) -> tuple[str, ...]:
     """Return whose signatures on a document of a file count; for a node that no central reaches.
 

@@ -65,6 +65,17 @@ def public_of(text: str, passphrase: bytes = b"") -> PublicKey:
     return PublicKey.of_text(data.decode("utf-8", "replace").strip())
 
 
+def text_of(word: str) -> str:
+    """Return what a word says of keys: the text itself, or what is in the file of that name.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if word.lstrip().startswith("{") or not os.path.exists(word):
+        return word
+    return _read(Path(word)).decode("utf-8", "replace")
+
+
 def sign_file(path: Path, payload_type: str, data: bytes, key: PrivateKey) -> tuple[Signature, ...]:
     """Add a signature over bytes to the file of their signatures; the same key's takes the place of its last.
 
