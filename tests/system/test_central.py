@@ -379,7 +379,6 @@ def test_a_restart_keeps_everything_and_the_audit_log_is_whole(tmp_path: Path) -
         assert (found["is_whole"], found["broken_at"]) == (True, None)
         assert central.stop() == 0
         assert "stopped" in central.log()
-        central.start()
 
 
 def test_a_kill_at_any_moment_loses_no_node_that_was_told_so(tmp_path: Path) -> None:
@@ -396,7 +395,7 @@ def test_a_kill_at_any_moment_loses_no_node_that_was_told_so(tmp_path: Path) -> 
                     joined.append(agent)
 
         with ThreadPoolExecutor(8) as pool:
-            for _ in range(3):
+            for _ in range(2):
                 under_way = [pool.submit(join, n) for n in range(60)]
                 eventually(lambda: len(joined) % 60 > 20, within_s=20)
                 central.kill()
