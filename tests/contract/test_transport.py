@@ -16,7 +16,8 @@ from tests.fake_central import FakeCentral, Reply, Request
 from tests.relays import Authority
 
 from toft.managed import protocol, transport
-from toft.managed.transport import AnswerError, Transport, Trust, TrustError, UnreachableError
+from toft.managed.connections import Connections
+from toft.managed.transport import AnswerError, Trust, TrustError, UnreachableError
 
 MOST = transport.MOST_BYTES
 
@@ -30,7 +31,7 @@ def central() -> Iterator[FakeCentral]:
 async def ask(
     central: FakeCentral, trust: Trust | None = None, *, deadline_s: float = 5.0, path: str = protocol.CONFIG
 ) -> transport.Answer:
-    asks = Transport(trust or Trust())
+    asks = Connections(trust or Trust())
     try:
         headers = {"Authorization": "Bearer secret"}
         return await asks.ask("GET", central.url + path, headers=headers, deadline_s=deadline_s)
@@ -187,7 +188,7 @@ async def test_nobody_at_an_address_is_an_error_with_a_name(central: FakeCentral
     central.stop()
     with pytest.raises(UnreachableError, match="cannot be asked"):
         await ask(central)
-    asks = Transport(Trust())
+    asks = Connections(Trust())
     for url in (
         "https://" + "a" * 70 + ".example.org",
         "http://[::1",
@@ -281,7 +282,7 @@ async def test_old_tls_is_refused(authority: Authority) -> None:
         await ask(central, Trust(ca_file=str(authority.file)))
 
 
-async def drain(asks: Transport, url: str) -> None:
+async def drain(asks: Connections, url: str) -> None:
     async with asks.stream(url, headers={}, idle_s=0.5) as (_, _, parts):
         async for _ in parts:
             pass
@@ -291,7 +292,7 @@ async def test_what_is_large_comes_in_parts(central: FakeCentral) -> None:
     body = bytes(range(256)) * 40_000
     central.then("/v1/artifacts/x", Reply(body=body), raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"))
     central.then("/v1/artifacts/x", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", pause_s=30))
-    asks = Transport(Trust())
+    asks = Connections(Trust())
     url = central.url + "/v1/artifacts/x"
     async with asks.stream(url, headers={}) as (status, headers, parts):
         assert (status, headers["content-length"]) == (200, str(len(body)))

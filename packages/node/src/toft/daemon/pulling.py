@@ -34,7 +34,7 @@ from toft.managed import (
 from toft.managed.document import Document
 
 if TYPE_CHECKING:
-    from toft.managed import enrolling
+    from toft.managed import connections, enrolling
 
 _log = log.get_logger("daemon.pulling")
 _OFFLINE_GRACE_S = 86_400
@@ -81,7 +81,7 @@ class Pulling:
         self._began = clock.now()
         self._files = identity.Files.at(engine.directory.parent)
         self._found = identity.Found()
-        self._transport: transport.Transport | None = None
+        self._transport: connections.Connections | None = None
         self._credentials: enrolling.Credentials | None = None
         self._polling: polling.Polling | None = None
         self._answered_at = clock.monotonic()
@@ -111,17 +111,17 @@ class Pulling:
             return
         if self._found.is_mended:
             await self._mend()
-        self._transport = transport.Transport(member.trust, self._clock)
-        self._credentials = await asyncio.to_thread(self._open, self._transport)
+        self._transport, credentials = await asyncio.to_thread(self._open, member.trust)
+        self._credentials = credentials
         self._polling = polling.Polling(
             self,
-            self._credentials,
+            credentials,
             self._urls,
             float(self._document.poll_interval_s),
             clock=self._clock,
         )
         self._reports = reports.Reports(
-            self._engine.directory, self._credentials, self._good_url, self._seen, clock=self._clock
+            self._engine.directory, credentials, self._good_url, self._seen, clock=self._clock
         )
         self._polling.start()
         self._reports.start()
@@ -191,9 +191,11 @@ class Pulling:
             )
         return await self._polling.fetch()
 
-    def _open(self, asks: transport.Asks) -> enrolling.Credentials:
-        from toft.managed import enrolling  # noqa: PLC0415 - 10 MB of cryptography that only such a node needs
+    def _open(self, trust: transport.Trust) -> tuple[connections.Connections, enrolling.Credentials]:
+        # A tenth of a second and 10 MB, for cryptography above all, that only such a node pays.
+        from toft.managed import connections, enrolling  # noqa: PLC0415 - see above
 
+        asks = connections.Connections(trust, self._clock)
         credentials = enrolling.Credentials(
             asks, self._files, self._found, facts=enrolling.facts(), clock=self._clock
         )
@@ -204,7 +206,7 @@ class Pulling:
                 with contextlib.suppress(document.DocumentError):
                     served.append(document.parse(slot.document).control_urls)
         credentials.vouch(url for urls in served for url in urls)
-        return credentials
+        return asks, credentials
 
     async def _mend(self) -> None:
         try:

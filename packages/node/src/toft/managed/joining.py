@@ -112,9 +112,11 @@ def seed(
         pin_sha256=pin_sha256.lower().replace(":", "").strip(),
         insecure_http=insecure_http,
     )
+    from toft.managed import connections  # noqa: PLC0415 - 50 ms that only a join pays, and no daemon
+
     made = Seed(url=place, token=text, trust=trust)
     transport.check(made.url, trust)
-    transport.check_trust(trust)
+    connections.check_trust(trust)
     if server_key:
         from toft.managed import signatures  # noqa: PLC0415 - 10 MB that a join without a key goes without
 

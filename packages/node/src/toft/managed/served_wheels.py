@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from toft.kernel.errors import NodeError, NotFoundError, UnavailableError
-from toft.managed import protocol, transport
+from toft.managed import protocol
+
+if TYPE_CHECKING:
+    from toft.managed import connections
 
 _LATER = (401, 403, 408, 425, 429)
 """Also who is not let in yet, or not for the moment: the document is not to blame for that."""
@@ -21,7 +24,7 @@ class Credentials(Protocol):
 
 
 async def read(
-    streams: transport.Transport, credentials: Credentials, urls: Sequence[str], sha256: str
+    streams: connections.Connections, credentials: Credentials, urls: Sequence[str], sha256: str
 ) -> AsyncGenerator[bytes]:
     """Yield the bytes of a wheel, from the first of some addresses that has it.
 
