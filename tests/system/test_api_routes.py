@@ -284,6 +284,8 @@ def test_metrics_are_what_prometheus_reads_and_count_what_happened(daemon: Daemo
     assert found["toft_lanes",] >= 1
     assert found["toft_http_requests_total", "POST", "/v1/jobs", "2xx"] >= 1
     assert found["toft_http_request_duration_seconds_count", "POST", "/v1/jobs"] >= 1
+    assert found["toft_config_phase", "idle"] == 1
+    assert found["toft_config_poll_failures",] == 0
     waited = found["toft_http_request_duration_seconds_sum", "GET", "/v1/jobs/{id}/wait"]
     assert 0 < waited < 60
 

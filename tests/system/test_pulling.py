@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.fake_central import FakeCentral, Reply
 from tests.waiting import eventually
 
 from toft.central import reports as taking
-from toft.managed import document, generations, messages, protocol
+from toft.managed import document, generations, messages, protocol, standing
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def central() -> Iterator[FakeCentral]:
 def text(central: FakeCentral, lanes: int, **more: Any) -> dict[str, Any]:
     return {
         "schema_version": 1,
-        "control": {"urls": [central.url], "poll_interval_s": 5},
+        "control": {"urls": [central.url], "poll_interval_s": 60},
         "settings": {"lanes": lanes},
         "health": {"settle_s": 0.1},
         **more,
@@ -38,8 +37,7 @@ def text(central: FakeCentral, lanes: int, **more: Any) -> dict[str, Any]:
 
 
 def shown(daemon: Daemon) -> dict[str, Any]:
-    found: dict[str, Any] = daemon.toft("config", "show", "--json").value
-    return found
+    return standing.describe(daemon.toft.home)
 
 
 def nudge(daemon: Daemon) -> None:
@@ -99,10 +97,8 @@ def test_a_node_joins_and_follows_its_central(joined: Daemon, central: FakeCentr
     central.holds_s = 50.0
     nudge(joined)
     eventually(lambda: "prefer" in central.seen(protocol.CONFIG)[-1].headers, within_s=20)
-    began = time.monotonic()
     second = central.serve(text(central, 2), revision=2)
-    eventually(lambda: shown(joined)["active"] == second, within_s=5)
-    assert time.monotonic() - began < 5
+    eventually(lambda: shown(joined)["active"] == second, within_s=15)
     eventually(lambda: shown(joined)["confirmed"] == second, within_s=30)
     central.holds_s = 0.0
 
@@ -180,6 +176,10 @@ def test_nothing_that_a_central_says_hurts_what_runs(joined: Daemon, central: Fa
     assert joined.status()["lanes"] == lanes
     assert "\x1b" not in joined.log()
     assert len(central.seen(protocol.ENROLL)) == 1
+
+    figures = joined.request("GET", "/metrics").body.decode()
+    assert 'toft_config_poll_total{code="config_document_too_large"} 2.0' in figures, "endless, and a bomb"
+    assert "toft_config_apply_seconds " in figures
 
     # And a good one is still taken.
     central.clock_s = 0.0

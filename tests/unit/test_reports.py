@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -48,9 +49,15 @@ def seen(count: int = 1, **details: Any) -> Seen:
     )
 
 
+def effective(value: Any) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest(), "body": value}
+
+
 def test_a_report_says_what_runs_what_was_tried_and_why_it_went_back() -> None:
     gate = {"name": "web", "state": "red", "since": None, "message": "no", "kind": "http", "required": True}
-    made = reports.whole(seen(gates=(gate,), overrides=({"key": "x"},), effective={"a": 1}), Kept(41))
+    made = reports.whole(
+        seen(gates=(gate,), overrides=({"key": "x"},), effective=effective({"a": 1})), Kept(41)
+    )
     assert taking.check(json.loads(reports._encode(made)))
     assert (made["seq"], made["boot_nonce"], made["etag"]) == (42, "f" * 32, ETAG)
     assert made["running"] == {"etag": ETAG, "revision": 7, "since": "2001-09-09T01:46:40.000Z"}
@@ -62,17 +69,17 @@ def test_a_report_says_what_runs_what_was_tried_and_why_it_went_back() -> None:
     assert made["artifacts"] == [{"name": "ocr", "version": "1", "sha256": None, "state": "installed"}]
     assert made["effective"]["body"] == {"a": 1}
     known = Kept(1, made["effective"]["sha256"])
-    assert "body" not in reports.whole(seen(effective={"a": 1}), known)["effective"]
-    assert "body" in reports.whole(seen(effective={"a": 2}), known)["effective"]
+    assert "body" not in reports.whole(seen(effective=effective({"a": 1})), known)["effective"]
+    assert "body" in reports.whole(seen(effective=effective({"a": 2})), known)["effective"]
     assert taking.check(reports.short(seen(), known)) == {"seq": 2, "boot_nonce": "f" * 32, "etag": ETAG}
 
 
 def test_a_report_is_never_too_large_to_be_taken() -> None:
     many = tuple({"name": f"g{n}", "state": "red", "since": None, "message": "m" * 4000} for n in range(3000))
     for details in (
-        {"effective": {"x": "y" * 300_000}},
+        {"effective": effective({"x": "y" * 300_000})},
         {"gates": many},
-        {"gates": many, "overrides": many, "effective": {"x": "\x00" * 100_000}},
+        {"gates": many, "overrides": many, "effective": effective({"x": "\x00" * 100_000})},
     ):
         made = reports.whole(seen(20, **details), Kept())
         assert len(json.dumps(made, separators=(",", ":"))) <= protocol.MAX_REPORT_BYTES
@@ -88,7 +95,7 @@ class Scene:
     url: str = "https://central.example.org"
     sent: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     taken: list[dict[str, Any]] = field(default_factory=list)
-    now: Seen = field(default_factory=lambda: seen(effective={"a": 1}))
+    now: Seen = field(default_factory=lambda: seen(effective=effective({"a": 1})))
     delay_s: float = 0.0
 
     async def ask(self, method: str, url: str, path: str, *, headers: Any, body: bytes) -> Answer:
@@ -164,7 +171,7 @@ def test_it_reports_at_the_start_at_each_change_and_now_and_then() -> None:
 def test_what_could_not_be_sent_is_sent_later_as_it_is_then() -> None:
     async def act(made: Reports) -> None:
         await asyncio.sleep(50)
-        scene.now = seen(2, effective={"a": 2})
+        scene.now = seen(2, effective=effective({"a": 2}))
         made.note()
         await asyncio.sleep(400)
 

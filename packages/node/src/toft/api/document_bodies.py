@@ -89,6 +89,8 @@ NAMED: Mapping[str, Schema] = {
             "next_poll_in_s": optional(SECONDS),
             "consecutive_failures": optional(COUNT),
             "clock_skew_s": optional({"type": "number"}),
+            "polls": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "apply_s": optional({"type": "number"}),
             "problems": LINES,
             "diagnostics": listed(OBJECT),
         }

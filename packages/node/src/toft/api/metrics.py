@@ -166,6 +166,15 @@ def _of_config(config: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge(
         "toft_config_gate_green", "1 for each gate of the document that is green.", lights, ("gate",)
     )
+    if config["apply_s"] is not None:
+        words = "Seconds from the commit of the latest proven document to its proof."
+        yield _gauge("toft_config_apply_seconds", words, [((), config["apply_s"])])
+    polls = core.CounterMetricFamily("toft_config_poll", "Questions to the central.", labels=("code",))
+    for code, count in sorted(config["polls"].items()):
+        polls.add_metric((code,), count)
+    yield polls
+    failures = config["consecutive_failures"] or 0
+    yield _gauge("toft_config_poll_failures", "Questions in a row without a good answer.", [((), failures)])
 
 
 def _of_machine(queue: Mapping[str, Any]) -> Iterator[Metric]:

@@ -79,6 +79,7 @@ class Desk:
             "next_poll_in_s": round(polls.next_in_s, 1),
             "consecutive_failures": polls.failures,
             "clock_skew_s": polls.skew_s,
+            "polls": dict(polls.counts),
         }
 
     async def served(self) -> bytes:

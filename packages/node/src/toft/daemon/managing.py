@@ -13,7 +13,7 @@ from typing import Any
 from toft.access import tokens
 from toft.api import service as services
 from toft.daemon import applying as keeping
-from toft.daemon import desk, gating, installing, provisioning, pulling, reporting
+from toft.daemon import desk, gating, installing, provisioning, pulling
 from toft.dispatch import jobs
 from toft.dispatch import node as nodes
 from toft.dispatch import schedules as scheduling
@@ -68,7 +68,6 @@ class Managing:
         self._kept: keeping.Applying | None = None
         self._is_member = identity.Files.at(engine.directory.parent).read().membership is not None
         self.gating: gating.Gating | None = None
-        self._settings: Settings | None = None
         self._desk: desk.Desk | None = None
         self._local: layering.Local | None = None
         self._installs: installing.Installs | None = None
@@ -123,7 +122,7 @@ class Managing:
         self._kept = keeping.Applying(node, self.applied, self._tokens, self._timed)
         self._installs = installing.Installs(node, self._environ, self.boot, self._document)
         service.document = self._kept.told
-        self._settings = chosen = node.rooms.settings
+        chosen = node.rooms.settings
         watched = gating.Watched(
             engine=self._engine,
             boot=self.boot,
@@ -183,9 +182,14 @@ class Managing:
         return made
 
     async def _details(self) -> reports.Details:
-        if self._settings is None:
+        if self._desk is None:
             return reports.Details()
-        return await reporting.details(self._document, self._settings, self._kept, self.gating)
+        found = await self._desk.describe()
+        return reports.Details(
+            gates=found["gates"],
+            overrides=found["overrides"],
+            effective=await asyncio.to_thread(self._desk.console.effective),
+        )
 
     async def look(self, restart: Callable[[], None]) -> None:
         """See whether another generation counts by now than the one this process has loaded."""

@@ -11,8 +11,7 @@ from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel.errors import NodeError
-from toft.managed import enrolling, generations, identity, protocol, transport
-from toft.managed.transport import Transport
+from toft.managed import connections, enrolling, generations, identity, protocol, transport
 
 PATIENCE_S = 5.0
 _AHEAD = 1000
@@ -30,7 +29,7 @@ async def tell(engine: generations.Generations, *, clock: clocks.Clock = clocks.
     if found.membership is None or found.identity is None or not found.identity.access_token:
         return False
     report = json.dumps(await asyncio.to_thread(_report, engine, clock.now())).encode()
-    asks = Transport(found.membership.trust, clock)
+    asks = connections.Connections(found.membership.trust, clock)
     facts = await asyncio.to_thread(enrolling.facts)
     credentials = enrolling.Credentials(asks, files, found, facts=facts, clock=clock)
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,7 +41,8 @@ class Details:
     Attributes:
         gates: As they were found the last time somebody looked.
         overrides: What is configured on the node and gives way to the document.
-        effective: The configuration that is in force, without its secrets; None when nobody knows.
+        effective: The configuration that is in force, as `body` without its secrets, and its `sha256`; None
+            when nobody knows.
     """
 
     gates: Sequence[Mapping[str, Any]] = ()
@@ -153,9 +153,9 @@ def whole(seen: Seen, kept: Kept) -> dict[str, Any]:
     }
     effective = seen.details.effective
     if effective is not None:
-        report["effective"] = {"sha256": _sha256(effective)}
-        if report["effective"]["sha256"] != kept.effective_sha256:
-            report["effective"]["body"] = effective
+        report["effective"] = {"sha256": effective["sha256"]}
+        if effective["sha256"] != kept.effective_sha256:
+            report["effective"]["body"] = effective["body"]
     return _fitted(report)
 
 
@@ -347,10 +347,6 @@ def _encode(value: Any) -> bytes:
 
 def _of(value: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value.get(name) for name in names}
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(_encode(value)).hexdigest()
 
 
 def _moment(seconds: float) -> str:

@@ -97,9 +97,23 @@ def _of_files(standing: generations.Standing, now: Moment) -> dict[str, Any]:
         "next_poll_in_s": None,
         "consecutive_failures": None,
         "clock_skew_s": None,
+        "polls": {},
+        "apply_s": _apply_s(state),
         "central": None,
         "problems": problems,
     }
+
+
+def _apply_s(state: phases.State) -> float | None:
+    """Return how long what runs took from its commit to its proof; None before the first proof."""
+    began: dict[str, float] = {}
+    found = None
+    for each in state.history:
+        if each.event == "staged":
+            began[each.etag] = each.at
+        elif each.event == "applied" and each.etag in began:
+            found = max(0.0, each.at - began[each.etag])
+    return found
 
 
 def _gates(active: slots.Slot | None, trial: phases.Trial | None) -> list[dict[str, Any]]:
