@@ -269,6 +269,34 @@ def test_a_full_disk_loses_nothing(name: str) -> None:
         goes_on(world, killed(world.root), copied(world.server), 1.0)
 
 
+def test_a_renewed_credential_that_the_disk_does_not_take_is_good_all_the_same() -> None:
+    for wait_s in (20 * 3600.0, 20 * 86_400.0):
+        world = begin(is_enrolled=True)
+        credentials = world.credentials(fail_at=1)
+        world.clock.wait_until(world.clock.monotonic() + wait_s)
+        assert run(world, asks(credentials)) == 304
+        assert world.server.asked[-2:] == [protocol.REFRESH, protocol.CONFIG]
+        world.clock.wait_until(world.clock.monotonic() + 3600)
+        assert run(world, asks(credentials)) == 304
+        assert world.server.asked[-2:] == [protocol.CONFIG, protocol.CONFIG], "it is renewed once"
+        goes_on(world, killed(world.root), copied(world.server), 3600.0)
+
+
+def test_clocks_behind_one_address_that_never_agree_end_a_question() -> None:
+    world = begin(is_enrolled=True)
+    world.server.rows.clear()
+
+    @dataclass
+    class Two(Wire):
+        async def ask(self, *given: Any, **more: Any) -> Answer:
+            self.server.ahead_s = 0.0 if self.server.ahead_s else 500.0
+            return await super().ask(*given, **more)
+
+    with pytest.raises(answers.CentralError):
+        run(world, asks(world.credentials(Two(world.server))))
+    assert world.server.asked.count(protocol.REFRESH) <= 4
+
+
 def test_twenty_that_need_a_new_credential_share_one_request() -> None:
     world = begin(is_enrolled=True)
     world.server.asked.clear()

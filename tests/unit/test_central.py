@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from toft.api.central.pace import Pace
-from toft.central import audit, layers, literals, saving, tokens
+from toft.central import admission, audit, layers, literals, nodes, saving, tokens
 from toft.central.documents import Group
 from toft.central.nodes import Node
 from toft.central.room import Central
 from toft.central.waiting import Waiting
+from toft.daemon import central as serving
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.managed import document, messages, protocol
@@ -109,12 +110,14 @@ async def test_a_join_token_ends_by_time_but_an_answer_that_was_lost_does_not(
     made, text = await central.tokens.create("main", tokens.Wish(labels={}, lasts_s=60.0), by="me")
     node, _, key = await join(central, text=text)
     clock.advance(61)
-    with pytest.raises(errors.RefusedError):
+    with pytest.raises(admission.JoinRefusedError) as expired:
         await join(central, text=text)
     assert (await join(central, key, text=text))[0] is node
     await central.tokens.revoke("main", made["id"], by="me")
-    with pytest.raises(errors.RefusedError):
+    with pytest.raises(admission.JoinRefusedError) as revoked:
         await join(central, key, text=text)
+    for refused in (expired, revoked):
+        await central.admission.note_refused(refused.value)
     told = [
         each["details"]["reason"]
         for each in await audit.entries(central.store)
@@ -295,3 +298,64 @@ def test_layers_replace_merge_and_take_away() -> None:
 def test_what_looks_like_a_secret_is_found_and_left_out(value: dict[str, Any], is_secret: bool) -> None:
     assert bool(list(literals.found_in(value))) is is_secret
     assert (literals.redacted(value) != value) is is_secret
+
+
+async def test_what_no_node_is_given_any_more_is_let_go_and_read_again_for_who_asks(central: Central) -> None:
+    first = await save(central, {"settings": {"lanes": 1}})
+    node, _, _ = await join(central)
+    old = await central.offers.offered(node)
+    assert old is not None
+    for lanes in range(2, 5):
+        await save(central, {"settings": {"lanes": lanes}})
+        new = await central.offers.offered(node)
+    assert len(central.offers._merged) == len(central.offers._by_hash) == 4
+    central.tidy()
+    assert len(central.offers._merged) == len(central.offers._by_hash) == 1
+    assert list(central.documents._layers) == [(first.document.id, 4)]
+    assert await central.offers.offered(node) == new
+    found = await central.offers.find("main", old.served.sha256)
+    assert found is not None
+    assert found.data == old.served.data
+
+
+async def test_who_was_seen_is_written_down_once_the_disk_takes_it(
+    store: database.Database, central: Central
+) -> None:
+    await save(central, {})
+    node, _, _ = await join(central)
+    await central.nodes.write_seen()
+
+    class Full:
+        read = store.read
+
+        async def write(self, work: object) -> None:
+            raise errors.UnavailableError("no space")
+
+    central.nodes._store = Full()  # type: ignore[assignment]
+    central.nodes.see(node, "sha256-" + "1" * 64)
+    with pytest.raises(errors.UnavailableError):
+        await central.nodes.write_seen()
+    central.nodes._store = store
+    await central.nodes.write_seen()
+    known = nodes.Nodes(store)
+    await known.open()
+    assert known.get("main", node.id).asked_etag == "sha256-" + "1" * 64
+
+
+async def test_work_that_ends_by_what_nobody_thought_of_is_begun_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun: list[int] = []
+    again = asyncio.Event()
+
+    async def work() -> None:
+        begun.append(1)
+        if len(begun) == 1:
+            raise ZeroDivisionError
+        again.set()
+        await asyncio.Event().wait()
+
+    kept = asyncio.create_task(serving.keep_on(work, again_s=0.0))
+    await again.wait()
+    kept.cancel()
+    assert "work_failed" in caplog.text

@@ -78,7 +78,7 @@ SAMPLES = {
     "health": {"gates": {"ocr": {"kind": "instances"}}},
     "instances": {"ocr": {}},
     "plugins": {"ocr": WHEEL},
-    "revision_floor": 1,
+    "revision_floor": 0,
     "tenant": "a-town",
     "schedules": {"nightly": {"instance": "ocr", "every_s": 60}},
 }
@@ -113,6 +113,28 @@ def test_what_it_says_must_make_sense_together() -> None:
         "plugins.ocr.packages[0]",
     ]
     assert _places({"schema_version": 1, "not_before": "2026-13-40T00:00:00Z"})[0][0] == "not_before"
+
+
+@pytest.mark.parametrize("rest", [{"revision": 3}, {}])
+def test_no_document_keeps_out_what_comes_after_it(rest: dict[str, int]) -> None:
+    assert _places({"schema_version": 1, "revision_floor": 4, **rest})[0][0] == "revision_floor"
+    assert not document.problems({"schema_version": 1, "revision": 3, "revision_floor": 3})
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://localhost:99999/", "https://", "http://:80/", "http://localhost/%00"]
+)
+def test_what_is_no_address_is_refused_before_anybody_asks_there(url: str) -> None:
+    gates = {"web": {"kind": "http", "url": url}, "port": {"kind": "tcp", "address": "h:65536"}}
+    value = {"schema_version": 1, "health": {"gates": gates}, "plugins": {"ocr": {**WHEEL, "url": url}}}
+    places = {"health.gates.web.url", "health.gates.port.address", "plugins.ocr.url"}
+    assert {place for place, _ in _places(value)} == places
+    plain = {
+        "tcp": {"kind": "tcp", "address": "[::1]:22"},
+        "http": {"kind": "http", "url": "http://[::1]:8/x"},
+    }
+    wheel = {**WHEEL, "url": "file:///wheels/ocr.whl"}
+    assert not document.problems({"schema_version": 1, "health": {"gates": plain}, "plugins": {"ocr": wheel}})
 
 
 @pytest.mark.parametrize(

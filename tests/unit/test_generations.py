@@ -1,6 +1,7 @@
 """The engine on a real directory and the decisions that need no disk; every cut is in tests/simulation."""
 
 import dataclasses
+import errno
 import json
 import os
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from toft.managed import generations, journal, phases, slots
 from toft.managed.generations import Generations, Offer
 from toft.managed.moments import Moment
 from toft.managed.phases import Answer, Findings, Phase, Severity, State, Trial
+from toft.store import durable
 
 START = Moment("first", 1000.0, 1_700_000_000.0)
 
@@ -300,6 +302,52 @@ def test_a_command_that_stands_still_with_the_lock_keeps_no_node_from_what_it_ha
     assert boot.etag == good
     assert boot.notes
     assert node.engine.read() == before
+
+
+class Full(durable.SystemOperations):
+    """A disk that takes nothing whose path has this in it."""
+
+    named = ""
+
+    def rename(self, source: str, target: str) -> None:
+        if self.named and self.named in target:
+            raise OSError(errno.ENOSPC, "no space", target)
+        super().rename(source, target)
+
+
+def test_a_start_that_could_not_be_written_down_counts_as_soon_as_it_can(node: Node) -> None:
+    node.prove(1)
+    node.engine.commit(offer(2), "cli")
+    disk = Full()
+    engine = Generations(node.path, lambda: node.now, disk)
+    disk.named = "journal.json"
+    boot = engine.boot("late")
+    assert boot.trial
+    with pytest.raises(OSError, match="no space"):
+        engine.confirm(boot)
+    disk.named = ""
+    assert engine.confirm(boot), "the disk was full when it started, and is not any more"
+    engine.commit(offer(3), boot.nonce, is_live=True)
+    assert not engine.confirm(boot), "it staged the next one itself"
+    later = node.boot()
+    assert not engine.confirm(boot), "another one has started since"
+    assert node.engine.confirm(later)
+
+
+def test_a_commit_that_the_disk_cut_off_stands_in_nobodys_way(node: Node) -> None:
+    node.prove(1)
+    disk = Full()
+    engine = Generations(node.path, lambda: node.now, disk)
+    boot = engine.boot("live")
+    disk.named = "active"
+    with pytest.raises(OSError, match="no space"):
+        engine.commit(offer(2), boot.nonce, is_live=True)
+    disk.named = ""
+    standing = engine.read()
+    assert (standing.state.phase, standing.active) == (Phase.STAGED, boot.slot)
+    generations.refuse_on_trial(standing.state, standing.active)
+    assert engine.commit(offer(3), boot.nonce, is_live=True) == engine.read().active
+    assert [each.event for each in engine.read().state.history][-3:] == ["staged", "orphaned", "staged"]
 
 
 def test_what_was_decided_and_is_damaged_since_is_not_adopted(node: Node) -> None:

@@ -1,7 +1,7 @@
 """The table of answers, the ladder, and the pauses, in virtual time."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class Scene:
     runs: str = "sha256-" + "1" * 64
     draw: float = 0.5
     on_trial: bool = False
-    staging: Callable[[bytes], Staged] | None = None
+    staging: Callable[[bytes], Staged | Awaitable[Staged]] | None = None
     skew_s: float | None = None
     is_enrolled: bool = True
     asked: list[Asked] = field(default_factory=list)
@@ -79,7 +79,8 @@ class Scene:
 
     async def stage(self, data: bytes, etag: str, **_: Any) -> Staged:
         self.done.append(f"stage {etag[7:11]}")
-        return self.staging(data) if self.staging else Staged("applied", etag)
+        made = self.staging(data) if self.staging else Staged("applied", etag)
+        return made if isinstance(made, Staged) else await made
 
     async def ask(
         self,
@@ -325,6 +326,39 @@ def test_what_the_node_could_not_do_is_tried_again_and_what_it_refused_is_not() 
         raise ConflictError("on trial", code="generation.probation_active")
 
     assert gaps(play(offered(), polls=2, staging=busy)) == [300]
+
+
+def test_what_takes_long_to_stage_keeps_nobody_from_sending_another_document() -> None:
+    other = document.encode({"schema_version": 1, "revision": 3})
+    broken: list[bytes] = []
+
+    async def slowly(data: bytes) -> Staged:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            broken.append(data)
+            raise
+        return Staged("applied", "")
+
+    scene = play(*[offered()] * 4, offered(other), polls=6, staging=slowly)
+    assert gaps(scene) == [360, 300, 300, 300, 360], "it asks on, in step"
+    assert [each for each in scene.done if each != "confirm"] == [
+        f"stage {ETAG[7:11]}", f"stage {document.etag_of(other)[7:11]}"
+    ]  # fmt: skip
+    assert broken == [NEW, other], "what is not wanted any more is broken off, and so is the rest at the end"
+    back = play(offered(), answer(304), polls=3, staging=slowly)
+    assert broken[2:] == [NEW]
+    assert gaps(back) == [360, 300]
+
+
+def test_what_took_long_is_taken_note_of_when_it_is_done() -> None:
+    async def fails(data: bytes) -> Staged:
+        await asyncio.sleep(1000)
+        raise UnavailableError("the registry is down")
+
+    scene = play(*[offered()] * 9, polls=6, staging=fails, draw=0.0)
+    assert gaps(scene) == [330, 270, 270, 130, 30]
+    assert scene.done.count(f"stage {ETAG[7:11]}") == 2
 
 
 def test_a_probe_takes_nothing_and_gives_the_best_answer() -> None:

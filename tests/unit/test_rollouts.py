@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from toft.central import rollouts, waves
+from toft.central import convergence, rollouts, waves
+from toft.central.convergence import Event
+from toft.central.nodes import Node
 from toft.central.rollouts import Abort, Finish, Member, Offer, Open, Order, Pause, Place, Skip, Stage, State
 from toft.kernel.errors import ConflictError
 
@@ -347,3 +349,17 @@ def test_a_revision_that_is_good_nowhere_reaches_two_of_a_hundred_at_most(
         world.wait(chance.choice((1, 100, 1000, 50_000)), silent=silent)
     assert len(world.reached()) <= max(1, 0.02 * len(world.nodes))
     assert world.rollout.state is not State.DONE
+
+
+def test_a_clock_that_jumps_back_hides_no_way_back() -> None:
+    node = Node(
+        id="node_1", tenant="main", name="n", labels={}, public_key="", state="active",
+        join_token="", assigned_group=None, created_at=0.0,
+    )  # fmt: skip
+    told = [
+        Event(etag="e", event="staged", at="2099-01-01T00:00:00.000Z", received_at=10.0),
+        Event(etag="e", event="rolled_back", at="2026-01-01T00:00:00.000Z", received_at=20.0, reason="r"),
+    ]
+    for events in (told, told[::-1]):
+        assert convergence.reached(node, "e", 5.0, events) == convergence.Reached(Stage.ROLLED_BACK, "r")
+    assert convergence.reached(node, "e", 5.0, told[:1]).stage is Stage.STAGED

@@ -27,6 +27,20 @@ _NONCES_S = 4 * protocol.SKEW_S
 _KEPT_S = 86_400.0
 
 
+class JoinRefusedError(errors.RefusedError):
+    """Somebody may not join; why, they are not told.
+
+    Attributes:
+        refusal: Why.
+        wish: What they asked for.
+    """
+
+    def __init__(self, refusal: tokens.Refusal, wish: messages.Enroll) -> None:
+        super().__init__("this may not join", code=protocol.JOIN_REFUSED)
+        self.refusal = refusal
+        self.wish = wish
+
+
 class Admission:
     """Lets nodes in, and knows them again.
 
@@ -53,8 +67,9 @@ class Admission:
 
     async def open(self) -> None:
         """Read which credentials there are."""
+        now = {"now": self._clock.now()}
         rows = await self._store.read(
-            lambda connection: connection.execute(_QUERIES["list_credentials"]).fetchall()
+            lambda connection: connection.execute(_QUERIES["list_credentials"], now).fetchall()
         )
         self._credentials = {row["sha256"]: (row["node"], row["expires_at"]) for row in rows}
 
@@ -79,16 +94,13 @@ class Admission:
             The node, its credential, when that ends, and whether the node is new.
 
         Raises:
-            RefusedError: They may not join (`join_refused`).
+            JoinRefusedError: They may not join.
             ConflictError: The key is one of another tenant's node.
         """
         text = self._credential()
         done = await self._store.write(lambda connection: self._enroll(connection, wish, text))
         if isinstance(done, tokens.Refusal):
-            # Its own transaction: the one that refused has changed nothing.
-            told = {"reason": done.reason, "key": wish.key.key_id, "hostname": wish.facts.hostname}
-            await self._note(done.tenant, "", "node.join_refused", protocol.token_id(wish.token), told)
-            raise errors.RefusedError("this may not join", code="join_refused")
+            raise JoinRefusedError(done, wish)
         node, expires_at, is_new = done
         self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
         known = self._nodes.find(node.id)
@@ -100,6 +112,20 @@ class Admission:
             self._nodes.tell(known)
         _log.info("enrolled", node=node.id, tenant=node.tenant, is_new=is_new)
         return known, text, expires_at, is_new
+
+    async def note_refused(self, error: JoinRefusedError) -> None:
+        """Write down why somebody may not join; for whoever bounds how often that is done."""
+        wish, refusal = error.wish, error.refusal
+        told = {"reason": refusal.reason, "key": wish.key.key_id, "hostname": wish.facts.hostname}
+        entry = audit.Entry(
+            tenant=refusal.tenant,
+            actor="",
+            action="node.join_refused",
+            subject=protocol.token_id(wish.token),
+            details=told,
+        )
+        now = self._clock.now()
+        await self._store.write(lambda connection: audit.add(connection, now, entry))
 
     def _enroll(
         self, connection: database.Connection, wish: messages.Enroll, text: str
@@ -278,13 +304,6 @@ class Admission:
 
     def _credential(self) -> str:
         return "nt_" + base64.urlsafe_b64encode(self._randomness(32)).decode().rstrip("=")
-
-    async def _note(
-        self, tenant: str, actor: str, action: str, subject: str, details: Mapping[str, Any]
-    ) -> None:
-        entry = audit.Entry(tenant=tenant, actor=actor, action=action, subject=subject, details=details)
-        now = self._clock.now()
-        await self._store.write(lambda connection: audit.add(connection, now, entry))
 
 
 _FACTS = ("hostname", "os", "agent_version", "machine_id_hash")

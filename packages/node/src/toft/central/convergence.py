@@ -59,7 +59,8 @@ def reached(node: Node, etag: str, since: float, events: Iterable[Event]) -> Rea
     said = [
         each for each in events if each.etag == etag and each.event in _SAID and each.received_at >= since
     ]
-    last = max(said, key=lambda each: each.at, default=None)
+    # By when it was heard first: the clock of a node may have jumped back between two of them.
+    last = max(said, key=lambda each: (each.received_at, each.at), default=None)
     if last is not None and last.event in _ENDS:
         return Reached(_ENDS[last.event], last.reason, last.detail)
     if (node.reported_at or 0.0) >= since:

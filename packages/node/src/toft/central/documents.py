@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,9 +241,9 @@ class Documents:
             self._layers[document.id, number] = known
         return known
 
-    def known_layer(self, document: Document, number: int) -> Mapping[str, Any] | None:
-        """Return what a revision says, if that is in memory."""
-        return self._layers.get((document.id, number))
+    def tidy(self, current: Collection[tuple[str, int]]) -> None:
+        """Let go of revisions in memory that are given to no node now."""
+        self._layers = {key: each for key, each in self._layers.items() if key in current}
 
     async def revision(self, document: Document, number: int) -> Mapping[str, Any]:
         """Return the row of a revision.

@@ -246,10 +246,15 @@ class Nodes:
             {"id": each.id, "last_seen_at": each.last_seen_at, "asked_etag": each.asked_etag}
             for each in map(self._by_id.__getitem__, seen)
         ]
-        if rows:
+        if not rows:
+            return
+        try:
             await self._store.write(
                 lambda connection: connection.executemany(_QUERIES["note_seen"], rows).close()
             )
+        except errors.NodeError:
+            self._seen |= seen
+            raise
 
     def _audit(
         self, connection: database.Connection, node: Node, action: str, by: str, **details: Any

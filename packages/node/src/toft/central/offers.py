@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +162,18 @@ class Offers:
         """Look anew at what vouches for the bytes of a tenant."""
         self._merged = {key: each for key, each in self._merged.items() if key[0] != tenant}
         self._by_hash = {key: each for key, each in self._by_hash.items() if key[0] != tenant}
+
+    def tidy(self, current: Collection[tuple[str, int]]) -> None:
+        """Let go of bytes in memory that are made of anything but what is given to nodes now.
+
+        Args:
+            current: Ids of documents, and the numbers of their revisions.
+        """
+        self._merged = {
+            key: each for key, each in self._merged.items() if all(one in current for one in key[1])
+        }
+        kept = {(each.tenant, each.sha256) for each in self._merged.values()}
+        self._by_hash = {key: each for key, each in self._by_hash.items() if key in kept}
 
     async def _keep(self, tenant: str, made_of: Layers, data: bytes, found: tuple[str, ...]) -> Served:
         if found:

@@ -103,7 +103,7 @@ DELETE FROM node_credentials WHERE expires_at < :before
 SELECT max(expires_at) AS expires_at FROM node_credentials WHERE node = :node
 
 -- name: list_credentials
-SELECT sha256, node, issued_at, expires_at FROM node_credentials
+SELECT sha256, node, issued_at, expires_at FROM node_credentials WHERE expires_at > :now
 
 -- name: insert_nonce
 INSERT INTO node_nonces (node, nonce, noted_at) VALUES (:node, :nonce, :now) ON CONFLICT (node, nonce) DO NOTHING

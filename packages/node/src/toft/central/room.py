@@ -19,12 +19,13 @@ from toft.central.tokens import Tokens
 from toft.central.trust import Trusts
 from toft.central.waiting import SLOTS, Waiting
 from toft.kernel import clock as clocks
-from toft.kernel import errors
+from toft.kernel import errors, log
 from toft.store import database
 
 TENANT = "main"
 """The tenant that is always there; who has only one never names it."""
 _QUERIES = database.read_queries("toft.central")
+_log = log.get_logger("central")
 _SEEN_S = 30.0
 _TIDY_S = 600.0
 
@@ -90,11 +91,23 @@ class Central:
         since_tidied = 0.0
         while True:
             await asyncio.sleep(_SEEN_S)
-            await self.nodes.write_seen()
+            try:
+                await self.nodes.write_seen()
+            except errors.NodeError as error:
+                _log.error("seen_not_written", error=str(error))
             since_tidied += _SEEN_S
             if since_tidied >= _TIDY_S:
-                self.admission.tidy()
+                self.tidy()
                 since_tidied = 0.0
+
+    def tidy(self) -> None:
+        """Let go of what nobody shows or is offered any more: it is on disk for whoever asks all the same."""
+        self.admission.tidy()
+        current = {(each.document, each.number) for each in self.rollouts.serving()}
+        for tenant in self.documents.tenants:
+            current |= {(each.id, each.published) for each in self.documents.of(tenant) if each.published}
+        self.offers.tidy(current)
+        self.documents.tidy(current)
 
     def wake(self, tenant: str) -> None:
         """Let every node of a tenant look again what it is offered."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from toft.kernel import clock as clocks
 from toft.kernel import log, threads
-from toft.kernel.errors import ConflictError, NodeError, NotFoundError
+from toft.kernel.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from toft.managed import (
     admission,
     document,
@@ -312,21 +312,32 @@ class Pulling:
         except document.DocumentError as error:
             await self._remember(etag, "validation_failed", str(error), attempt=attempt, revision=revision)
             raise
-        staged = await staging.stage(
-            self._engine,
-            offered,
-            nonce=self._boot.nonce,
-            source=source,
-            attempt=attempt,
-            key_ids=key_ids,
-            now_s=self._credentials.server_now() if self._credentials else 0.0,
-            installer=self._installer,
-            gated=self._gated,
-        )
+        try:
+            staged = await staging.stage(
+                self._engine,
+                offered,
+                nonce=self._boot.nonce,
+                source=source,
+                attempt=attempt,
+                key_ids=key_ids,
+                now_s=self._credentials.server_now() if self._credentials else 0.0,
+                installer=self._installer,
+                gated=self._gated,
+            )
+        except (asyncio.CancelledError, UnavailableError):
+            # Broken off for another document, or by the disk, with its last step done all the same.
+            found = await threads.finished(self._engine.read)
+            trial = found.state.trial
+            if trial is not None and (trial.by_nonce, trial.slot) == (self._boot.nonce, found.active):
+                self._end()
+            raise
         if staged.action == "applied":
-            self._is_ending = True
-            self._restart()
+            self._end()
         return staged
+
+    def _end(self) -> None:
+        self._is_ending = True
+        self._restart()
 
     async def _vouch(
         self, data: bytes, etag: str, url: str, header: str, *, attempt: int, revision: int | None

@@ -19,7 +19,7 @@ from toft.kernel import authored, schemas
 from toft.kernel import clock as clocks
 from toft.kernel.errors import UsageError
 from toft.kernel.timetable import Timetable
-from toft.managed import pins
+from toft.managed import addresses, pins
 
 MAX_BYTES = 1 << 20
 SCHEMA_VERSION = 1
@@ -192,6 +192,7 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
     start, end = _moment(first), _moment(last)
     if start is not None and end is not None and end <= start:
         yield schemas.Problem(("expires_at",), "is not after not_before", "order")
+    yield from _floor_problems(value)
     plugins = value.get("plugins", {})
     for name, each in value.get("instances", {}).items():
         pin = plugins.get(each.get("plugin", name), {})
@@ -199,13 +200,7 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
             yield schemas.Problem(
                 ("instances", name, "plugin"), "is a plugin that this document disables", "order"
             )
-    needed = {"http": "url", "tcp": "address", "exec": "command"}
-    for name, gate in value.get("health", {}).get("gates", {}).items():
-        lacks = needed.get(gate["kind"])
-        if lacks and lacks not in gate:
-            yield schemas.Problem(
-                ("health", "gates", name), f"is of kind {gate['kind']} and lacks {lacks}", "gate"
-            )
+    yield from _gate_problems(value.get("health", {}).get("gates", {}))
     yield from pins.problems(plugins)
     for index, name in enumerate(value.get("monitors", ())):
         if not value.get("instances", {}).get(name, {"enabled": False}).get("enabled", True):
@@ -213,6 +208,29 @@ def _beyond_the_schema(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
             yield schemas.Problem(("monitors", index), why, "order")
     yield from _schedule_problems(value)
     yield from _token_problems(value.get("access", {}).get("tokens", {}))
+
+
+def _floor_problems(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:
+    floor, revision = value.get("revision_floor", 0), value.get("revision", 0)
+    if floor > revision:
+        # Whoever had confirmed it would take nothing any more: neither this document again nor the next ones.
+        said = "has none" if "revision" not in value else f"is {revision}"
+        yield schemas.Problem(
+            ("revision_floor",), f"is {floor}, and this document's revision {said}", "order"
+        )
+
+
+def _gate_problems(gates: Mapping[str, Any]) -> Iterator[schemas.Problem]:
+    needed = {"http": "url", "tcp": "address", "exec": "command"}
+    for name, gate in gates.items():
+        lacks = needed.get(gate["kind"])
+        if lacks and lacks not in gate:
+            yield schemas.Problem(
+                ("health", "gates", name), f"is of kind {gate['kind']} and lacks {lacks}", "gate"
+            )
+        for place, is_one in (("url", addresses.is_url), ("address", addresses.is_place)):
+            if place in gate and not is_one(gate[place]):
+                yield schemas.Problem(("health", "gates", name, place), "is no address", "format")
 
 
 def _schedule_problems(value: Mapping[str, Any]) -> Iterator[schemas.Problem]:

@@ -59,6 +59,8 @@ async def read(url: str, size_bytes: int) -> AsyncGenerator[bytes]:
         except _BROKEN as error:
             why = str(error) or type(error).__name__
             raise for_now(f"{shown(where)} cannot be read: {why}", details={"url": shown(where)}) from error
+        except ValueError as error:  # somebody leads to what is no address
+            raise for_good(f"{url[:300]!r} leads to no address: {error}") from error
     raise for_good(f"{shown(url)} leads from one address to the next", details={"url": shown(url)})
 
 

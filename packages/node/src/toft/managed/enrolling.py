@@ -37,6 +37,8 @@ RENEWED_AT = 1 / 3
 KEY_LIFE_S = 30 * 86_400.0
 _ROTATE_AGAIN_S = 3600.0
 _SIGN_AGAIN_S = 60.0
+_SIGNED_AT_MOST = 3
+"""Behind one address there may be clocks that never agree."""
 _MACHINE_ID = Path("/etc/machine-id")
 _JSON = {"Content-Type": "application/json"}
 
@@ -310,11 +312,11 @@ class Credentials:
             given = await self._refresh_with(url, known.next_private_key)
             await self._promote(self._with(known, given))
             return
-        await self._keep(self._with(self.identity or known, given))
+        await self._renewed_to(self._with(self.identity or known, given))
 
     async def _refresh_with(self, url: str, private_key: str) -> messages.Enrolled:
         key, node_id = PrivateKey.of_text(private_key), self.identity.node_id if self.identity else ""
-        while True:
+        for _ in range(_SIGNED_AT_MOST):
             at = self.server_now()
             answer = await self._post(
                 url, protocol.REFRESH, messages.refresh(node_id, key, self._nonce(), at)
@@ -341,7 +343,7 @@ class Credentials:
         )
 
     async def _promote(self, known: Identity) -> None:
-        await self._keep(
+        await self._renewed_to(
             replace(
                 known,
                 private_key=known.next_private_key or known.private_key,
@@ -349,6 +351,17 @@ class Credentials:
                 key_made_at=self.server_now(),
             )
         )
+
+    async def _renewed_to(self, identity: Identity) -> None:
+        """Go on with what a central has given already, also while the disk does not take it.
+
+        On disk is a key that gets another credential; a node with a full disk must still be reached.
+        """
+        try:
+            await self._keep(identity)
+        except OSError as error:
+            _log.warning("not kept", error=str(error))
+            self.found = replace(self.found, identity=identity)
 
     async def _keep(self, identity: Identity) -> None:
         await asyncio.to_thread(self._files.keep_identity, identity)

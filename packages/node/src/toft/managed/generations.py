@@ -130,6 +130,8 @@ class Generations:
         self._hold = hold
         self._code = code
         self._now = now
+        self._unkept: tuple[phases.Booted, phases.Booted | None] | None = None
+        """A boot that could not be written down, and the one that stands there."""
         self._journal = journal.Journal(directory, operations)
         self._slots = slots.Slots(directory, operations)
 
@@ -169,13 +171,16 @@ class Generations:
                 return self._boot(nonce)
         except (OSError, UnavailableError) as error:
             # Neither a full disk nor a command that stands still with the lock must keep a node from what it
-            # has; it cannot be confirmed, and nothing is counted.
+            # has; nothing is counted, and nothing confirmed or committed before it can be written down.
             state, active = self._journal.read().state, self._slots.active()
             looked = [self._slots.look(name) for name in (active, slots.other(active)) if name]
             slot = next((each for each in looked if not each.problem), None) if active else None
             start = _Start(state, active, [f"the journal could not be written: {error}"])
             if slot is not None:
                 self._check_code(start, slot)
+            name, etag = (slot.name, slot.meta.etag) if slot else ("", "")
+            booted = phases.Booted(nonce=nonce, slot=name, etag=etag, damaged=start.damaged)
+            self._unkept = booted, state.booted
             return self._loaded(nonce, slot, state, tuple(start.notes), start.damaged)
 
     def _boot(self, nonce: str) -> Boot:
@@ -241,15 +246,17 @@ class Generations:
 
     def _commit(self, offer: Offer, nonce: str, is_live: bool) -> str:
         now = self._now()
-        state = self._journal.read().state
+        state = _late(self._journal.read().state, self._unkept)
         if is_live and (state.booted is None or state.booted.nonce != nonce):
             raise ConflictError(
                 "another process is the node by now, or somebody has joined or left",
                 code="membership.changed",
                 hint="nothing is lost: the daemon starts again with what is there now",
             )
-        refuse_on_trial(state)
         prev = self._slots.active()
+        if _is_cut_off(state, prev):
+            state = phases.orphaned(state, now)
+        refuse_on_trial(state, prev)
         if prev is None or self._slots.look(prev).problem:
             spare = self._slots.look(slots.other(prev)) if prev else None
             if spare is not None and state.ok and _is_proven(spare, state):
@@ -286,7 +293,7 @@ class Generations:
             return self._confirm(boot)
 
     def _confirm(self, boot: Boot) -> bool:
-        state = self._journal.read().state
+        state = _late(self._journal.read().state, self._unkept)
         trial = state.trial
         if (
             state.phase is not Phase.STAGED
@@ -411,7 +418,7 @@ class Generations:
         state = start.state
         if state.phase is not Phase.STAGED or state.trial is None:
             return
-        if start.active != state.trial.slot:
+        if _is_cut_off(state, start.active):
             start.state = phases.orphaned(state, now)
             start.notes.append("a commit was cut off before it counted; the document may come again")
             return
@@ -568,13 +575,17 @@ class Generations:
         return value if isinstance(value, dict) else None
 
 
-def refuse_on_trial(state: State) -> None:
+def refuse_on_trial(state: State, active: str | None) -> None:
     """Refuse to take another document while one has not proven itself.
+
+    Args:
+        state: What the journal says.
+        active: Which slot counts.
 
     Raises:
         ConflictError: The other slot is what one goes back to, and would be written over.
     """
-    if state.phase is Phase.IDLE:
+    if state.phase is Phase.IDLE or _is_cut_off(state, active):
         return
     raise ConflictError(
         f"the document {state.trial.etag if state.trial else ''} has not proven itself yet",
@@ -582,6 +593,11 @@ def refuse_on_trial(state: State) -> None:
         details={"phase": state.phase},
         hint="toft config show tells how long it has; then apply again",
     )
+
+
+def _is_cut_off(state: State, active: str | None) -> bool:
+    """Say whether a commit came no further than the journal: the disk was full, or the power went."""
+    return state.phase is Phase.STAGED and state.trial is not None and active != state.trial.slot
 
 
 def _damaged(path: Path, why: object) -> IntegrityError:
@@ -616,6 +632,13 @@ def trust(
 def enrollment(engine: Generations) -> Mapping[str, Any] | None:
     """Return where a node is enrolled; None for one that is not, or when it cannot be read."""
     return engine._member_file(ENROLLMENT)
+
+
+def _late(state: State, unkept: tuple[phases.Booted, phases.Booted | None] | None) -> State:
+    """Let a boot count that could not be written down at its time; unless another one came after it."""
+    if unkept is None or unkept[1] is None or state.booted != unkept[1]:
+        return state
+    return replace(state, booted=unkept[0], stopped=False)
 
 
 def _added(before: tuple[phases.Event, ...], after: tuple[phases.Event, ...]) -> int:

@@ -10,6 +10,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from toft.kernel import schemas
+from toft.managed import addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,8 @@ def _misnamed(place: tuple[str | int, ...], wheel: Mapping[str, Any]) -> Iterato
         yield schemas.Problem(
             (*place, "version"), f"is {wheel['version']}; the wheel says {version}", "format"
         )
+    if "url" in wheel and not addresses.is_url(wheel["url"]):
+        yield schemas.Problem((*place, "url"), "is no address", "format")
     if "@" in wheel.get("url", "").partition("://")[2].partition("/")[0]:
         yield schemas.Problem(
             (*place, "url"), "has a name or a password in it, for everybody to read", "format"

@@ -29,6 +29,8 @@ _HELD_S = 20.0
 # A central that has kept the last question tells of news at once, as long as it is asked.
 _AGAIN_S = 1.0
 _NOTHING_S = 300.0
+_PATIENCE_S = 60.0
+# Most documents are staged by then. One whose wheels come slowly keeps nobody from sending another one.
 
 
 class Facade(Protocol):
@@ -170,6 +172,7 @@ class Polling:
         self._counts: dict[str, int] = {}
         self._told = ""
         self._held_back: tuple[str, int, float] = ("", 0, 0.0)
+        self._under_way: tuple[tuple[str, int], asyncio.Task[Staged]] | None = None
 
     def start(self) -> None:
         """Begin: the first poll is at once."""
@@ -184,12 +187,13 @@ class Polling:
         """End: no new poll, a second for the one under way, then it is broken off."""
         self._ending.set()
         self._wake.set()
-        if self._task is None:
-            return
-        done, _ = await asyncio.wait({self._task}, timeout=GRACE_S)
-        if not done:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        staging = {self._under_way[1]} if self._under_way is not None else set()
+        if self._task is not None:
+            _, late = await asyncio.wait({self._task, *staging}, timeout=GRACE_S)
+            if self._task in late:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+        await self._give_up()
 
     def standing(self) -> Standing:
         """Return what is known so far."""
@@ -315,6 +319,7 @@ class Polling:
 
     async def _unchanged(self, url: str, answer: transport.Answer, waits: bool) -> Outcome:
         self._desired = self._facade.running_etag()
+        await self._give_up()
         await self._facade.confirm_poll()
         await self._central.keep_up(url)
         if waits and answer.latency_s >= _HELD_S:
@@ -344,17 +349,43 @@ class Polling:
         return self._good(url, answer, gap_s)
 
     async def _stage(self, url: str, answer: transport.Answer, etag: str) -> float:
-        """Hand a document over; return how long at most to wait for the next question."""
-        attempt, revision = _count(answer, protocol.ATTEMPT), _count(answer, protocol.REVISION)
-        try:
-            staged = await self._facade.stage(
+        """Hand a document over; return how long at most to wait for the next question.
+
+        What takes long goes on by itself, until it is done or the central wants something else.
+        """
+        attempt, revision = _count(answer, protocol.ATTEMPT) or 0, _count(answer, protocol.REVISION)
+        wanted = (etag, attempt)
+        if self._under_way is not None and self._under_way[0] != wanted:
+            await self._give_up()
+        is_new = self._under_way is None
+        if self._under_way is None:
+            staging = self._facade.stage(
                 answer.body,
                 etag,
                 source=url,
-                attempt=attempt or 0,
+                attempt=attempt,
                 revision=revision,
                 signatures=answer.headers.get(protocol.SIGNATURES.lower(), ""),
             )
+            self._under_way = wanted, asyncio.create_task(staging)
+        task = self._under_way[1]
+        done, _ = await asyncio.wait({task}, timeout=_PATIENCE_S if is_new else 0)
+        if done:
+            self._under_way = None
+            return self._staged(etag, revision, task)
+        if is_new:
+            _log.info("takes long", etag=etag, revision=revision)
+            task.add_done_callback(self._done_late)
+        return float("inf")
+
+    def _done_late(self, task: asyncio.Task[Staged]) -> None:
+        if self._under_way is not None and self._under_way[1] is task:
+            self.wake()
+
+    def _staged(self, etag: str, revision: int | None, task: asyncio.Task[Staged]) -> float:
+        """Take note of what became of a document."""
+        try:
+            staged = task.result()
         except OSError as error:
             return self._hold_back(etag, UnavailableError(f"nothing can be kept: {error}"))
         except NodeError as error:
@@ -366,6 +397,17 @@ class Polling:
             _log.info("offered", etag=etag, revision=revision, action=staged.action)
         self._held_back = ("", 0, 0.0)
         return float("inf")
+
+    async def _give_up(self) -> None:
+        """Break off what is being staged: the central wants something else by now, or this loop ends."""
+        if self._under_way is None:
+            return
+        _, task = self._under_way
+        self._under_way = None
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # it was over already
 
     def _hold_back(self, etag: str, error: NodeError) -> float:
         tries = self._held_back[1] + 1 if self._held_back[0] == etag else 1

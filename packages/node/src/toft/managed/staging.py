@@ -131,7 +131,8 @@ async def stage(
         await asyncio.to_thread(_admit, engine, offered, key_ids, now_s, is_asked)
         check(offered, gated.allowed if gated else None)
         # The commit looks again; before, nothing large is fetched for what cannot be committed.
-        await asyncio.to_thread(lambda: generations.refuse_on_trial(engine.read().state))
+        standing = await asyncio.to_thread(engine.read)
+        generations.refuse_on_trial(standing.state, standing.active)
         floor = await asyncio.to_thread(_floor, engine, offered, key_ids)
         async with _installed(offered, installer) as artifacts:
             made = generations.offer(

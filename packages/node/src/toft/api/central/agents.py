@@ -54,8 +54,10 @@ async def enroll(request: Request, serves: Serves) -> Response:
         raise errors.RefusedError("this may not join", code="join_refused") from None
     try:
         node, text, expires_at, is_new = await serves.central.admission.enroll(wish)
-    except errors.RefusedError as error:
+    except admission.JoinRefusedError as error:
+        # Counted first: anybody can be refused as often as they like, and the audit log keeps every line.
         count_failure(serves, address, error.message)
+        await serves.central.admission.note_refused(error)
         raise
     return bodies.answer(_enrolled(serves, node, text, expires_at), status=201 if is_new else 200)
 
@@ -66,6 +68,7 @@ async def refresh(request: Request, serves: Serves) -> Response:
     body = await request.body()
     if not body:
         node = _shown(request, serves)
+        serves.pace.step(node.id)
         text, expires_at = await serves.central.admission.refresh(node)
     else:
         try:
