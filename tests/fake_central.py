@@ -196,7 +196,7 @@ class FakeCentral:
         token = f"nt_{len(self.credentials):043d}"
         self.credentials.append(token)
         now = time.time() + self.clock_s  # noqa: TID251 - a server has a clock
-        given = messages.Enrolled(self.node_id, token, now + self.life_s, self.root, (self.url,))
+        given = messages.Enrolled(self.node_id, token, now + self.life_s, self.root, (self.url,), "acme")
         return Reply(status, {}, document.encode(given.to_value()))
 
     def _rotate(self, request: Request) -> Reply:

@@ -156,6 +156,7 @@ def test_nothing_that_a_central_says_hurts_what_runs(joined: Daemon, central: Fa
         Reply(200, {"Content-Encoding": "gzip", "ETag": protocol.quoted("sha256-" + "0" * 64)}, bomb),
         offered({"schema_version": 1, "settings": {"lanes": "many"}}),
         offered(foreign),
+        offered({**good, "tenant": "another", "revision": 8}),
         offered({**good, "min_agent_version": "99.0"}),
         offered({**good, "expires_at": "2020-01-01T00:00:00Z"}),
         offered({"schema_version": 1, "x-\x1b[31m": "\x1b]0;evil\x07", "schema_version_": 2}),
@@ -171,7 +172,7 @@ def test_nothing_that_a_central_says_hurts_what_runs(joined: Daemon, central: Fa
     for name in ("active", "confirmed", "phase"):
         assert after[name] == before[name]
     reasons = [each["reason"] for each in after["bad"]]
-    assert reasons.count("validation_failed") == 4
+    assert reasons.count("validation_failed") == 5
     assert "document_expired" in reasons
     assert joined.status()["lanes"] == lanes
     assert "\x1b" not in joined.log()

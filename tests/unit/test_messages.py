@@ -121,7 +121,7 @@ def test_a_moment_is_in_utc_or_refused(at: Any) -> None:
 def test_the_answer_is_read_as_it_was_built_and_may_grow() -> None:
     root = Root.of(1, 1, [OTHER.public])
     for answer in (
-        Enrolled(NODE, CREDENTIAL, AT, root, ("https://central.example:8443/toft",)),
+        Enrolled(NODE, CREDENTIAL, AT, root, ("https://central.example:8443/toft",), "acme"),
         Enrolled(NODE, CREDENTIAL, AT),
     ):
         assert Enrolled.of_value({**sent(answer.to_value()), "later": 1}) == answer
@@ -140,6 +140,8 @@ def test_the_answer_is_read_as_it_was_built_and_may_grow() -> None:
         {"control_urls": "https://central.example"},
         {"control_urls": ["file:///etc/passwd"]},
         {"control_urls": ["https://central.example"] * 17},
+        {"tenant": ["acme"]},
+        {"tenant": "a" * 256},
     ],
 )
 def test_an_answer_that_would_mislead_a_node_is_refused(change: dict[str, Any]) -> None:

@@ -279,6 +279,7 @@ class Credentials:
             root=root,
             token="",
             node_id=given.node_id,
+            tenant=given.tenant,
             joined_at=self.server_now(),
         )
         known = self.identity or Identity(private_key=key.text)

@@ -39,6 +39,7 @@ class Membership:
         root: Who signs its documents, as JSON; None where nobody does.
         token: Of the join; empty once it is gone.
         node_id: Empty before it is enrolled.
+        tenant: Whose node it is at its central; empty where that was not told.
         joined_at: In seconds since 1970.
     """
 
@@ -47,6 +48,7 @@ class Membership:
     root: Mapping[str, Any] | None = None
     token: str = field(default="", repr=False)
     node_id: str = ""
+    tenant: str = ""
     joined_at: float = 0.0
 
     def to_enrollment(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class Membership:
         return {
             "schema": SCHEMA,
             "node_id": self.node_id,
+            "tenant": self.tenant,
             "control_urls": list(self.urls),
             "root": self.root,
             "joined_at": clocks.rfc3339(self.joined_at),
@@ -355,6 +358,7 @@ def _read_membership(value: Mapping[str, Any]) -> Membership:
         root=root,
         token=_text(value.get("token") or ""),
         node_id=_text(value.get("node_id") or ""),
+        tenant=_text(value.get("tenant") or ""),
         joined_at=clocks.from_rfc3339(value["joined_at"]) if value.get("joined_at") else 0.0,
     )
 

@@ -79,6 +79,7 @@ class Enrolled:
         expires_at: In seconds since 1970.
         root: Whom this central's documents are signed by; None where they are not.
         control_urls: Where to ask from now on, the first one first; empty says nothing about it.
+        tenant: Whose node it is; empty says nothing about it.
     """
 
     node_id: str
@@ -86,6 +87,7 @@ class Enrolled:
     expires_at: float
     root: Root | None = None
     control_urls: tuple[str, ...] = ()
+    tenant: str = ""
 
     def to_value(self) -> dict[str, Any]:
         """Return it as it is sent."""
@@ -95,6 +97,7 @@ class Enrolled:
             "expires_at": clocks.rfc3339(self.expires_at),
             "root": None if self.root is None else self.root.to_value(),
             "control_urls": list(self.control_urls),
+            "tenant": self.tenant,
         }
 
     @classmethod
@@ -111,12 +114,16 @@ class Enrolled:
             raise MessageError("the answer to an enrolment has no access_token")
         if not isinstance(urls, Sequence) or isinstance(urls, str) or len(urls) > protocol.MAX_URLS:
             raise MessageError("the control_urls of the answer are no list of URLs")
+        tenant = value.get("tenant", "")
+        if not isinstance(tenant, str) or len(tenant) > _LONGEST:
+            raise MessageError("the tenant of the answer is no name")
         return cls(
             node_id=_node_id(value),
             access_token=token,
             expires_at=_moment(value, "expires_at"),
             root=None if root is None else _root(root),
             control_urls=tuple(protocol.check_url(each) for each in urls),
+            tenant=tenant,
         )
 
 

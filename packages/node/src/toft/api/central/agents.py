@@ -161,6 +161,7 @@ def _enrolled(serves: Service, node: Node, text: str, expires_at: float) -> dict
         expires_at=expires_at,
         root=serves.central.trusts.root(node.tenant),
         control_urls=tuple(serves.central.urls),
+        tenant=node.tenant,
     ).to_value()
 
 
