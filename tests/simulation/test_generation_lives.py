@@ -17,6 +17,7 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -28,14 +29,18 @@ from tests.simulation.test_generations import SEED, TOKEN, World, etag, offer
 
 from toft.kernel.errors import ConflictError
 from toft.managed import phases
+from toft.managed.gates import Course, Gate, Light, Outcome, Reading
 from toft.managed.generations import Boot, Generations
 from toft.managed.moments import Moment
-from toft.managed.phases import Phase, Severity
+from toft.managed.phases import Answer, Phase, Severity
 
 NUMBERS = st.integers(1, 5)
 STOPS = st.one_of(st.none(), st.none(), st.floats(0, 1, exclude_max=True))
 """After which part of its steps something is cut off."""
 CUTS = st.integers(0, 20)
+GATE = Gate(name="port", kind="tcp")
+ANSWERS = st.sampled_from(list(Answer))
+GRACE_S = 400.0
 KNOWN = {etag(number): number for number in range(1, 6)}
 
 
@@ -51,25 +56,42 @@ class Life(RuleBasedStateMachine):
         self.timed_out: set[str] = set()
         self.stops = 0
         self.former: Boot | None = None
+        self.course: tuple[str, Course] | None = None
         self.world.start()
 
+    @initialize(number=NUMBERS, before=st.sampled_from(list(Light)))
+    def begin(self, number: int, before: Light) -> None:
+        """Every life begins with a document on trial: most of what there is to try is tried on one."""
+        self.apply(number=number, stop=None, cut=0, again=False, starts=True, before=before)
+
     @precondition(lambda self: self.world.boot)
-    @rule(number=NUMBERS, stop=STOPS, cut=CUTS, again=st.booleans(), starts=st.booleans())
-    def apply(self, number: int, stop: float | None, cut: int, again: bool, starts: bool) -> None:
+    @rule(
+        number=NUMBERS,
+        stop=STOPS,
+        cut=CUTS,
+        again=st.booleans(),
+        starts=st.booleans(),
+        before=st.sampled_from(list(Light)),
+    )
+    def apply(
+        self, number: int, stop: float | None, cut: int, again: bool, starts: bool, before: Light
+    ) -> None:
         boot = self.world.boot
         assert boot
-        before = self.world.engine()[0].read().state
-        attempt = max((each.attempt for each in before.bad), default=0) + again
+        known = self.world.engine()[0].read().state
+        attempt = max((each.attempt for each in known.bad), default=0) + again
         if etag(number) == boot.etag or phases.held_back(
-            before, etag(number), attempt=attempt, now=self.world.now
+            known, etag(number), attempt=attempt, now=self.world.now
         ):
             return
         offered = offer(number)
-        offered = replace(offered, meta=replace(offered.meta, attempt=attempt))
+        offered = replace(
+            offered, meta=replace(offered.meta, attempt=attempt), baseline={GATE.name: str(before)}
+        )
         try:
             came_through = self.do(lambda engine: engine.commit(offered, boot.nonce), stop, cut)
         except ConflictError:
-            assert before.phase is not Phase.IDLE
+            assert known.phase is not Phase.IDLE
             return
         if came_through:
             self.starts[etag(number)] = 0
@@ -90,6 +112,70 @@ class Life(RuleBasedStateMachine):
                 assert engine.read().state.ok == boot.etag
 
         self.do(act, stop, cut)
+
+    @precondition(lambda self: self.world.boot and self.world.boot.trial)
+    @rule(
+        looks=st.lists(st.tuples(st.sampled_from(list(Light)), st.floats(0, 40)), min_size=1, max_size=4),
+        stop=STOPS,
+        cut=CUTS,
+    )
+    def look_at_the_gate(self, looks: list[tuple[Light, float]], stop: float | None, cut: int) -> None:
+        """The daemon looks, as it does every few seconds; what it finds proves, condemns, or neither."""
+        boot = self.world.boot
+        assert boot
+        assert boot.trial
+        if self.course is None or self.course[0] != boot.nonce:
+            self.course = boot.nonce, Course((GATE,), boot.trial, 30.0)
+        for light, wait_s in looks:
+            outcome = self.course[1].learn({GATE.name: Reading(light)}, self.world.now.uptime_s)
+            if outcome is not Outcome.WAITING:
+                break
+            self.world.pass_time(wait_s)
+        if outcome is Outcome.PROVEN:
+            self.do(lambda engine: engine.confirm(boot), stop, cut)
+        elif outcome is Outcome.FAILED and self.is_its_trial(boot):
+            assert light is Light.RED
+            assert boot.trial.baseline[GATE.name] not in (Light.RED, Light.IDLE)
+            self.blamed.add(boot.etag)
+            self.do(lambda engine: engine.revert("health_failed", Severity.PERMANENT), stop, cut)
+            self.world.boot = None
+
+    @precondition(lambda self: self.world.boot and self.world.boot.trial)
+    @rule(new=ANSWERS, old=ANSWERS, red=st.booleans(), after_s=st.floats(0, 4000), stop=STOPS, cut=CUTS)
+    def decide_when_time_is_over(
+        self, new: Answer, old: Answer, red: bool, after_s: float, stop: float | None, cut: int
+    ) -> None:
+        """The daemon asks both networks; only what is the document's own fault condemns it for good."""
+        boot = self.world.boot
+        assert boot
+        trial = self.world.engine()[0].read().state.trial
+        if trial is None or not self.is_its_trial(boot):
+            return
+        self.world.pass_time(trial.remaining_s(self.world.now))
+        findings = phases.Findings(
+            new=new,
+            old=old,
+            red_gate=GATE.name if red else "",
+            retry_after_s=after_s,
+            offline_grace_s=GRACE_S,
+        )
+        verdict = phases.at_deadline(trial, findings)
+        if verdict.hold_s:
+            assert trial.extended_s + verdict.hold_s <= max(trial.window_s, GRACE_S)
+            now = self.world.now
+            self.do(
+                lambda engine: engine.record(lambda state: phases.extended(state, verdict.hold_s, now)),
+                stop,
+                cut,
+            )
+            return
+        if verdict.severity is Severity.PERMANENT:
+            is_refused = new is Answer.REFUSED and old is not Answer.REFUSED
+            assert red or is_refused or (new is Answer.SILENT and old is Answer.GOOD)
+        self.blamed.add(boot.etag)
+        self.timed_out.add(boot.etag)
+        self.do(lambda engine: engine.revert(verdict.reason, verdict.severity), stop, cut)
+        self.world.boot = None
 
     @precondition(lambda self: self.former and self.world.boot)
     @rule()
@@ -203,6 +289,11 @@ class Life(RuleBasedStateMachine):
             self.world.root = left[cut % len(left)]
             return False
         return True
+
+    def is_its_trial(self, boot: Boot) -> bool:
+        """Say whether what this process has loaded is on trial, as the daemon does before it reverts."""
+        trial = self.world.engine()[0].read().state.trial
+        return trial is not None and (trial.etag, trial.slot) == (boot.etag, boot.slot)
 
     def is_late(self) -> bool:
         trial = self.world.engine()[0].read().state.trial
