@@ -133,7 +133,7 @@ class Life(RuleBasedStateMachine):
             self.world.pass_time(wait_s)
         if outcome is Outcome.PROVEN:
             self.do(lambda engine: engine.confirm(boot), stop, cut)
-        elif outcome is Outcome.FAILED and self.is_its_trial(boot):
+        elif outcome is Outcome.FAILED and self._is_its_trial(boot):
             assert light is Light.RED
             assert boot.trial.baseline[GATE.name] not in (Light.RED, Light.IDLE)
             self.blamed.add(boot.etag)
@@ -149,7 +149,7 @@ class Life(RuleBasedStateMachine):
         boot = self.world.boot
         assert boot
         trial = self.world.engine()[0].read().state.trial
-        if trial is None or not self.is_its_trial(boot):
+        if trial is None or not self._is_its_trial(boot):
             return
         self.world.pass_time(trial.remaining_s(self.world.now))
         findings = phases.Findings(
@@ -219,7 +219,7 @@ class Life(RuleBasedStateMachine):
     def start(self, stop: float | None, cut: int) -> None:
         for each in KNOWN:
             self.starts[each] = self.starts.get(each, 0) + 1
-        if self.is_late():
+        if self._is_late():
             self.timed_out |= set(KNOWN)
         self.former = self.world.boot or self.former
         self.world.boot = None
@@ -290,12 +290,12 @@ class Life(RuleBasedStateMachine):
             return False
         return True
 
-    def is_its_trial(self, boot: Boot) -> bool:
+    def _is_its_trial(self, boot: Boot) -> bool:
         """Say whether what this process has loaded is on trial, as the daemon does before it reverts."""
         trial = self.world.engine()[0].read().state.trial
         return trial is not None and (trial.etag, trial.slot) == (boot.etag, boot.slot)
 
-    def is_late(self) -> bool:
+    def _is_late(self) -> bool:
         trial = self.world.engine()[0].read().state.trial
         return trial is not None and trial.remaining_s(self.world.now) <= 0
 
