@@ -89,7 +89,7 @@ class Life(RuleBasedStateMachine):
             offered, meta=replace(offered.meta, attempt=attempt), baseline={GATE.name: str(before)}
         )
         try:
-            came_through = self.do(lambda engine: engine.commit(offered, boot.nonce), stop, cut)
+            came_through = self._do(lambda engine: engine.commit(offered, boot.nonce), stop, cut)
         except ConflictError:
             assert known.phase is not Phase.IDLE
             return
@@ -111,7 +111,7 @@ class Life(RuleBasedStateMachine):
                 assert boot.trial
                 assert engine.read().state.ok == boot.etag
 
-        self.do(act, stop, cut)
+        self._do(act, stop, cut)
 
     @precondition(lambda self: self.world.boot and self.world.boot.trial)
     @rule(
@@ -132,12 +132,12 @@ class Life(RuleBasedStateMachine):
                 break
             self.world.pass_time(wait_s)
         if outcome is Outcome.PROVEN:
-            self.do(lambda engine: engine.confirm(boot), stop, cut)
+            self._do(lambda engine: engine.confirm(boot), stop, cut)
         elif outcome is Outcome.FAILED and self._is_its_trial(boot):
             assert light is Light.RED
             assert boot.trial.baseline[GATE.name] not in (Light.RED, Light.IDLE)
             self.blamed.add(boot.etag)
-            self.do(lambda engine: engine.revert("health_failed", Severity.PERMANENT), stop, cut)
+            self._do(lambda engine: engine.revert("health_failed", Severity.PERMANENT), stop, cut)
             self.world.boot = None
 
     @precondition(lambda self: self.world.boot and self.world.boot.trial)
@@ -163,7 +163,7 @@ class Life(RuleBasedStateMachine):
         if verdict.hold_s:
             assert trial.extended_s + verdict.hold_s <= max(trial.window_s, GRACE_S)
             now = self.world.now
-            self.do(
+            self._do(
                 lambda engine: engine.record(lambda state: phases.extended(state, verdict.hold_s, now)),
                 stop,
                 cut,
@@ -174,7 +174,7 @@ class Life(RuleBasedStateMachine):
             assert red or is_refused or (new is Answer.SILENT and old is Answer.GOOD)
         self.blamed.add(boot.etag)
         self.timed_out.add(boot.etag)
-        self.do(lambda engine: engine.revert(verdict.reason, verdict.severity), stop, cut)
+        self._do(lambda engine: engine.revert(verdict.reason, verdict.severity), stop, cut)
         self.world.boot = None
 
     @precondition(lambda self: self.former and self.world.boot)
@@ -193,7 +193,7 @@ class Life(RuleBasedStateMachine):
     def fail(self, stop: float | None, cut: int) -> None:
         assert self.world.boot
         self.blamed.add(self.world.boot.etag)
-        self.do(lambda engine: engine.revert("health_failed", Severity.PERMANENT), stop, cut)
+        self._do(lambda engine: engine.revert("health_failed", Severity.PERMANENT), stop, cut)
         self.world.boot = None
 
     @precondition(lambda self: self.world.boot)
@@ -207,12 +207,12 @@ class Life(RuleBasedStateMachine):
             if not boot.trial and engine.revert(phases.OPERATOR, Severity.PERMANENT):
                 engine.record(lambda state: phases.pinned(state, ""))
 
-        self.do(act, stop, cut)
+        self._do(act, stop, cut)
         self.world.boot = None
 
     @rule(stop=STOPS, cut=CUTS, joins=st.sampled_from([True, True, False]))
     def join_or_leave(self, stop: float | None, cut: int, joins: bool) -> None:
-        self.do(lambda engine: engine.reset(SEED if joins else None), stop, cut)
+        self._do(lambda engine: engine.reset(SEED if joins else None), stop, cut)
         self.world.boot = None
 
     @rule(stop=STOPS, cut=CUTS)
@@ -229,7 +229,7 @@ class Life(RuleBasedStateMachine):
             boot = engine.boot(nonce)
             self.world.boot = boot if stop is None else None
 
-        self.do(act, stop, cut)
+        self._do(act, stop, cut)
 
     @precondition(lambda self: self.world.boot)
     @rule()
@@ -272,7 +272,7 @@ class Life(RuleBasedStateMachine):
         self.is_damaged = True
         self.world.boot = None
 
-    def do(self, act: Callable[[Generations], Any], stop: float | None, cut: int) -> bool:
+    def _do(self, act: Callable[[Generations], Any], stop: float | None, cut: int) -> bool:
         """Do something; or let the process end at a step of it, killed or with the power: then False."""
         step = None
         if stop is not None:
