@@ -359,3 +359,16 @@ async def test_work_that_ends_by_what_nobody_thought_of_is_begun_again(
     await again.wait()
     kept.cancel()
     assert "work_failed" in caplog.text
+
+
+async def test_nothing_is_published_that_makes_no_document_with_other_layers(central: Central) -> None:
+    await central.documents.put_group(Group(tenant="main", name="gpu", selector={}, priority=1), by="me")
+    gate = {"health": {"gates": {"web": {"kind": "http", "url": "http://localhost/"}}}}
+    await save(central, gate)
+    bare = await save(central, {}, publish=False)
+    off = {"health": {"gates": {"web": {"required": False}}}}
+    group = await save(central, off, scope="group", target="gpu")
+    with pytest.raises(errors.ConflictError) as refused:
+        await central.publish(bare.document, bare.number, by="me")
+    assert refused.value.code == "rollout.unfit"
+    assert group.document.published == group.number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -241,6 +242,13 @@ def test_while_nobody_answers_it_is_held_and_comes_through_with_the_first_answer
     assert 1010 <= took < 1020
     assert node.restarts == 0
     assert [each.event for each in node.state.history].count("held") == 8
+
+
+def test_of_two_documents_with_the_same_addresses_no_lost_answer_makes_one_bad(tmp_path: Path) -> None:
+    turns = itertools.cycle((Answer.SILENT, Answer.GOOD))
+    node = world(tmp_path, lambda url, at: next(turns))
+    node.run(text(2, OLD))
+    assert Severity.PERMANENT not in [each.severity for each in node.state.bad]
 
 
 def test_an_outage_of_more_than_the_grace_makes_a_suspect_and_no_culprit(tmp_path: Path) -> None:

@@ -188,14 +188,7 @@ class Launching:
     async def _check_startable(self, document: Document, number: int) -> None:
         self.check_free(document)
         payloads = await self._payloads(document, number)
-        wrong = next((each for each in payloads if each.problems), None)
-        if wrong is not None:
-            raise errors.ConflictError(
-                f"some nodes would have no document with it: {'; '.join(wrong.problems[:3])}",
-                code="rollout.unfit",
-                details={"problems": list(wrong.problems[:20])},
-                hint="another layer was changed since it was saved; save it again",
-            )
+        check_fit(payloads)
         unsigned = [each.sha256 for each in payloads if not each.is_vouched]
         if unsigned:
             raise errors.ConflictError(
@@ -208,3 +201,19 @@ class Launching:
     def _tell(self) -> None:
         for each in self.changed:
             each()
+
+
+def check_fit(payloads: Sequence[Served]) -> None:
+    """Refuse what no document would come of for some nodes: they would silently stay where they are.
+
+    Raises:
+        ConflictError: For some that is so.
+    """
+    wrong = next((each for each in payloads if each.problems), None)
+    if wrong is not None:
+        raise errors.ConflictError(
+            f"some nodes would have no document with it: {'; '.join(wrong.problems[:3])}",
+            code="rollout.unfit",
+            details={"problems": list(wrong.problems[:20])},
+            hint="another layer was changed since it was saved; save it again",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from toft.central import launching
 from toft.central.admission import Admission
 from toft.central.book import Book
 from toft.central.controller import Controller
@@ -118,12 +119,14 @@ class Central:
         """Let every node have a revision that no rollout has given another one.
 
         Raises:
-            ConflictError: A rollout brings another one to some of them, or the tenant's nodes ask for
-                signatures and some are missing.
+            ConflictError: A rollout brings another one to some of them, some would have no document with it,
+                or the tenant's nodes ask for signatures and some are missing.
         """
         self.launching.check_free(document)
         if number is not None:
-            unsigned = [each.sha256 for each in await self.payloads(document, number) if not each.is_vouched]
+            payloads = await self.payloads(document, number)
+            launching.check_fit(payloads)
+            unsigned = [each.sha256 for each in payloads if not each.is_vouched]
             if unsigned:
                 raise unsigned_error(unsigned)
         await self.documents.publish(document, number, by=by)
