@@ -338,6 +338,42 @@ def test_what_somebody_has_decided_meanwhile_is_not_decided_again(tmp_path: Path
     assert not found.state.is_unseen, "whoever did it has seen it"
 
 
+@pytest.mark.parametrize("of_what", ["noted", "proven"])
+def test_watching_that_fails_is_told_and_begun_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, of_what: str
+) -> None:
+    node = world(tmp_path)
+    node.central.polls_at = 0.0
+    left = [1]
+
+    def fail() -> None:
+        if left:
+            raise LookupError(f"nobody thought of {left.pop()}")
+        node.central.proofs += 1
+
+    setattr(node.central, of_what, fail)
+    took = node.run(text(2, NEW))
+    assert node.trial is None
+    assert 10 <= took < 40
+    assert (node.state.phase, node.restarts, node.state.bad) == (phases.Phase.IDLE, 0, ())
+    told = [each.message for each in caplog.records if "watching failed" in each.message]
+    assert "LookupError('nobody thought of 1')" in told[0], "it is not silent"
+    assert len(told) == 1, "what has been decided is not decided again"
+
+
+def test_a_trial_of_what_cannot_be_looked_at_ends_in_time(tmp_path: Path) -> None:
+    node = world(tmp_path)
+    node.central.polls_at = 0.0
+
+    def state(at: float) -> Light:
+        raise LookupError("nobody thought of this")
+
+    node.subject.state = state
+    took = node.run(text(2, NEW, gates={"ocr": {"kind": "instances", "instance": "ocr"}}))
+    assert 120 <= took < 126
+    assert node.state.bad[0].severity is Severity.SUSPECT, "which condemns nobody for good"
+
+
 def test_a_clock_that_jumps_neither_ends_a_trial_nor_lengthens_it(tmp_path: Path) -> None:
     node = world(tmp_path, by_url(Answer.SILENT, Answer.GOOD))
     node.clock.set_wall(10 * 365 * 86_400.0)

@@ -188,18 +188,36 @@ class Gating:
         return told
 
     async def watch(self, restart: Callable[[], None]) -> None:
-        """Decide over what is on trial, then go on looking for whoever asks.
+        """Decide over what is on trial, then go on looking for whoever asks; begun again when it fails.
 
         Args:
             restart: Ends this process in order, to load another generation.
         """
         trial = self._watched.boot.trial
+        while True:
+            try:
+                return await self._watch(trial, restart)
+            except Exception as error:  # noqa: BLE001 - a trial that nobody watches would never end
+                _log.error("watching failed", error=repr(error))
+            await asyncio.sleep(_AGAIN_S)
+            trial = await self._still(trial)
+
+    async def _watch(self, trial: phases.Trial | None, restart: Callable[[], None]) -> None:
         if trial is not None and not await self._decide(trial):
             restart()
             return
         while self._gates:
             await self._look()
             await asyncio.sleep(_CALM_S)
+
+    async def _still(self, trial: phases.Trial | None) -> phases.Trial | None:
+        """Return a trial as it is kept by now; None when it has been decided meanwhile."""
+        try:
+            kept = (await asyncio.to_thread(self._watched.engine.read)).state.trial
+        except (OSError, errors.NodeError) as error:
+            _log.error("not read", error=str(error))
+            return trial
+        return kept if trial is not None and kept is not None and kept.etag == trial.etag else None
 
     async def _look(self) -> dict[str, Reading]:
         watched = self._watched

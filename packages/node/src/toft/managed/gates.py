@@ -226,6 +226,8 @@ async def _look(gate: Gate, document: Document, subject: Subject, allowed: Allow
             found = await _LOOKS[gate.kind](gate, document, subject, allowed)
     except TimeoutError:
         return Reading(Light.RED, f"no answer within {gate.timeout_s:g} s")
+    except Exception as error:  # noqa: BLE001 - a trial ends in time, whatever cannot be looked at
+        return Reading(Light.PENDING, f"cannot be looked at: {error!r}"[:_MESSAGE])
     return Reading(found.light, found.message[:_MESSAGE])
 
 
@@ -278,7 +280,13 @@ async def _http(gate: Gate, document: Document, subject: Subject, allowed: Allow
         ):
             light = Light.GREEN if 200 <= answer.status < 300 else Light.RED
             return Reading(light, f"answers {answer.status}")
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+    except (
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.TimeoutException,
+        OSError,
+        ValueError,
+    ) as error:
         return Reading(Light.RED, f"does not answer: {error or type(error).__name__}")
 
 
@@ -286,7 +294,7 @@ async def _tcp(gate: Gate, document: Document, subject: Subject, allowed: Allowe
     host, port = _address(gate)
     try:
         _, writer = await asyncio.open_connection(host, port)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return Reading(Light.RED, f"takes no connection: {error}")
     writer.close()
     with contextlib.suppress(OSError):
