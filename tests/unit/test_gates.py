@@ -58,6 +58,16 @@ def test_a_gate_that_stays_red_condemns_and_one_that_flickers_does_not() -> None
     assert watched.red_gate == "disk"
 
 
+def test_a_gate_that_has_just_turned_red_condemns_nobody_at_the_deadline() -> None:
+    watched = course(disk="exec")
+    watched.learn(lights(disk=Light.RED), 10.0)
+    assert watched.red_gate == "disk"
+    assert watched.lasting_red(10.0 + gates.LEAST_RED_S - 0.1) == ""
+    assert watched.lasting_red(10.0 + gates.LEAST_RED_S) == "disk"
+    watched.learn(lights(disk=Light.GREEN), 20.0)
+    assert watched.lasting_red(99.0) == ""
+
+
 def test_what_settles_at_once_is_not_condemned_at_once() -> None:
     watched = course(settle_s=0.0, disk="exec")
     assert watched.learn(lights(disk=Light.RED), 0.0) is Outcome.WAITING

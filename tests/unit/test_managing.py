@@ -48,6 +48,17 @@ async def test_another_document_in_the_slot_of_this_one_is_another_generation(en
     assert await restarts(managed)
 
 
+async def test_what_went_back_does_not_say_how_long_its_way_back_takes(engine: Generations) -> None:
+    engine.commit(document(1), "cli")
+    managed = Managing(engine, engine.boot("first"), environ={})
+    assert await managed.drain_s(86_400.0) == 86_400.0, "it ends for somebody, not for another document"
+    managed.wants_restart = True
+    assert await managed.drain_s(86_400.0) == 86_400.0
+    engine.revert("health_failed", phases.Severity.PERMANENT)
+    assert await managed.drain_s(86_400.0) == 60.0
+    assert await managed.drain_s(5.0) == 5.0
+
+
 @pytest.mark.parametrize(("blame", "counts"), [("the address is taken", False), ("", True)])
 def test_a_start_that_fails_for_what_lies_outside_is_no_crash_of_the_document(
     engine: Generations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blame: str, counts: bool

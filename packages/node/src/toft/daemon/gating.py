@@ -244,7 +244,8 @@ class Gating:
         _log.info("on trial", etag=etag, boots=trial.boots, settle_s=settle_s, remaining_s=left_s)
         while True:
             readings = await self._look()
-            outcome = course.learn(readings, self._clock.monotonic())
+            at = self._clock.monotonic()
+            outcome = course.learn(readings, at)
             if outcome is gates.Outcome.PROVEN and watched.is_readable:
                 await self._confirm()
                 return True
@@ -253,7 +254,7 @@ class Gating:
                 return not await self._revert("health_failed", phases.Severity.PERMANENT, detail)
             left_s = trial.remaining_s(await asyncio.to_thread(self._now))
             if left_s <= 0 and not (course.is_settling and watched.is_readable):
-                verdict = phases.at_deadline(trial, await self._findings(course.red_gate))
+                verdict = phases.at_deadline(trial, await self._findings(course.lasting_red(at)))
                 if not verdict.hold_s:
                     return not await self._revert(verdict.reason, verdict.severity, "")
                 trial = await self._hold(trial, verdict.hold_s)

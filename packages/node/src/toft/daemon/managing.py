@@ -34,6 +34,7 @@ from toft.managed import (
 )
 
 _log = log.get_logger("daemon.managing")
+_WAY_BACK_S = 60.0
 
 
 class Managing:
@@ -143,6 +144,21 @@ class Managing:
             installer=self._installs.installer,
             look=look,
         )
+
+    async def drain_s(self, given_s: float) -> float:
+        """Return how long what runs may keep this process from ending.
+
+        A document that went back has no say in how long its way back takes, and nobody reaches the node
+        meanwhile.
+
+        Args:
+            given_s: What the settings say, the document's among them.
+        """
+        if not self.wants_restart:
+            return given_s
+        standing = await asyncio.to_thread(self._engine.read)
+        went_back = phases.find_bad(standing.state, self.boot.etag) is not None
+        return min(given_s, _WAY_BACK_S) if went_back else given_s
 
     async def work(self, restart: Callable[[], None]) -> None:
         """Do what the document asks for, and prove it, until this is cancelled.

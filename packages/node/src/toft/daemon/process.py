@@ -265,7 +265,7 @@ class _Daemon:
     async def _drain(self, service: services.Service) -> None:
         """Take no new work, and give what runs the time that the settings allow."""
         service.state = services.State.DRAINING
-        seconds = self._given.settings.drain_s
+        seconds = await self._managed.drain_s(self._given.settings.drain_s)
         _log.info("draining", calls=service.running, drain_s=seconds)
         # systemd knows only what the settings said when the unit was written.
         extended = f"EXTEND_TIMEOUT_USEC={int((seconds + _TIDY_S) * 1e6)}"

@@ -418,6 +418,11 @@ class Course:
             self._green_since = at
         return Outcome.PROVEN if at - self._green_since >= self._settle_s else Outcome.WAITING
 
+    def lasting_red(self, at: float) -> str:
+        """Return the gate that has been red for longer than anything flickers; empty for none."""
+        is_lasting = self.red_gate and at - self._red_since[self.red_gate] >= LEAST_RED_S
+        return self.red_gate if is_lasting else ""
+
     @property
     def is_settling(self) -> bool:
         """Say whether all that counts is green, and only time is missing."""
