@@ -270,7 +270,8 @@ async def _jobs(gate: Gate, document: Document, subject: Subject, allowed: Allow
 async def _http(gate: Gate, document: Document, subject: Subject, allowed: Allowed) -> Reading:
     import httpcore  # noqa: PLC0415 - a twentieth of a second that whoever only looks at gates does not pay
 
-    url = gate.spec["url"]
+    # As browsers send what a person has written.
+    url = urllib.parse.quote(gate.spec["url"], safe="%/:?#[]@!$&'()*+,;=~")
     context = await asyncio.to_thread(ssl.create_default_context) if url.startswith("https") else None
     try:
         # Redirects are not followed: where they lead is on no list.
