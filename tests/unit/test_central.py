@@ -235,6 +235,23 @@ async def test_a_report_changes_only_what_is_older(central: Central) -> None:
     await report("c", 2, "back")
     assert node.restored_at is not None
     assert node.report["phase"] == "back"
+    for boot in ("d", "e", "f"):
+        await report(boot, 0, "back")
+    told = [each["action"] for each in await audit.entries(central.store)]
+    assert told.count("node.restored") == 1, "what a node says of itself fills nobody's log"
+
+
+async def test_who_is_thrown_out_while_somebody_lets_it_in_stays_out(central: Central) -> None:
+    node, _, _ = await join(central)
+    node.state = "pending"
+    done = await asyncio.gather(
+        central.nodes.set_state(node, "revoked", by="one"),
+        central.nodes.set_state(node, "active", by="another"),
+        return_exceptions=True,
+    )
+    assert done[0] is None
+    assert isinstance(done[1], errors.ConflictError)
+    assert node.state == "revoked"
 
 
 async def test_one_waits_for_each_node_and_only_so_many() -> None:

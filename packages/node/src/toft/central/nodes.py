@@ -170,16 +170,20 @@ class Nodes:
         """
         if node.state == state:
             return
+        stays = errors.ConflictError(
+            f"{node.name} was revoked, and stays so",
+            code="central.node_revoked",
+            details={"node": node.id},
+            hint="join that machine again with a new key: toft leave, then toft join",
+        )
         if node.state == "revoked":
-            raise errors.ConflictError(
-                f"{node.name} was revoked, and stays so",
-                code="central.node_revoked",
-                details={"node": node.id},
-                hint="join that machine again with a new key: toft leave, then toft join",
-            )
+            raise stays
 
         def change(connection: database.Connection) -> None:
-            connection.execute(_QUERIES["set_state"], {"id": node.id, "state": state})
+            values = {"id": node.id, "state": state}
+            # Somebody may have thrown it out while this waited for its turn.
+            if connection.execute(_QUERIES["set_state"], values).fetchone() is None:
+                raise stays
             if state == "revoked":
                 connection.execute(_QUERIES["delete_credentials"], {"node": node.id})
             self._audit(connection, node, f"node.{_VERBS[state]}", by)

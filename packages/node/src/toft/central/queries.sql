@@ -62,7 +62,7 @@ UPDATE nodes SET join_token = :join_token, assigned_group = :assigned_group, hos
 WHERE id = :id
 
 -- name: set_state
-UPDATE nodes SET state = :state WHERE id = :id
+UPDATE nodes SET state = :state WHERE id = :id AND state <> 'revoked' RETURNING id
 
 -- name: set_labels
 UPDATE nodes SET labels = :labels, name = :name, assigned_group = :assigned_group WHERE id = :id

@@ -20,6 +20,7 @@ from toft.managed import document
 from toft.store import database
 
 _QUERIES = database.read_queries("toft.central")
+_RESTORED_EACH_S = 3600.0
 _log = log.get_logger("central.reports")
 _REPORTS, _HISTORY, _EFFECTIVE = 50, 500, 10
 Listener = Callable[[Node, Mapping[str, Any]], None]
@@ -52,6 +53,8 @@ class Reports:
         history = report.pop("history", [])
         is_newer, restored = _place(node, report)
         now = self._clock.now()
+        # What a node says of itself must not fill the log of everybody.
+        is_news = restored and (node.restored_at is None or now - node.restored_at >= _RESTORED_EACH_S)
 
         def write(connection: database.Connection) -> None:
             _write(connection, node.id, report, history, effective, now)
@@ -65,7 +68,7 @@ class Reports:
                     "restored_at": now if restored else node.restored_at,
                 }
                 connection.execute(_QUERIES["note_report"], values)
-            if restored:
+            if is_news:
                 told = {"seq": report["seq"], "was": node.seq, "boot": report["boot_nonce"]}
                 entry = audit.Entry(
                     tenant=node.tenant, actor=node.id, action="node.restored", subject=node.id, details=told
