@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,10 +162,11 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def daemon(toft_home: Path, tmp_path: Path) -> Iterator[Daemon]:
-    nodes.register(toft_home)
-    with daemons.running(toft_home, tmp_path) as running:
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    directory = tmp_path_factory.mktemp("parity")
+    nodes.register(directory / "home")
+    with daemons.running(directory / "home", directory) as running:
         yield running
 
 
@@ -189,22 +188,18 @@ def on_the_command_line(daemon: Daemon, case: Case) -> str:
     return str(daemon.toft(*case.cli, "--json", stdin="x").error["code"])
 
 
-def in_python(node: blocking.Node, case: Case) -> str:
+def in_python(daemon: Daemon, case: Case) -> str:
     if case.client is None:
         return case.code
-    with pytest.raises((NodeError, PluginError)) as caught:
+    with toft.connect(daemon.toft.home) as node, pytest.raises((NodeError, PluginError)) as caught:
         case.client(node)
     return str(getattr(caught.value, "code", ""))
 
 
-def test_every_face_tells_the_same_code(daemon: Daemon) -> None:
-    told: dict[tuple[str, str], tuple[str, ...]] = {}
-    with toft.connect(daemon.toft.home) as node:
-        with ThreadPoolExecutor(4) as pool:
-            lines = list(pool.map(lambda each: on_the_command_line(daemon, each), CASES))
-        for each, line in zip(CASES, lines, strict=True):
-            told[each.operation, each.code] = (over_http(daemon, each), line, in_python(node, each))
-    assert told == {(each.operation, each.code): (each.code,) * 3 for each in CASES}
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operation}-{case.code}")
+def test_every_face_tells_the_same_code(daemon: Daemon, case: Case) -> None:
+    told = over_http(daemon, case), on_the_command_line(daemon, case), in_python(daemon, case)
+    assert told == (case.code,) * 3
 
 
 # What is refused by other words on purpose, or tried beside its own tests.

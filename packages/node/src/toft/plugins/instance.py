@@ -444,11 +444,9 @@ async def health(instance: Instance) -> tuple[bool | None, str]:
     Raises:
         PluginError: What its `health()` raised instead of an answer.
     """
-    supervised = instance.loaded_from.supervisor
-    gate = supervised.gate
-    if gate.cap is not None and gate.running >= gate.cap:
+    found = await instance.loaded_from.supervisor.ask("health")
+    if found is None:
         # It would answer after what runs, however long that is; it does its work meanwhile.
         return None, "is busy with its calls"
-    found = await supervised.request("health")
     is_well = found.get("is_well")
     return is_well if isinstance(is_well, bool) else None, str(found.get("message") or "")

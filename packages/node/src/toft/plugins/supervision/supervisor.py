@@ -270,6 +270,28 @@ class Supervisor:
         worker = await self.workers.wait_ready()
         return await worker.request(op, arguments, timeout_s=timeout_s)
 
+    async def ask(self, op: str) -> Any:
+        """Run an operation on a worker that has room for it; None when calls take all there is.
+
+        Cancellation: A worker that could do nothing else meanwhile is replaced: it would be stuck for ever.
+        """
+        if self.gate.cap != 1:
+            is_full = self.gate.cap is not None and self.gate.running >= self.gate.cap
+            return None if is_full else await self.request(op)
+        async with self._exclusive:
+            worker = await self.workers.wait_ready()
+            if self.gate.running:
+                return None
+            # Calls wait here and not behind it, where they would be lost together with the worker.
+            self.gate.close()
+            try:
+                return await worker.request(op)
+            except asyncio.CancelledError:
+                self.workers.replace(worker, f"{op} did not end in time")
+                raise
+            finally:
+                self._reopen(worker)
+
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Give the plugin another configuration between calls; those who wait keep their places.
 
