@@ -17,9 +17,8 @@ from toft.central.documents import Group
 from toft.central.nodes import Node
 from toft.central.room import Central
 from toft.central.waiting import Waiting
-from toft.daemon import central as serving
 from toft.kernel import clock as clocks
-from toft.kernel import errors
+from toft.kernel import errors, lasting
 from toft.managed import document, messages, protocol
 from toft.managed.signatures import PrivateKey
 from toft.store import database
@@ -372,7 +371,7 @@ async def test_work_that_ends_by_what_nobody_thought_of_is_begun_again(
         again.set()
         await asyncio.Event().wait()
 
-    kept = asyncio.create_task(serving.keep_on(work, again_s=0.0))
+    kept = asyncio.create_task(lasting.keep_on(work, again_s=0.0))
     await again.wait()
     kept.cancel()
     assert "work_failed" in caplog.text

@@ -356,7 +356,7 @@ def test_watching_that_fails_is_told_and_begun_again(
     assert node.trial is None
     assert 10 <= took < 40
     assert (node.state.phase, node.restarts, node.state.bad) == (phases.Phase.IDLE, 0, ())
-    told = [each.message for each in caplog.records if "watching failed" in each.message]
+    told = [each.message for each in caplog.records if "work_failed" in each.message]
     assert "LookupError('nobody thought of 1')" in told[0], "it is not silent"
     assert len(told) == 1, "what has been decided is not decided again"
 

@@ -10,11 +10,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toft.access import gate as gates
 from toft.access import tokens
@@ -23,7 +22,7 @@ from toft.api.central.service import Service
 from toft.central import room, waiting
 from toft.central.artifacts import Artifacts
 from toft.daemon import listener, network, notify
-from toft.kernel import errors, log
+from toft.kernel import errors, lasting, log
 from toft.kernel import settings as node_settings
 from toft.kernel.version import VERSION
 from toft.managed import protocol
@@ -32,7 +31,6 @@ from toft.web.central import app as pages
 
 _log = log.get_logger("central")
 _DRAIN_S = 5.0
-_AGAIN_S = 5.0
 _REQUEST_BYTES = 4 << 30
 FIRST_TOKEN = "admin"
 
@@ -146,7 +144,7 @@ class _Serving:
             await served.start(sock)
             stack.push_async_callback(served.close, _DRAIN_S)
             for work in (central.keep, central.controller.run, self._notify.keep_alive):
-                stack.callback(asyncio.create_task(keep_on(work)).cancel)
+                stack.callback(asyncio.create_task(lasting.keep_on(work)).cancel)
             _settle_memory()
             _log.info("ready", url=url, pid=os.getpid(), version=VERSION, nodes=len(central.nodes))
             self._notify.tell("READY=1", f"STATUS={url}")
@@ -183,21 +181,6 @@ def _database(given: Surroundings) -> database.Opened:
             hint="pip install 'toft[postgres]'",
         ) from error
     return postgres.PostgresDatabase(given.database)
-
-
-async def keep_on(work: Callable[[], Coroutine[Any, Any, None]], *, again_s: float = _AGAIN_S) -> None:
-    """Do something until cancelled; what ends by what nobody thought of is logged, and begun again."""
-    while True:
-        doing = asyncio.create_task(work())
-        try:
-            await asyncio.wait({doing})
-        finally:
-            doing.cancel()
-        error = None if doing.cancelled() else doing.exception()
-        if error is None:
-            return
-        _log.error("work_failed", work=work.__qualname__, error=repr(error))
-        await asyncio.sleep(again_s)
 
 
 def _settle_memory() -> None:

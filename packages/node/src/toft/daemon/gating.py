@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from toft.api.service import Service
 from toft.daemon.applying import Kept
 from toft.kernel import clock as clocks
-from toft.kernel import errors, log
+from toft.kernel import errors, lasting, log
 from toft.managed import document, gates, generations, moments, outcomes, phases, polling
 from toft.managed.gates import Light, Reading
 from toft.plugins import instance as handles
@@ -193,14 +193,17 @@ class Gating:
         Args:
             restart: Ends this process in order, to load another generation.
         """
-        trial = self._watched.boot.trial
-        while True:
-            try:
-                return await self._watch(trial, restart)
-            except Exception as error:  # noqa: BLE001 - a trial that nobody watches would never end
-                _log.error("watching failed", error=repr(error))
-            await asyncio.sleep(_AGAIN_S)
-            trial = await self._still(trial)
+        trial, is_again = self._watched.boot.trial, False
+
+        async def watch() -> None:
+            nonlocal trial, is_again
+            if is_again:
+                trial = await self._still(trial)
+            is_again = True
+            await self._watch(trial, restart)
+
+        # A trial that nobody watches would never end.
+        await lasting.keep_on(watch)
 
     async def _watch(self, trial: phases.Trial | None, restart: Callable[[], None]) -> None:
         if trial is not None and not await self._decide(trial):

@@ -213,8 +213,16 @@ async def look(
 
     Cancellation: Ends what was started for it.
     """
-    found = await asyncio.gather(*(_look(gate, document, subject, allowed) for gate in gates))
-    return {gate.name: reading for gate, reading in zip(gates, found, strict=True)}
+    looks = (_look(gate, document, subject, allowed) for gate in gates)
+    # A trial ends in time, whatever cannot be looked at.
+    found = await asyncio.gather(*looks, return_exceptions=True)
+    return {gate.name: _reading(each) for gate, each in zip(gates, found, strict=True)}
+
+
+def _reading(found: Reading | BaseException) -> Reading:
+    if isinstance(found, BaseException):
+        return Reading(Light.PENDING, f"cannot be looked at: {found!r}"[:_MESSAGE])
+    return Reading(found.light, found.message[:_MESSAGE])
 
 
 async def _look(gate: Gate, document: Document, subject: Subject, allowed: Allowed) -> Reading:
@@ -226,9 +234,7 @@ async def _look(gate: Gate, document: Document, subject: Subject, allowed: Allow
             found = await _LOOKS[gate.kind](gate, document, subject, allowed)
     except TimeoutError:
         return Reading(Light.RED, f"no answer within {gate.timeout_s:g} s")
-    except Exception as error:  # noqa: BLE001 - a trial ends in time, whatever cannot be looked at
-        return Reading(Light.PENDING, f"cannot be looked at: {error!r}"[:_MESSAGE])
-    return Reading(found.light, found.message[:_MESSAGE])
+    return found
 
 
 async def _poll(gate: Gate, document: Document, subject: Subject, allowed: Allowed) -> Reading:
