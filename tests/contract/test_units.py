@@ -148,7 +148,7 @@ class TestCredential:
     def test_it_joins_once(self, tmp_path: Path) -> None:
         line = f"https://central.example\n{TOKEN}\n"
         assert self.take(tmp_path, line).startswith("joined")
-        assert (self.engine(tmp_path).seed() or {})["urls"] == ["https://central.example"]
+        assert (self.engine(tmp_path).belonging.seed() or {})["urls"] == ["https://central.example"]
         assert self.take(tmp_path, line) == ""
         assert joining.leave(self.engine(tmp_path))
         assert self.take(tmp_path, line) == "", "who has left stays away"
@@ -158,7 +158,7 @@ class TestCredential:
     def test_a_node_that_belongs_somewhere_stays_there(self, tmp_path: Path) -> None:
         joining.join(self.engine(tmp_path), joining.seed("https://first.example", TOKEN))
         assert self.take(tmp_path, f"https://other.example {TOKEN}") == ""
-        assert (self.engine(tmp_path).seed() or {})["urls"] == ["https://first.example"]
+        assert (self.engine(tmp_path).belonging.seed() or {})["urls"] == ["https://first.example"]
 
     @pytest.mark.parametrize(
         "text", ["x", f"https://c.example {TOKEN} nokey", f"ftp://c.example {TOKEN}", f"{TOKEN} a b c", "\0"]

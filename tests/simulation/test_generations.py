@@ -219,7 +219,7 @@ def check(name: str, world: World, *, done: bool, to_the_end: bool = True) -> No
         assert said.get("control") == {"urls": [URL]} or boot.mode in ("seed", "enrollment")
     if name == "join" and done:
         assert boot.mode == "seed"
-        assert (engine.seed() or {})["token"] == TOKEN
+        assert (engine.belonging.seed() or {})["token"] == TOKEN
     _check_confirming(engine, boots, standing)
     if to_the_end:
         _repair(world, boot)
@@ -358,7 +358,7 @@ class _KeepsTheSeed(Generations):
     """The token goes at the confirmation, and only then: a stop in between leaves it for ever."""
 
     def boot(self, nonce: str) -> Boot:
-        seed = self.seed()
+        seed = self.belonging.seed()
         boot = super().boot(nonce)
         if seed is not None:
             data = json.dumps(seed, sort_keys=True).encode()

@@ -19,7 +19,16 @@ from tests.simulation.file_system import Directory, Disk, Stopped, cuts, killed
 
 from toft.kernel import ids
 from toft.kernel.errors import ConflictError, NodeError, RefusedError
-from toft.managed import answers, document, enrolling, generations, identity, messages, protocol, signatures
+from toft.managed import (
+    answers,
+    belonging,
+    document,
+    enrolling,
+    identity,
+    messages,
+    protocol,
+    signatures,
+)
 from toft.managed.enrolling import Credentials
 from toft.managed.identity import Files
 from toft.managed.transport import Answer, UnreachableError
@@ -145,7 +154,7 @@ class World:
         disk = Disk(self.root)
         disk.make("/managed", 0o700)
         disk.sync_directory("/")
-        durable.write_json(HOME / generations.SEED, {**SEED, **more}, operations=disk)
+        durable.write_json(HOME / belonging.SEED, {**SEED, **more}, operations=disk)
         return self
 
 
@@ -385,7 +394,7 @@ def test_a_credential_is_not_shown_where_nobody_said_it_may_be() -> None:
     world = begin(is_enrolled=True)
     enrolled = Disk(world.root)
     value = world.files().read().enrollment.to_enrollment()  # type: ignore[union-attr]
-    durable.write_json(HOME / generations.ENROLLMENT, {**value, "control_urls": [OTHER]}, operations=enrolled)
+    durable.write_json(HOME / belonging.ENROLLMENT, {**value, "control_urls": [OTHER]}, operations=enrolled)
     credentials = world.credentials()
     assert credentials.membership.urls == (OTHER,)
     with pytest.raises(enrolling.NotToldError, match="is another place") as refused:
@@ -402,7 +411,7 @@ def test_another_token_or_another_address_is_another_membership() -> None:
     run(world, asks(world.credentials()))
     first = world.files().read().identity
     second_token = "jt_zzzzzzzz_" + "z" * 43
-    durable.write_json(HOME / generations.SEED, {**SEED, "token": second_token}, operations=Disk(world.root))
+    durable.write_json(HOME / belonging.SEED, {**SEED, "token": second_token}, operations=Disk(world.root))
     world.server.tokens[second_token] = None
     assert run(world, asks(world.credentials())) == 304
     second = world.files().read().identity
@@ -414,23 +423,23 @@ def test_another_token_or_another_address_is_another_membership() -> None:
 
 def test_a_seed_for_another_place_is_asked_there() -> None:
     world = begin(is_enrolled=True)
-    durable.write_json(HOME / generations.SEED, {**SEED, "urls": [OTHER]}, operations=Disk(world.root))
+    durable.write_json(HOME / belonging.SEED, {**SEED, "urls": [OTHER]}, operations=Disk(world.root))
     credentials = world.credentials()
     assert not credentials.is_enrolled
     assert credentials.membership.urls == (OTHER,)
     assert not credentials.may_be_told(URL), "the new token is not for the old place"
-    durable.write_json(HOME / generations.SEED, {"urls": [OTHER]}, operations=Disk(world.root))
+    durable.write_json(HOME / belonging.SEED, {"urls": [OTHER]}, operations=Disk(world.root))
     assert world.credentials().membership.urls == (URL,), "without a token nobody can join there"
 
 
 def test_who_joins_or_leaves_meanwhile_wins() -> None:
     def leave(disk: Disk) -> None:
-        for name in (generations.SEED, generations.IDENTITY, generations.ENROLLMENT):
+        for name in (belonging.SEED, belonging.IDENTITY, belonging.ENROLLMENT):
             durable.discard(HOME / name, operations=disk)
 
     def join(disk: Disk) -> None:
         leave(disk)
-        durable.write_json(HOME / generations.SEED, {**SEED, "urls": [OTHER]}, operations=disk)
+        durable.write_json(HOME / belonging.SEED, {**SEED, "urls": [OTHER]}, operations=disk)
 
     for is_enrolled, act in SCENES.values():
         for change in (leave, join):
@@ -447,7 +456,7 @@ def test_who_joins_or_leaves_meanwhile_wins() -> None:
     world = begin(is_enrolled=False)
     credentials = world.credentials()
     run(world, asks(credentials))
-    durable.discard(HOME / generations.SEED, operations=Disk(world.root))
+    durable.discard(HOME / belonging.SEED, operations=Disk(world.root))
     assert credentials.found.is_still(world.files().read()), "the node's own confirmation is no other join"
 
 
@@ -462,7 +471,7 @@ def test_files_that_somebody_has_edited_stop_nobody() -> None:
         b'{"control_urls": ["https://x.example.org"], "root": 1}',
     ):
         disk = Disk(world.root)
-        durable.write_file(HOME / generations.ENROLLMENT, damage, operations=disk)
+        durable.write_file(HOME / belonging.ENROLLMENT, damage, operations=disk)
         found = world.files().read()
         assert found.is_mended
         assert found.enrollment is not None
@@ -471,7 +480,7 @@ def test_files_that_somebody_has_edited_stop_nobody() -> None:
         world.files().mend()
         assert not world.files().read().is_mended
     for damage in (b"{", b"[]", b"{}", b'{"private_key": 1}'):
-        durable.write_file(HOME / generations.IDENTITY, damage, operations=Disk(world.root))
+        durable.write_file(HOME / belonging.IDENTITY, damage, operations=Disk(world.root))
         found = world.files().read()
         assert (found.identity, bool(found.problems)) == (None, True)
         with pytest.raises(RefusedError) as refused:
@@ -483,7 +492,7 @@ def test_files_that_somebody_has_edited_stop_nobody() -> None:
         b'{"urls": ["ftp://x.example.org"]}',
         b'{"urls": ["https://x.example.org"], "root": "none"}',
     ):
-        durable.write_file(HOME / generations.SEED, damage, operations=Disk(world.root))
+        durable.write_file(HOME / belonging.SEED, damage, operations=Disk(world.root))
         assert world.files().read().seed is None
 
 
@@ -519,6 +528,6 @@ def test_a_key_is_changed_once_a_month() -> None:
 
 def test_what_is_kept_is_for_the_owner_alone(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    durable.write_json(tmp_path / generations.SEED, SEED)
+    durable.write_json(tmp_path / belonging.SEED, SEED)
     files.keep_key(identity.Identity(private_key="k"), before=files.read())
-    assert (tmp_path / generations.IDENTITY).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / belonging.IDENTITY).stat().st_mode & 0o777 == 0o600

@@ -10,7 +10,7 @@ import pytest
 
 from toft.kernel import clock as clocks
 from toft.kernel.errors import IntegrityError, NodeError, UnavailableError
-from toft.managed import admission, document, generations, moments, signatures, staging
+from toft.managed import admission, belonging, document, generations, moments, signatures, staging
 from toft.managed.admission import Node
 from toft.managed.phases import Severity
 from toft.managed.signatures import DOCUMENT_TYPE, PrivateKey, Root, Signature
@@ -153,13 +153,13 @@ class Home:
         self.engine = generations.Generations(path, moments.read)
         value = {"node_id": NODE_ID, "control_urls": ["https://c.example"]}
         value["root"] = None if root is None else root.to_value()  # type: ignore[assignment]
-        (path / generations.ENROLLMENT).write_text(json.dumps(value))
+        (path / belonging.ENROLLMENT).write_text(json.dumps(value))
         self.engine.boot("first")
 
     async def stage(
         self, content: bytes, *keys: PrivateKey, nonce: str = "first", **known: Any
     ) -> staging.Staged:
-        node = admission.Node.of_membership(self.engine.membership())
+        node = admission.Node.of_membership(self.engine.belonging.membership())
         key_ids = admission.vouch(content, signed=signed(content, *keys), root=node.root) if keys else ()
         return await staging.stage(
             self.engine, document.parse(content), nonce=nonce, source="test", key_ids=key_ids, **known
@@ -208,13 +208,13 @@ async def test_the_later_of_two_clocks_counts(tmp_path: Path) -> None:
 async def test_whom_to_trust_is_not_guessed(tmp_path: Path) -> None:
     home = Home(tmp_path, SIGNED.root)
     for text in ('{"root": ', "[]", ""):
-        (tmp_path / generations.ENROLLMENT).write_text(text)
+        (tmp_path / belonging.ENROLLMENT).write_text(text)
         with pytest.raises(IntegrityError):
             await home.stage(data(), is_asked=True)
-    (tmp_path / generations.ENROLLMENT).write_text('{"root": {"keys": {}}}')
+    (tmp_path / belonging.ENROLLMENT).write_text('{"root": {"keys": {}}}')
     with pytest.raises(signatures.BadKeyError):
         await home.stage(data(), is_asked=True)
-    (tmp_path / generations.ENROLLMENT).unlink()
-    (tmp_path / generations.SEED).write_text(json.dumps({"root": SIGNED.root and SIGNED.root.to_value()}))
+    (tmp_path / belonging.ENROLLMENT).unlink()
+    (tmp_path / belonging.SEED).write_text(json.dumps({"root": SIGNED.root and SIGNED.root.to_value()}))
     with pytest.raises(admission.UnsignedError):
         await home.stage(data(), is_asked=True)

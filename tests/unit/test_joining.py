@@ -18,7 +18,7 @@ from toft.cli import app
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal
 from toft.kernel.errors import ConflictError, NodeError
-from toft.managed import generations, identity, joining, messages, moments, protocol, signatures
+from toft.managed import belonging, generations, identity, joining, messages, moments, protocol, signatures
 from toft.managed.identity import Identity
 from toft.managed.signatures import DOCUMENT_TYPE, PrivateKey, Root
 
@@ -278,9 +278,9 @@ def test_a_signed_file_counts_where_no_central_reaches(node: Node) -> None:
 def test_a_node_of_nobody_can_be_told_whom_to_trust(node: Node) -> None:
     data, engine = b'{"schema_version":1}', node.engine()
     assert node("key", "trust", KEY.public.text) == (0, {"threshold": 1, "keys": [KEY.public.key_id]})
-    assert stat.S_IMODE((node.managed / generations.TRUST).stat().st_mode) == 0o600
+    assert stat.S_IMODE((node.managed / belonging.TRUST).stat().st_mode) == 0o600
     assert _code(lambda: joining.vouched(engine, data, "")) == "document.signature_invalid"
-    (node.managed / generations.TRUST).write_bytes(b"{")
+    (node.managed / belonging.TRUST).write_bytes(b"{")
     assert _code(lambda: joining.vouched(engine, data, "")) == "membership.damaged"
     assert node("key", "trust", "--anybody") == (0, {"threshold": 0, "keys": []})
     assert joining.vouched(engine, data, "") == ()

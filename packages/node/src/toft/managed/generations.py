@@ -15,18 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from toft.kernel.errors import ConflictError, IntegrityError, UnavailableError
-from toft.managed import journal, moments, phases, seen, slots, trees
+from toft.kernel.errors import ConflictError, UnavailableError
+from toft.managed import belonging, journal, moments, phases, seen, slots, trees
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
 from toft.store import durable, locks
 
-SEED = "seed.json"
-ENROLLMENT = "enrollment.json"
-IDENTITY = "identity.json"
-REPORTS = "reports.json"
-TRUST = "trust.json"
-"""What a node keeps of its membership beside the slots; never touched by a commit or a way back."""
 _LOCK_S = 10.0
 """A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
 
@@ -114,6 +108,9 @@ class Generations:
         operations: The steps of a durable write.
         hold: Keeps other processes out for the length of a verb.
         code: Knows whether the code of a slot is what was installed for it.
+
+    Attributes:
+        belonging: Where the node belongs; beside the documents.
     """
 
     def __init__(
@@ -132,6 +129,7 @@ class Generations:
         self._now = now
         self._unkept: tuple[phases.Booted, phases.Booted | None] | None = None
         """A boot that could not be written down, and the one that stands there."""
+        self.belonging = belonging.Belonging(directory, operations)
         self._journal = journal.Journal(directory, operations)
         self._slots = slots.Slots(directory, operations)
 
@@ -209,7 +207,7 @@ class Generations:
         state = replace(state, booted=booted, stopped=False)
         self._journal.write(state)
         if state.is_proven:
-            self._forget_seed()
+            self.belonging.forget_seed()
         return self._loaded(nonce, slot, state, tuple(start.notes), start.damaged)
 
     def adopt(self, nonce: str) -> Boot | None:
@@ -306,7 +304,7 @@ class Generations:
         ):
             return False
         self._journal.write(phases.confirmed(state, self._now(), floor=boot.meta.floor))
-        self._forget_seed()
+        self.belonging.forget_seed()
         return True
 
     def revert(self, reason: str, severity: phases.Severity | None, detail: str = "") -> bool:
@@ -351,7 +349,7 @@ class Generations:
         digest = hashlib.sha256(data).hexdigest() if data else ""
         self._journal.write(replace(state, phase=Phase.RESETTING, reset=phases.Reset(seed_sha256=digest)))
         if data:
-            durable.write_file(self.directory / SEED, data, mode=0o600, operations=self.operations)
+            self.belonging.keep_seed(data)
         self._clear(is_joining=bool(data))
         self._journal.write(State())
 
@@ -362,29 +360,16 @@ class Generations:
             self._journal.write(state)
             return state
 
-    def seed(self) -> Mapping[str, Any] | None:
-        """Return what a join has left here; None when there is none, or no whole one."""
-        return self._member_file(SEED)
+    def trust(self, root: Mapping[str, Any] | None, *, only_if: Callable[[], None] = lambda: None) -> None:
+        """Keep whom a node of nobody trusts to sign its documents; None for whoever is at the machine.
 
-    def membership(self) -> Mapping[str, Any] | None:
-        """Return where this node belongs and whom it trusts: as it is enrolled, else as it wants to be.
-
-        A node of nobody may still have been told whom to trust.
-
-        Raises:
-            IntegrityError: A file that says so is there and damaged: whom to trust is not guessed.
+        Args:
+            root: The trust root.
+            only_if: Called under the lock; raises where this may not be.
         """
-        for name in (ENROLLMENT, SEED, TRUST):
-            try:
-                value = json.loads(self.operations.read(str(self.directory / name)))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, RecursionError) as error:
-                raise _damaged(self.directory / name, error) from error
-            if not isinstance(value, dict):
-                raise _damaged(self.directory / name, "no object")
-            return value
-        return None
+        with self._hold():
+            only_if()
+            self.belonging.keep_trust(root)
 
     def _prepare(self) -> None:
         """Make what is there durable before anything is decided by it, and sweep what was cut off."""
@@ -400,7 +385,7 @@ class Generations:
         state = start.state
         if state.phase is Phase.RESETTING and state.reset is not None:
             expected = state.reset.seed_sha256
-            if not expected or self._seed_digest() == expected:
+            if not expected or self.belonging.seed_digest() == expected:
                 self._clear(is_joining=bool(expected))
                 start.state, start.active = State(), None
                 start.notes.append("finished joining" if expected else "finished leaving")
@@ -504,20 +489,10 @@ class Generations:
     def _lay_base(self, damaged: str | None) -> str:
         """Put what a node is without a document into a slot, for the first one to go back to."""
         name = damaged or "a"
-        document = self._base()
+        document = self.belonging.base()
         digest = hashlib.sha256(document).hexdigest()
         self._slots.fill(name, document, slots.Meta(etag="", sha256=digest))
         return name
-
-    def _base(self) -> bytes:
-        """Return the document of a node without one: whom it asks, if anybody; never the token."""
-        known = self.seed() or self._member_file(ENROLLMENT) or {}
-        urls = known.get("control_urls") or known.get("urls") or ()
-        urls = [each for each in urls if isinstance(each, str)]
-        value: dict[str, Any] = {"schema_version": 1}
-        if urls:
-            value["control"] = {"urls": urls}
-        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
     def _loaded(
         self,
@@ -545,34 +520,14 @@ class Generations:
                 notes=notes,
                 events=events,
             )
-        mode = "seed" if self.seed() else "enrollment" if self._member_file(ENROLLMENT) else "bare"
-        document = self._base()
+        mode = self.belonging.mode()
+        document = self.belonging.base()
         meta = slots.Meta(etag="", sha256=hashlib.sha256(document).hexdigest())
         return Boot(nonce=nonce, mode=mode, slot="", document=document, meta=meta, notes=notes, events=events)
 
-    def _forget_seed(self) -> None:
-        """Take the token of the join away for good; again at every boot, in case that was cut off."""
-        with contextlib.suppress(FileNotFoundError):
-            self.operations.remove(str(self.directory / SEED))
-            self.operations.sync_directory(str(self.directory))
-
     def _clear(self, *, is_joining: bool) -> None:
-        for name in (IDENTITY, ENROLLMENT, REPORTS, *(() if is_joining else (SEED,))):
-            durable.discard(self.directory / name, operations=self.operations)
+        self.belonging.clear(is_joining=is_joining)
         self._slots.clear()
-
-    def _seed_digest(self) -> str:
-        try:
-            return hashlib.sha256(self.operations.read(str(self.directory / SEED))).hexdigest()
-        except OSError:
-            return ""
-
-    def _member_file(self, name: str) -> Mapping[str, Any] | None:
-        try:
-            value = json.loads(self.operations.read(str(self.directory / name)))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
 
 
 def refuse_on_trial(state: State, active: str | None) -> None:
@@ -598,40 +553,6 @@ def refuse_on_trial(state: State, active: str | None) -> None:
 def _is_cut_off(state: State, active: str | None) -> bool:
     """Say whether a commit came no further than the journal: the disk was full, or the power went."""
     return state.phase is Phase.STAGED and state.trial is not None and active != state.trial.slot
-
-
-def _damaged(path: Path, why: object) -> IntegrityError:
-    return IntegrityError(
-        f"{path} does not say any more where this node belongs: {why}",
-        code="membership.damaged",
-        details={"path": str(path)},
-        hint="join again: toft join URL TOKEN; toft leave gives the node back to nobody",
-    )
-
-
-def trust(
-    engine: Generations, root: Mapping[str, Any] | None, *, only_if: Callable[[], None] = lambda: None
-) -> None:
-    """Keep whom a node of nobody trusts to sign its documents; None for whoever is at the machine.
-
-    Args:
-        engine: Of the node.
-        root: The trust root.
-        only_if: Called under the lock; raises where this may not be.
-    """
-    with engine._hold():
-        only_if()
-        path = engine.directory / TRUST
-        if root is None:
-            durable.discard(path, operations=engine.operations)
-            engine.operations.sync_directory(str(engine.directory))
-        else:
-            durable.write_json(path, {"schema": 1, "root": root}, mode=0o600, operations=engine.operations)
-
-
-def enrollment(engine: Generations) -> Mapping[str, Any] | None:
-    """Return where a node is enrolled; None for one that is not, or when it cannot be read."""
-    return engine._member_file(ENROLLMENT)
 
 
 def _late(state: State, unkept: tuple[phases.Booted, phases.Booted | None] | None) -> State:

@@ -21,7 +21,7 @@ from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel.errors import ConflictError
-from toft.managed import generations, protocol
+from toft.managed import belonging, protocol
 from toft.managed.transport import Trust
 from toft.store import durable, locks
 
@@ -212,18 +212,18 @@ class Files:
     def read(self) -> Found:
         """Return what is on disk; never raises for what the files hold."""
         problems: list[str] = []
-        seed_data = self._bytes(generations.SEED)
-        seed = _membership(seed_data, generations.SEED, problems)
-        enrolled = self._bytes(generations.ENROLLMENT)
-        enrollment = _membership(enrolled, generations.ENROLLMENT, problems)
-        value = _value(self._bytes(generations.IDENTITY), generations.IDENTITY, problems)
+        seed_data = self._bytes(belonging.SEED)
+        seed = _membership(seed_data, belonging.SEED, problems)
+        enrolled = self._bytes(belonging.ENROLLMENT)
+        enrollment = _membership(enrolled, belonging.ENROLLMENT, problems)
+        value = _value(self._bytes(belonging.IDENTITY), belonging.IDENTITY, problems)
         identity = None if value is None else Identity.of_value(value)
         if value is not None and identity is None:
-            problems.append(f"{generations.IDENTITY} has not the form of one")
+            problems.append(f"{belonging.IDENTITY} has not the form of one")
         is_mended = False
         if enrollment is None and identity is not None and identity.node_id:
             spare = json.dumps(identity.enrollment).encode()
-            enrollment = _membership(spare, generations.ENROLLMENT, problems)
+            enrollment = _membership(spare, belonging.ENROLLMENT, problems)
             is_mended = enrollment is not None
         digest = hashlib.sha256(seed_data).hexdigest() if seed_data else ""
         return Found(seed, enrollment, identity, digest, tuple(problems), is_mended)
@@ -237,7 +237,7 @@ class Files:
         """
         with self._hold():
             self._check(before)
-            self._write(generations.IDENTITY, identity.to_value())
+            self._write(belonging.IDENTITY, identity.to_value())
 
     def keep_enrolled(self, membership: Membership, identity: Identity, *, before: Found) -> None:
         """Write where the node is enrolled, then who it is: who has a credential knows where it is from.
@@ -249,8 +249,8 @@ class Files:
         with self._hold():
             self._check(before)
             value = membership.to_enrollment()
-            self._write(generations.ENROLLMENT, value)
-            self._write(generations.IDENTITY, replace(identity, enrollment=value).to_value())
+            self._write(belonging.ENROLLMENT, value)
+            self._write(belonging.IDENTITY, replace(identity, enrollment=value).to_value())
 
     def keep_identity(self, identity: Identity) -> None:
         """Write a new credential, or a new key, of the same node.
@@ -265,7 +265,7 @@ class Files:
                 raise _changed()
             # The root may have been changed meanwhile, by the same process.
             known = there.enrollment or identity.enrollment
-            self._write(generations.IDENTITY, replace(identity, enrollment=known).to_value())
+            self._write(belonging.IDENTITY, replace(identity, enrollment=known).to_value())
 
     def mend(self) -> None:
         """Write `enrollment.json` again where it is gone or damaged, and known from elsewhere.
@@ -276,7 +276,7 @@ class Files:
         with self._hold():
             found = self.read()
             if found.is_mended and found.enrollment is not None:
-                self._write(generations.ENROLLMENT, found.enrollment.to_enrollment())
+                self._write(belonging.ENROLLMENT, found.enrollment.to_enrollment())
 
     def keep_root(self, node_id: str, root: Mapping[str, Any]) -> None:
         """Write who signs from now on.
@@ -290,8 +290,8 @@ class Files:
             if found.enrollment is None or found.identity is None or found.enrollment.node_id != node_id:
                 raise _changed()
             value = replace(found.enrollment, root=root).to_enrollment()
-            self._write(generations.ENROLLMENT, value)
-            self._write(generations.IDENTITY, replace(found.identity, enrollment=value).to_value())
+            self._write(belonging.ENROLLMENT, value)
+            self._write(belonging.IDENTITY, replace(found.identity, enrollment=value).to_value())
 
     def _check(self, before: Found) -> None:
         if not before.is_still(self.read()):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toft.kernel.errors import ConflictError, RefusedError
-from toft.managed import admission, generations, identity, protocol, transport
+from toft.managed import admission, belonging, generations, identity, protocol, transport
 from toft.managed.identity import Found
 from toft.managed.phases import Phase
 from toft.managed.transport import Trust
@@ -174,7 +174,7 @@ def leave(engine: generations.Generations) -> bool:
 
 def is_member(engine: generations.Generations) -> bool:
     """Say whether anything of a membership is there, whole or not."""
-    names = {generations.SEED, generations.ENROLLMENT, generations.IDENTITY}
+    names = {belonging.SEED, belonging.ENROLLMENT, belonging.IDENTITY}
     return _is_resetting(engine) or not names.isdisjoint(engine.operations.list(str(engine.directory)))
 
 
@@ -194,7 +194,7 @@ def trust(engine: generations.Generations, root: Root | None) -> None:
                 hint="toft join with --server-key says whom to trust there; toft leave first",
             )
 
-    generations.trust(engine, None if root is None else root.to_value(), only_if=check)
+    engine.trust(None if root is None else root.to_value(), only_if=check)
 
 
 def vouched(engine: generations.Generations, data: bytes, signatures_text: str) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ def vouched(engine: generations.Generations, data: bytes, signatures_text: str) 
         MessageError: The signatures are damaged.
         IntegrityError: Whom this node trusts cannot be read.
     """
-    node = admission.Node.of_membership(engine.membership())
+    node = admission.Node.of_membership(engine.belonging.membership())
     if node.root is None:
         return ()
     from toft.managed import messages  # noqa: PLC0415 - as above

@@ -11,7 +11,7 @@ from typing import Any
 
 from toft.kernel import clock as clocks
 from toft.kernel.errors import NodeError
-from toft.managed import connections, enrolling, generations, identity, protocol, transport
+from toft.managed import belonging, connections, enrolling, generations, identity, protocol, transport
 
 PATIENCE_S = 5.0
 _AHEAD = 1000
@@ -64,7 +64,7 @@ def _report(engine: generations.Generations, now_s: float) -> Mapping[str, Any]:
 
 def _last_seq(engine: generations.Generations) -> int:
     try:
-        value = json.loads(engine.operations.read(str(engine.directory / generations.REPORTS)))
+        value = json.loads(engine.operations.read(str(engine.directory / belonging.REPORTS)))
         return max(0, int(value["seq"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0

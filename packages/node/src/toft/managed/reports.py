@@ -20,7 +20,7 @@ from toft.kernel import clock as clocks
 from toft.kernel import log, threads
 from toft.kernel.errors import NodeError
 from toft.kernel.version import VERSION
-from toft.managed import answers, generations, protocol, retrying, transport
+from toft.managed import answers, belonging, generations, protocol, retrying, transport
 from toft.store import durable
 
 _log = log.get_logger("managed.reports")
@@ -188,7 +188,7 @@ class Reports:
         draw: retrying.Draw = random.random,
         operations: durable.Operations = durable.SYSTEM,
     ) -> None:
-        self._path = directory / generations.REPORTS
+        self._path = directory / belonging.REPORTS
         self._sends = sends
         self._url = url
         self._look = look
@@ -293,7 +293,7 @@ class Reports:
 
     def _node_id(self) -> str:
         try:
-            found = json.loads(self._operations.read(str(self._path.with_name(generations.ENROLLMENT))))
+            found = json.loads(self._operations.read(str(self._path.with_name(belonging.ENROLLMENT))))
             return str(found["node_id"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return ""

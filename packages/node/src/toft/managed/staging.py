@@ -199,7 +199,7 @@ def _admit(
     now_s: float,
     is_asked: bool,
 ) -> None:
-    node = admission.Node.of_membership(engine.membership(), floor=engine.read().state.floor)
+    node = admission.Node.of_membership(engine.belonging.membership(), floor=engine.read().state.floor)
     now_s = max(now_s, moments.read().wall_s)
     admission.fit(offered, key_ids, node=node, now_s=now_s, is_asked=is_asked)
 

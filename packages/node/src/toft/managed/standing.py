@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toft.kernel import clock as clocks
-from toft.managed import document, gates, generations, moments, phases, slots
+from toft.managed import belonging, document, gates, generations, moments, phases, slots
 from toft.managed.moments import Moment
 
 MOST_FAILURES = 3
@@ -129,8 +129,8 @@ def _gates(active: slots.Slot | None, trial: phases.Trial | None) -> list[dict[s
 
 
 def _membership(engine: generations.Generations, problems: list[str]) -> dict[str, Any]:
-    enrolled, seed = generations.enrollment(engine), engine.seed()
-    for name, found in ((generations.ENROLLMENT, enrolled), (generations.SEED, seed)):
+    enrolled, seed = engine.belonging.enrollment(), engine.belonging.seed()
+    for name, found in ((belonging.ENROLLMENT, enrolled), (belonging.SEED, seed)):
         if found is None and (engine.directory / name).exists():
             problems.append(f"{name} is damaged: toft join brings it back")
     node_id = (enrolled or {}).get("node_id")
