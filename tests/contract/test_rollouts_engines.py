@@ -77,7 +77,13 @@ async def test_a_good_and_a_bad_rollout_are_the_same_after_a_restart(store: data
     assert [each["node"]["stage"] for each in of_node] == ["rolled_back", "applied"]
     assert again.rollouts.attempts(fleets.document(again), 3) == 1
     looks = await again.overviews.of(TENANT)
-    assert {each.standing for each in looks} == {Standing.CURRENT}
+    back = {each.node.id for each in looks if each.standing is Standing.WENT_BACK}
+    assert back == set(bad.reached), "also after it was ended"
+    assert {each.standing for each in looks if each.node.id not in back} == {Standing.CURRENT}
+    for each in looks:
+        assert (await again.overviews.one(each.node)).standing is each.standing
+    clock.advance(25 * 3600)
+    assert Standing.WENT_BACK not in {each.standing for each in await again.overviews.of(TENANT)}
     assert (await audit.verify(store)).broken_at is None
 
 

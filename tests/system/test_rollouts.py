@@ -107,8 +107,20 @@ def bad_ends_by_itself(central: Central, agents: dict[str, Agent]) -> None:
     assert {each["reason"] for each in told["nodes"]} == {"health_failed"}
     assert {each.poll().status for each in agents.values()} == {304}
     assert {each.etag for each in agents.values()} == {before}
-    fleet_now = central.admin("GET", "fleet")
-    assert fleet_now["counts"] == {"current": 8}
+    # The rollout is over and all have what they are to have: who went back, and why, is told all the same.
+    told_now = central.admin("GET", "fleet")
+    assert told_now["counts"] == {"current": 6, "went_back": 2}
+    assert {each["node"] for each in told_now["listed"]} == {each.node_id for each in moved}
+    whys = {(each["trouble"]["reason"], each["trouble"]["detail"]) for each in told_now["listed"]}
+    assert whys == {("health_failed", "the gate web is red")}
+    central.kill()
+    central.start()
+    assert {each.poll().status for each in agents.values()} == {304}
+    again = central.admin("GET", "fleet")
+    assert [each["trouble"] for each in again["listed"]] == [each["trouble"] for each in told_now["listed"]]
+    assert again["counts"] == told_now["counts"]
+    tell(moved[0], "applied")
+    assert central.admin("GET", "fleet")["counts"] == {"current": 7, "went_back": 1}
     audited = [each["action"] for each in central.admin("GET", "audit")]
     assert audited[0] == "rollout.abort"
 

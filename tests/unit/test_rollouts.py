@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from toft.central import convergence, rollouts, waves
-from toft.central.convergence import Event
+from toft.central.convergence import Event, Standing
 from toft.central.nodes import Node
 from toft.central.rollouts import Abort, Finish, Member, Offer, Open, Order, Pause, Place, Skip, Stage, State
 from toft.kernel.errors import ConflictError
@@ -363,3 +364,50 @@ def test_a_clock_that_jumps_back_hides_no_way_back() -> None:
     for events in (told, told[::-1]):
         assert convergence.reached(node, "e", 5.0, events) == convergence.Reached(Stage.ROLLED_BACK, "r")
     assert convergence.reached(node, "e", 5.0, told[:1]).stage is Stage.STAGED
+
+
+_NOW, _PATIENCE, _OLD, _NEW = 1_000_000.0, 100.0, "sha256-old", "sha256-new"
+
+
+def _bad(etag: str = _NEW, ago_s: float = 60.0, *, is_over: bool = False) -> Event:
+    return Event(etag=etag, event="rolled_back", at="", received_at=_NOW - ago_s, reason="r", is_over=is_over)
+
+
+@pytest.mark.parametrize(
+    ("fields", "offered", "bad", "expected"),
+    [
+        ({}, _OLD, None, Standing.CURRENT),
+        ({}, None, None, Standing.CURRENT),
+        ({"report": {"phase": "staged"}}, _OLD, None, Standing.TRIAL),
+        ({"report": {"phase": "staged"}}, _OLD, _bad(), Standing.TRIAL),
+        ({}, _NEW, None, Standing.FOLLOWING),
+        ({"offered_etag": _NEW, "offered_at": _NOW - 99}, _NEW, None, Standing.FOLLOWING),
+        ({"offered_etag": _OLD, "offered_at": _NOW - 999}, _NEW, None, Standing.FOLLOWING),
+        ({"offered_etag": _NEW, "offered_at": _NOW - 101}, _NEW, None, Standing.LAGGING),
+        ({"offered_etag": _NEW, "offered_at": _NOW - 101}, _NEW, _bad("sha256-else"), Standing.LAGGING),
+        ({"last_seen_at": _NOW - 100}, _OLD, None, Standing.CURRENT),
+        ({"last_seen_at": _NOW - 101}, _OLD, None, Standing.SILENT),
+        ({"last_seen_at": _NOW - 101}, _NEW, _bad(), Standing.SILENT),
+        ({}, _NEW, _bad(), Standing.WENT_BACK),
+        ({}, _NEW, _bad(ago_s=99 * 3600, is_over=True), Standing.WENT_BACK),
+        # What it refused was taken from it: told for a day, or until a document has proven itself there.
+        ({}, _OLD, _bad(), Standing.WENT_BACK),
+        ({}, None, _bad(), Standing.WENT_BACK),
+        ({}, _OLD, _bad(ago_s=24 * 3600), Standing.WENT_BACK),
+        ({}, _OLD, _bad(ago_s=24 * 3600 + 1), Standing.CURRENT),
+        ({}, _OLD, _bad(is_over=True), Standing.CURRENT),
+        ({}, _OLD, _bad(_OLD), Standing.CURRENT),
+        ({"last_seen_at": None}, _NEW, None, Standing.NEW),
+        ({"state": "pending"}, _NEW, None, Standing.PENDING),
+        ({"state": "revoked"}, _NEW, _bad(), Standing.REVOKED),
+    ],
+)
+def test_how_a_node_stands(
+    fields: dict[str, Any], offered: str | None, bad: Event | None, expected: Standing
+) -> None:
+    node = Node(
+        id="node_1", tenant="main", name="n", labels={}, public_key="", state="active",
+        join_token="", assigned_group=None, created_at=0.0, last_seen_at=_NOW, asked_etag=_OLD,
+    )  # fmt: skip
+    node = dataclasses.replace(node, **fields)
+    assert convergence.standing(node, offered, _PATIENCE, _NOW, bad) is expected

@@ -28,6 +28,7 @@ class Event:
     Attributes:
         at: When, by the node's clock.
         received_at: When that was heard first, by the clock here.
+        is_over: Of what went wrong: a document has proven itself on the node since.
     """
 
     etag: str
@@ -36,6 +37,7 @@ class Event:
     received_at: float
     reason: str = ""
     detail: str = ""
+    is_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Standing(enum.StrEnum):
     REVOKED = "revoked"
 
 
+TOLD_S = 24 * 3600.0
+"""So long a node that went back is told of after what it refused was taken from it."""
 TROUBLE = (Standing.WENT_BACK, Standing.LAGGING, Standing.SILENT)
 
 
@@ -117,11 +121,20 @@ def standing(node: Node, offered: str | None, patience: float, now: float, bad: 
         return Standing.SILENT
     if offered is None or runs(node) == offered:
         is_trial = node.report.get("phase") == str(phases.Phase.STAGED)
-        return Standing.TRIAL if is_trial and offered is not None else Standing.CURRENT
+        if is_trial and offered is not None:
+            return Standing.TRIAL
+        return Standing.WENT_BACK if _is_told(node, bad, now) else Standing.CURRENT
     if bad is not None and bad.etag == offered:
         return Standing.WENT_BACK
     since = node.offered_at if node.offered_etag == offered else now
     return Standing.LAGGING if now - (since or now) > patience else Standing.FOLLOWING
+
+
+def _is_told(node: Node, bad: Event | None, now: float) -> bool:
+    """Say whether a node that follows went back lately: who ended a rollout still has to learn why."""
+    if bad is None or bad.is_over or bad.etag == runs(node):
+        return False
+    return now - bad.received_at <= TOLD_S
 
 
 def runs(node: Node) -> str | None:

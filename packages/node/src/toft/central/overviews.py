@@ -20,7 +20,7 @@ class Look:
 
     Attributes:
         offered: The document that it is to run, and its number; None for none.
-        bad: What went wrong when it tried what it is offered; None unless it went back.
+        bad: What went wrong when it tried what it is offered, or was lately; None unless it went back.
     """
 
     node: Node

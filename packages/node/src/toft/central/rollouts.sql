@@ -56,8 +56,12 @@ SELECT node, happened_at, etag, event, data, received_at FROM node_history
 WHERE node = :node AND received_at >= :since ORDER BY happened_at
 
 -- name: last_troubles
--- The newest thing that went wrong on each node.
-SELECT h.node, h.happened_at, h.etag, h.event, h.data, h.received_at FROM node_history h
+-- The newest thing that went wrong on each node, and whether a document has proven itself there since.
+SELECT h.node, h.happened_at, h.etag, h.event, h.data, h.received_at, EXISTS (
+    SELECT 1 FROM node_history a WHERE a.node = h.node AND a.event = 'applied' AND (
+        a.received_at > h.received_at OR (a.received_at = h.received_at AND a.happened_at > h.happened_at)
+    )
+) AS is_over FROM node_history h
 JOIN (
     SELECT node, max(happened_at) AS at FROM node_history
     WHERE event IN ('rolled_back', 'rejected', 'stranded') GROUP BY node
@@ -65,5 +69,10 @@ JOIN (
 WHERE h.event IN ('rolled_back', 'rejected', 'stranded')
 
 -- name: last_trouble
-SELECT node, happened_at, etag, event, data, received_at FROM node_history
-WHERE node = :node AND event IN ('rolled_back', 'rejected', 'stranded') ORDER BY happened_at DESC LIMIT 1
+SELECT h.node, h.happened_at, h.etag, h.event, h.data, h.received_at, EXISTS (
+    SELECT 1 FROM node_history a WHERE a.node = h.node AND a.event = 'applied' AND (
+        a.received_at > h.received_at OR (a.received_at = h.received_at AND a.happened_at > h.happened_at)
+    )
+) AS is_over FROM node_history h
+WHERE h.node = :node AND h.event IN ('rolled_back', 'rejected', 'stranded')
+ORDER BY h.happened_at DESC LIMIT 1
