@@ -1,16 +1,18 @@
 """What gates decide, without looking at anything: which count, what proves, what condemns."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.simulation import virtual_loop
 
 from toft.dispatch.tally import Ends
 from toft.jobs.records import State
 from toft.kernel.errors import UsageError
 from toft.managed import document, gates, phases
-from toft.managed.gates import Course, Gate, Light, Outcome, Reading
+from toft.managed.gates import Absent, Course, Gate, Light, Outcome, Reading
 from toft.managed.moments import Moment
 
 NOW = Moment("machine", 1000.0, 1_700_000_000.0)
@@ -154,3 +156,72 @@ def test_jobs_are_counted_by_how_they_ended_and_when() -> None:
     assert ends.within("ocr", 600.0, 110.0) == (1, 1)
     assert ends.within(None, 60.0, 110.0) == (1, 1)
     assert ends.within("other", 60.0, 110.0) == (0, 0)
+
+
+class Alive(Absent):
+    """A process of this moment, whose jobs end as a test says."""
+
+    def __init__(self, clock: virtual_loop.Clock) -> None:
+        self._clock, self._began = clock, clock.monotonic()
+        self._ends = Ends()
+
+    def lived_s(self) -> float:
+        return self._clock.monotonic() - self._began
+
+    def end(self, instance: str, well: int, badly: int) -> None:
+        for state, count in ((State.COMPLETED, well), (State.FAILED, badly)):
+            for _ in range(count):
+                self._ends.add(instance, state, self._clock.monotonic())
+
+    async def ended(self, instance: str | None, window_s: float) -> tuple[int, int]:
+        return self._ends.within(instance, window_s, self._clock.monotonic())
+
+
+async def seen(subject: gates.Subject, **declared: Mapping[str, object]) -> tuple[Light, str]:
+    """Look at the one gate of a document."""
+    offered = document_with(**declared)
+    (found,) = (await gates.look(gates.declared(offered), offered, subject, gates.Allowed())).values()
+    return found.light, found.message
+
+
+def test_a_process_must_have_lived_for_a_minute() -> None:
+    clock = virtual_loop.Clock()
+    subject = Alive(clock)
+
+    async def main() -> None:
+        for pause_s, light in ((59.9, Light.PENDING), (0.2, Light.PENDING), (3600.0, Light.GREEN)):
+            found, message = await seen(subject, own={"kind": "process"})
+            assert (found, message) == (light, f"has lived for {subject.lived_s():.0f} s")
+            await asyncio.sleep(pause_s)
+        clock.set_wall(-7200.0)
+        assert (await seen(subject, own={"kind": "process"}))[0] is Light.GREEN, "whatever the wall says"
+
+    virtual_loop.run(main(), clock)
+
+
+def test_jobs_are_judged_by_their_share_over_the_window_and_none_by_nothing() -> None:
+    clock = virtual_loop.Clock()
+    subject = Alive(clock)
+
+    async def look(**spec: object) -> tuple[Light, str]:
+        return await seen(subject, own={"kind": "jobs", **spec})
+
+    async def main() -> None:
+        assert await look() == (Light.IDLE, "no job has ended in the last 300 s of this process")
+        subject.end("ocr", 8, 2)
+        assert await look() == (Light.RED, "8 of 10 jobs ended well, and 90% must")
+        assert (await look(success=0.8))[0] is Light.GREEN, "exactly the share is enough"
+        subject.end("tts", 10, 0)
+        assert (await look())[0] is Light.GREEN, "18 of 20, of all instances"
+        assert (await look(instance="ocr"))[0] is Light.RED
+        assert (await look(instance="none"))[0] is Light.IDLE
+        await asyncio.sleep(200.0)
+        subject.end("ocr", 0, 1)
+        assert await look(window_s=100, success=0.1) == (Light.RED, "0 of 1 jobs ended well, and 10% must")
+        assert (await look(instance="ocr"))[1].startswith("8 of 11 ")
+        await asyncio.sleep(110.0)
+        assert (await look())[1].startswith("0 of 1 "), "what is older than the window is forgotten"
+        await asyncio.sleep(200.0)
+        assert (await look())[0] is Light.IDLE
+
+    virtual_loop.run(main(), clock)
