@@ -28,6 +28,7 @@ from toft.managed import (
     messages,
     protocol,
     signatures,
+    vouching,
 )
 from toft.managed.enrolling import Credentials
 from toft.managed.identity import Files
@@ -38,6 +39,13 @@ HOME = Path("/managed")
 URL, OTHER = "https://central.example.org", "https://other.example.org"
 TOKEN = "jt_abcdefgh_" + "x" * 43
 SEED = {"urls": [URL], "token": TOKEN, "pin_sha256": "a" * 64}
+SIGNERS = [signatures.PrivateKey(bytes([number]) * 32) for number in range(6)]
+FIRST, SECOND = (signatures.Root.of(number, 1, [SIGNERS[number].public]) for number in (1, 2))
+
+
+def signed_root(root: signatures.Root, *keys: int) -> signatures.SignedRoot:
+    by = [signatures.sign(signatures.ROOT_TYPE, root.data, SIGNERS[number]) for number in keys]
+    return signatures.SignedRoot(root.data, tuple(by))
 
 
 @dataclass
@@ -52,6 +60,7 @@ class Server:
     life_s: float = 86_400.0
     ahead_s: float = 0.0
     root: signatures.Root | None = None
+    roots: list[signatures.SignedRoot] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def now(self) -> float:
@@ -86,6 +95,8 @@ class Server:
                     return self.no(protocol.CREDENTIAL_REFUSED)
                 self.rows[name] = change.new_key
             return 204, b""
+        if path == protocol.ROOTS:
+            return 200, document.encode(messages.roots_value(self.roots))
         return 304, b""
 
     def is_by(self, asked: messages.Refresh | messages.RotateKey, key: signatures.PublicKey) -> bool:
@@ -188,16 +199,24 @@ async def rotates(world: World, credentials: Credentials) -> None:
     await credentials.rotate_key(URL)
 
 
+async def follows(world: World, credentials: Credentials) -> None:
+    trusted = vouching.trusted(credentials)
+    assert trusted is not None
+    assert await vouching.find_root(credentials, URL, trusted) == SECOND
+
+
 SCENES: dict[str, tuple[bool, Act]] = {
     "enrols": (False, enrols),
     "renews": (True, renews),
     "renews a credential that is over": (True, renews_late),
     "changes its key": (True, rotates),
+    "is told of other signers": (True, follows),
 }
 
 
 def begin(is_enrolled: bool) -> World:
     world = World().seeded()
+    world.server.root, world.server.roots = FIRST, [signed_root(SECOND, 1, 2)]
     if is_enrolled:
         run(world, asks(world.credentials()))
         Disk(world.root).remove("/managed/seed.json")
@@ -206,7 +225,7 @@ def begin(is_enrolled: bool) -> World:
 
 
 def goes_on(world: World, root: Directory, server: Server, wait_s: float) -> None:
-    """Boot twice from what is left, and ask."""
+    """Boot twice from what is left, ask, and learn who signs by now."""
     left = dataclasses.replace(world, root=root)
     left.server = dataclasses.replace(server, clock=left.clock)
     for _ in range(2):
@@ -224,6 +243,9 @@ def goes_on(world: World, root: Directory, server: Server, wait_s: float) -> Non
     assert kept.enrollment.trust.pin_sha256 == "a" * 64, "whom to trust outlives the seed"
     assert signatures.PrivateKey.of_text(kept.identity.private_key).public == key
     assert not kept.identity.next_private_key
+    assert kept.enrollment.root in (FIRST.to_value(), SECOND.to_value()), "somebody is trusted at any time"
+    run(left, follows(left, left.credentials()))
+    assert left.files().read().enrollment == dataclasses.replace(kept.enrollment, root=SECOND.to_value())
 
 
 def copied(server: Server) -> Server:

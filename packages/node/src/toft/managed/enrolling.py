@@ -210,6 +210,10 @@ class Credentials:
         value = root.to_value()
         await asyncio.to_thread(self._files.keep_root, self.membership.node_id, value)
         self.membership = replace(self.membership, root=value)
+        known = self.found.enrollment
+        if known is not None:
+            # A later enrolment starts from this: it must not bring back the keys of before.
+            self.found = replace(self.found, enrollment=replace(known, root=value))
 
     def server_now(self) -> float:
         """Return the time of the central, as far as it is known."""

@@ -8,6 +8,13 @@ from toft.managed.enrolling import Credentials
 from toft.managed.signatures import KeyId, Root
 
 _log = log.get_logger("managed.vouching")
+_NO_NEWER = (
+    answers.CentralError,
+    protocol.MessageError,
+    signatures.SignatureError,
+    # Of what came, not of what is trusted: that was read before.
+    signatures.BadKeyError,
+)
 
 
 async def signers(
@@ -26,7 +33,7 @@ async def signers(
         AdmissionError: They are other bytes, or too few have signed them.
         MessageError: The header is damaged.
         BadKeyError: What says whom to trust is damaged: nothing is taken until the node joins again.
-        UnreachableError: Nobody could be asked for newer keys.
+        UnavailableError: Nobody could be asked for newer keys.
     """
     signed = messages.decode_signatures(header)
     root = trusted(credentials)
@@ -37,7 +44,7 @@ async def signers(
             raise
         try:
             latest = await find_root(credentials, url, root)
-        except (answers.CentralError, signatures.SignatureError, protocol.MessageError) as error:
+        except _NO_NEWER as error:
             _log.warning("no newer trust root", url=url, error=str(error))
             raise refused from error
         if latest.version == root.version:
