@@ -195,7 +195,7 @@ class Launching:
                 f"{len(unsigned)} documents that nodes would get are not signed by enough keys",
                 code="rollout.unsigned",
                 details={"sha256": unsigned[:50]},
-                hint=f"toft central document payloads {document.id} --number {number} writes what to sign",
+                hint=f"toft central document payloads {document.id} {number} --into DIR writes what to sign",
             )
 
     def _tell(self) -> None:

@@ -177,7 +177,7 @@ def _watch(session: Session, id: str, tenant: str | None, as_json: bool) -> None
                 session.terminal.json_line({name: each for name, each in found.items() if name != "nodes"})
             else:
                 why = f": {one_line(found['reason'])}" if found["reason"] else ""
-                session.terminal.line(f"{found['state']}{why}  {_wave_of(found)}  {_counts(found)}")
+                session.terminal.line(f"{found['state']}{why}  wave {_wave_of(found)}  {_counts(found)}")
         if found["state"] in _HOLDS:
             break
         time.sleep(_LOOK_S)
@@ -303,7 +303,7 @@ def _counts(found: Mapping[str, Any]) -> str:
 
 
 def _wave_of(found: Mapping[str, Any]) -> str:
-    return f"wave {found['wave'] + 1} of {len(found['rules']['waves'])}"
+    return f"{found['wave'] + 1} of {len(found['rules']['waves'])}"
 
 
 def _plan(found: Mapping[str, Any]) -> str:
