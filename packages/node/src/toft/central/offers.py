@@ -114,22 +114,26 @@ class Offers:
         What is not signed yet, or whose layers do not fit together, is not served: the node stays on what it
         was given last.
         """
-        attempt = node.attempt
         if node.pinned is not None:
             kept = await self.find(node.tenant, node.pinned)
-            return Offer(kept, attempt) if kept is not None else None
-        chosen = []
+            return Offer(kept, node.attempt) if kept is not None else None
+        chosen, attempt = self.chosen(node)
+        served = await self.merged(node.tenant, chosen) if chosen else None
+        if served is not None and not served.is_fit:
+            last = (node.offered_etag or "").removeprefix("sha256-")
+            served = await self.find(node.tenant, last) if last else None
+        return Offer(served, attempt) if served is not None else None
+
+    def chosen(self, node: Node) -> tuple[list[tuple[Document, int]], int]:
+        """Return which revisions make what a node is to run now, and which attempt at it that is."""
+        chosen, attempt = [], node.attempt
         for each in self._documents.of_node(node):
             number, tries = self.choose(node, each)
             # A sum grows whenever one of them does: a node tries again when the number is higher.
             attempt += tries
             if number is not None:
                 chosen.append((each, number))
-        served = await self.merged(node.tenant, chosen) if chosen else None
-        if served is not None and not served.is_fit:
-            last = (node.offered_etag or "").removeprefix("sha256-")
-            served = await self.find(node.tenant, last) if last else None
-        return Offer(served, attempt) if served is not None else None
+        return chosen, attempt
 
     async def merged(self, tenant: str, chosen: Sequence[tuple[Document, int]]) -> Served:
         """Return what layers make together, kept from now on."""

@@ -158,6 +158,11 @@ SELECT key_id, signature FROM document_signatures WHERE tenant = :tenant AND sha
 INSERT INTO node_offers (node, sha256, offered_at) VALUES (:node, :sha256, :now)
 ON CONFLICT (node, sha256) DO UPDATE SET offered_at = excluded.offered_at
 
+-- name: last_offers
+SELECT served.revision, served.data FROM node_offers
+JOIN served ON served.tenant = :tenant AND served.sha256 = node_offers.sha256
+WHERE node_offers.node = :node ORDER BY node_offers.offered_at DESC LIMIT 2
+
 -- name: find_offer
 SELECT sha256 FROM node_offers WHERE node = :node AND sha256 = :sha256
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
-from toft.central import launching
+from toft.central import launching, layers
 from toft.central.admission import Admission
 from toft.central.book import Book
 from toft.central.controller import Controller
@@ -164,6 +166,43 @@ class Central:
                 code="central.nothing_published",
                 hint="toft central document save FILE --publish, then make the token",
             )
+
+    async def label(
+        self, node: Node, labels: Mapping[str, str], *, name: str, group: str | None, by: str
+    ) -> None:
+        """Give a node other labels, another name, or another group.
+
+        Raises:
+            ConflictError: It would be given what it must refuse: older than what it may go back to.
+        """
+        moved = dataclasses.replace(node, labels=layers.check_labels(labels), assigned_group=group)
+        chosen, _ = self.offers.chosen(moved)
+        if node.pinned is None and chosen and chosen != self.offers.chosen(node)[0]:
+            document, number = max(chosen, key=lambda each: each[1])
+            floor = await self._floor(node)
+            if number < floor:
+                raise errors.ConflictError(
+                    f"{node.name} would be given revision {number}, and refuses what is older than {floor}",
+                    code="central.older_layer",
+                    details={"node": node.id, "document": document.id, "revision": number, "floor": floor},
+                    hint=f"toft central document show {document.id} tells what it says; save that again, "
+                    "have it signed and publish it, then label the node",
+                )
+        await self.nodes.label(node, labels, name=name, group=group, by=by)
+
+    async def _floor(self, node: Node) -> int:
+        """Return the lowest revision that a node takes as far as is known here; 0 for any."""
+        if self.trusts.root(node.tenant) is None:
+            return 0
+        values = {"tenant": node.tenant, "node": node.id}
+        given = await self.store.read(
+            lambda connection: connection.execute(_QUERIES["last_offers"], values).fetchall()
+        )
+        said = json.loads(given[0]["data"]).get("revision_floor") if given else 0
+        if said is not None:
+            return int(said)
+        # One step back stays possible where the document says nothing.
+        return min(each["revision"] for each in given) if len(given) > 1 else 0
 
     @property
     def urls(self) -> Sequence[str]:

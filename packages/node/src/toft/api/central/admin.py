@@ -181,7 +181,7 @@ async def label_node(request: Request, serves: Serves, id: str) -> Response:
     group = node.assigned_group if wanted["group"] is None else (wanted["group"] or None)
     if group is not None:
         serves.central.documents.group(tenant, group)
-    await serves.central.nodes.label(
+    await serves.central.label(
         node,
         {name: each for name, each in labels.items() if each is not None},
         name=node.name if wanted["name"] is None else wanted["name"],
