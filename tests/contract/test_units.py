@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from toft.cli import app
+from toft.cli.session import Session
+from toft.cli.terminal import Terminal
 from toft.daemon import keeping, provisioning, units
 from toft.kernel import settings
 from toft.kernel.errors import UnavailableError
@@ -127,6 +134,24 @@ def test_a_service_that_cannot_be_installed_leaves_the_join_to_be_said_again(
     chosen = settings.Settings(home=tmp_path / "node")
     with pytest.raises(UnavailableError):
         keeping.ensure(chosen, manager.environ, is_users=True, systemd=manager.systemd)
+    monkeypatch.setattr(keeping, "ensure", functools.partial(keeping.ensure, systemd=manager.systemd))
+    environ = {**manager.environ, "TOFT_HOME": str(chosen.home), "MINE": TOKEN}
+
+    def join() -> tuple[int, dict[str, Any]]:
+        out, err = io.StringIO(), io.StringIO()
+        line = ["join", "https://central.example", "--token-env", "MINE", "--user", "--json"]
+        status = app.run(line, Session(Terminal(out, err), environ=environ))
+        found: dict[str, Any] = json.loads(out.getvalue() or err.getvalue())
+        return status, found
+
+    status, found = join()
+    assert (status, found["error"]["code"]) == (1, "service.systemctl")
+    seed = (chosen.home / "managed" / "seed.json").read_bytes()
+    assert json.loads(seed)["token"] == TOKEN, "it is a join all the same"
+    monkeypatch.setenv("STATUS", "0")
+    status, found = join()
+    assert (status, found["action"], found["daemon"]) == (0, "already_joining", "service")
+    assert (chosen.home / "managed" / "seed.json").read_bytes() == seed
 
 
 class TestCredential:

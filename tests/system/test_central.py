@@ -48,6 +48,24 @@ def test_a_node_joins_and_is_given_the_bytes_that_their_name_says(central: Centr
     assert agent.ask("GET", f"{protocol.CONFIG}/{sha256}").body == answer.body
 
 
+def test_until_when_a_document_counts_is_said_and_a_head_says_what_would_come(central: Central) -> None:
+    central.admin("POST", "tenants", {"name": "dated"})
+    central.save({"x-note": 1}, tenant="dated")
+    agent = Agent(central).join(tenant="dated")
+    assert protocol.NOT_AFTER not in agent.poll().headers
+    central.save({"expires_at": "2099-01-01T00:00:00Z"}, tenant="dated")
+    whole = agent.poll(takes=False)
+    head = agent.ask("HEAD", protocol.CONFIG)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["X-Not-After"] == "2099-01-01T00:00:00Z" == whole.value["expires_at"]
+    assert int(head.headers["Content-Length"]) == len(whole.body)
+    same = ("ETag", "Repr-Digest", "X-Revision", "X-Not-After", "Content-Type", "Cache-Control")
+    assert [head.headers[each] for each in same] == [whole.headers[each] for each in same]
+    assert agent.ask("HEAD", protocol.CONFIG, If_None_Match=whole.headers["ETag"]).status == 304
+    refused = central.ask("HEAD", protocol.CONFIG, token="nt_" + "A" * 43, source=agent.source)
+    assert (refused.status, refused.body) == (401, b"")
+
+
 def test_who_waits_is_given_a_new_revision_at_once(central: Central) -> None:
     agent = Agent(central).join()
     agent.poll()
