@@ -162,13 +162,51 @@ def test_a_service_manager_is_told(toft_home: Path, tmp_path: Path, address: str
     with contextlib.closing(manager.sock):
         toft = CommandLine(toft_home, tmp_path, {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"})
         process = toft.start("up")
-        assert f"MAINPID={process.pid}" in manager.hear("READY=1")
+        assert f"MAINPID={process.pid}" in manager.hear("STATUS=idle: no document")
         for _ in range(3):
             manager.hear("WATCHDOG=1")
         process.send_signal(signal.SIGTERM)
         manager.hear("STOPPING=1")
         assert process.wait(20) == 0
         process.communicate()
+
+
+def test_a_service_manager_is_told_how_a_document_does(toft_home: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps({"schema_version": 1, "revision": 7, "health": {"settle_s": 0.2}}))
+    gate = {"kind": "exec", "command": "switch"}
+    value = {"schema_version": 1, "revision": 8, "health": {"settle_s": 0.2, "gates": {"own": gate}}}
+    bad.write_text(json.dumps(value))
+    name, switch = str(tmp_path / "notify"), tmp_path / "switch"
+    switch.touch()
+    manager = Manager(name)
+    with contextlib.closing(manager.sock):
+        toft = CommandLine(toft_home, tmp_path, {"NOTIFY_SOCKET": name})
+        toft.settings(gate_commands=[f"switch=/usr/bin/test -e {switch}"])
+        process = toft.start("up")
+
+        def again() -> subprocess.Popen[str]:
+            # Whoever is told is also who starts it again: with 75 it asks for that.
+            process.communicate(timeout=60)
+            assert process.returncode == 75
+            return toft.start("up")
+
+        manager.hear("STATUS=idle: no document")
+        assert toft("config", "apply", str(good)).status == 0
+        process = again()
+        manager.hear("STATUS=on trial: revision 7")
+        manager.hear("STATUS=idle: revision 7")
+        assert toft("config", "apply", str(bad)).status == 0
+        process = again()
+        manager.hear("STATUS=on trial: revision 8")
+        switch.unlink()
+        manager.hear("STATUS=reverting: revision 8, health_failed")
+        process = again()
+        manager.hear("STATUS=idle: revision 7")
+        process.send_signal(signal.SIGTERM)
+        manager.hear("STATUS=draining")
+        process.communicate(timeout=60)
+        assert process.returncode == 0
 
 
 def test_without_systemd_the_unit_is_printed_and_not_installed(toft_home: Path, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class Watched:
         is_readable: This program understands it; what it does not, does not run, and proves nothing.
         allowed: What its gates may look at outside of this node.
         proven: Awaited once what was on trial has proven itself.
+        tell: Told each time the trial comes to another phase, in some words.
     """
 
     engine: generations.Generations
@@ -134,6 +135,18 @@ class Watched:
     is_readable: bool
     allowed: gates.Allowed
     proven: Callable[[], Awaitable[None]]
+    tell: Callable[[str], object] = log.get_logger("daemon.phase").debug
+
+    @property
+    def phase(self) -> str:
+        """Return what this process begins with, as the first of what is told."""
+        return f"{'on trial' if self.boot.trial is not None else 'idle'}: {self.name}"
+
+    @property
+    def name(self) -> str:
+        """Return how a person calls the document."""
+        revision = self.boot.meta.revision
+        return f"revision {revision}" if revision is not None else self.boot.etag[:19] or "no document"
 
 
 class Gating:
@@ -291,6 +304,7 @@ class Gating:
         state = await self._change(
             lambda: self._watched.engine.record(lambda state: phases.extended(state, seconds, now))
         )
+        self._watched.tell(f"held: {self._watched.name}")
         _log.info("config.held", etag=trial.etag, revision=trial.revision, seconds=seconds)
         kept = state.trial if isinstance(state, phases.State) else None
         return kept or phases.lengthened(trial, seconds, now)
@@ -305,6 +319,7 @@ class Gating:
         if done:
             boot = self._watched.boot
             _log.info("config.confirmed", etag=boot.etag, revision=boot.meta.revision)
+            self._watched.tell(f"idle: {self._watched.name}")
         if self.central is not None:
             self.central.proven()
         if done:
@@ -324,6 +339,7 @@ class Gating:
         level = _log.warning if done else _log.error
         told = {"etag": on_trial.etag, "revision": on_trial.revision, "reason": reason, "detail": detail}
         level("config.rolled_back" if done else "config.stranded", **told)
+        self._watched.tell(f"{'reverting' if done else 'stranded'}: {self._watched.name}, {reason}")
         return bool(done)
 
     async def _change(self, verb: Callable[[], object]) -> object:

@@ -105,13 +105,23 @@ class Managing:
         self._local = layering.Local.of(self._environ, given)
         return dataclasses.replace(given, **self.applied.settings)
 
-    def attach(self, node: nodes.Node, service: services.Service, look: Callable[[], None]) -> None:
+    def attach(
+        self,
+        node: nodes.Node,
+        service: services.Service,
+        look: Callable[[], None],
+        tell: Callable[[str], object],
+    ) -> str:
         """Tie what the document declares to a node that has opened, and to those who ask about it.
 
         Args:
             node: The node.
             service: The daemon.
             look: Sees whether another document counts by now.
+            tell: Told each time the document comes to another phase, in some words.
+
+        Returns:
+            The phase that it is in now.
 
         Raises:
             UsageError: A setting about gates does not fit.
@@ -132,6 +142,7 @@ class Managing:
             # What gates may look at outside of this node stands in its own settings alone.
             allowed=gates.Allowed.of(chosen.gate_hosts, chosen.gate_commands, chosen.home),
             proven=self._installs.collect,
+            tell=tell,
         )
         subject = gating.Subject(service, self._kept.standing)
         self.gating = gating.Gating(watched, subject, is_member=self._is_member)
@@ -144,6 +155,7 @@ class Managing:
             installer=self._installs.installer,
             look=look,
         )
+        return watched.phase
 
     async def drain_s(self, given_s: float) -> float:
         """Return how long what runs may keep this process from ending.

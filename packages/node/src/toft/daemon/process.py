@@ -182,7 +182,7 @@ class _Daemon:
                 settings=choice.told(given.settings, applied.settings),
                 gate=gate,
             )
-            self._managed.attach(node, service, self._look)
+            phase = self._managed.attach(node, service, self._look, self._tell_phase)
             built = applications.build(service, faces=(pages.mount,))
             served = doors.Doors(built, gate, self._given.settings, self._listening)
             service.open_door = served.open_for_browser
@@ -195,7 +195,7 @@ class _Daemon:
             stack.callback(watchdog.cancel)
             service.state = services.State.READY
             _log.info("ready", pid=os.getpid(), socket=str(self._place.socket), version=VERSION)
-            self._notify.tell("READY=1", f"MAINPID={os.getpid()}")
+            self._notify.tell("READY=1", f"MAINPID={os.getpid()}", f"STATUS={phase}")
             _settle_memory()
             self._given.ready()
             self._keep_tidy(node, stack)
@@ -232,6 +232,11 @@ class _Daemon:
     def _listening(self, url: str) -> None:
         """Let others on this machine find the port."""
         self._place.write_record(VERSION, listen=url)
+
+    def _tell_phase(self, phase: str) -> None:
+        # What `systemctl status` shows; one that is about to end says that instead.
+        if not self._stop.is_set():
+            self._notify.tell(f"STATUS={phase}")
 
     def _look(self) -> None:
         """Somebody has changed which generation counts, perhaps."""
