@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import nodes
-from tests.command_line import CommandLine
+from tests.command_line import CommandLine, keep_token
 from tests.daemons import Daemon, running
 from tests.waiting import eventually
 
 from toft.client.place import Place
+from toft.managed import document, generations
+from toft.managed.phases import Severity
 
 
 @pytest.fixture
@@ -130,6 +133,65 @@ def test_without_a_daemon_the_next_one_tries_it(tmp_path: Path) -> None:
         assert daemon.status()["state"] == "ready"
 
 
+def test_how_a_node_stands_is_the_exit_status_of_the_process(tmp_path: Path) -> None:
+    toft = CommandLine(tmp_path / "home", tmp_path)
+    assert toft("status").status == 0, "there is nothing to tell of"
+    engine = generations.Generations.at(toft.home)
+    for count in (2, 3):
+        engine.boot(f"before-{count}")
+        data = document.encode({"schema_version": 1, "settings": {"lanes": count}})
+        engine.commit(generations.offer(data), "another")
+        assert engine.confirm(engine.boot(f"after-{count}"))
+    good = toft("status")
+    assert (good.status, good.err) == (0, "")
+    assert "stands      healthy" in good.out
+
+    engine.revert("health_failed", Severity.PERMANENT, "red \x1b[2J")
+    back = toft("status", "--json")
+    assert (back.status, json.loads(back.out)["config"]["standing"]) == (4, "rolled_back")
+    back = toft("status")
+    assert back.status == 4
+    assert "toft config ack" in back.err
+    assert "\x1b" not in back.out + back.err
+    assert toft("config", "ack").status == 0
+    assert toft("status").status == 0
+
+    damaged = toft.home / "managed" / "enrollment.json"
+    damaged.write_text("{")
+    amiss = toft("status")
+    assert amiss.status == 1
+    assert "enrollment.json is damaged" in amiss.err
+    damaged.unlink()
+    joined = toft("join", "https://central.invalid", "-", "--no-daemon", stdin=f"jt_12345678_{'a' * 43}")
+    assert joined.status == 0, joined.err
+    waits = toft("status")
+    assert waits.status == 3
+    assert "stands      not enrolled" in waits.out
+
+
+def over_its_url(daemon: Daemon, directory: Path, shown: dict[str, Any]) -> None:
+    """What a person does from another machine after a way back; the same answers, the same exit statuses."""
+    made = daemon.toft("token", "create", "elsewhere", "--scope", "admin", "--json").value
+    token = keep_token(directory / "token", made["token"])
+    url = str(daemon.status()["listen"])
+    elsewhere = CommandLine(directory / "unused", directory, {"TOFT_URL": url, "TOFT_TOKEN_FILE": token})
+    assert elsewhere("status").status == 4
+    assert elsewhere("config", "show", "--json").value["rolled_back"] == shown["rolled_back"]
+    assert elsewhere("config", "explain", "lanes", "--json").value["won"] == "document"
+    assert '+    "lanes": 4' in elsewhere("config", "diff", "--against", "lkg").out.splitlines()
+    assert elsewhere("config", "drift").status == 0
+    assert elsewhere("config", "show", "--effective", "--json").value["body"]["settings"]["lanes"] == 4
+    served = elsewhere("config", "diff", "--against", "served")
+    assert served.status != 0
+    assert "asks no central" in served.err
+    assert elsewhere("config", "pin", "--reason", "looking").status == 0
+    assert daemon.toft("config", "show", "--json").value["pinned"] == "looking"
+    assert elsewhere("config", "unpin").status == 0
+    assert elsewhere("config", "ack").status == 0
+    assert daemon.toft("status").status == 0
+    assert not elsewhere.home.exists(), "nothing of it is here"
+
+
 def gated(directory: Path, count: int, settle_s: float, **gates: str) -> str:
     path = directory / f"gated-{count}.toml"
     declared = "".join(f'[health.gates.{name}]\nkind = "exec"\ncommand = "{name}"\n' for name in gates)
@@ -145,7 +207,7 @@ def test_a_gate_that_turns_red_takes_a_document_back_and_one_that_was_red_does_n
         f"lanes=/bin/grep -q '\"lanes\":[34]' {home}/managed/active/document",
         "never=/bin/false",
     ]
-    with running(home, tmp_path, gate_commands=listed) as daemon:
+    with running(home, tmp_path, gate_commands=listed, listen="127.0.0.1:0") as daemon:
         toft = daemon.toft
         good = gated(tmp_path, 3, 0.2, lanes="", never="")
         first = toft("config", "apply", good, "--wait", "60", "--json").value
@@ -161,6 +223,7 @@ def test_a_gate_that_turns_red_takes_a_document_back_and_one_that_was_red_does_n
         assert [(each["reason"], each["severity"]) for each in shown["bad"]] == [
             ("health_failed", "permanent")
         ]
+        over_its_url(daemon, tmp_path, shown)
 
         refused = toft("config", "apply", gated(tmp_path, 6, 0.2, other=""), "--json").error
         assert "gate_commands" in refused["details"]["problems"][0]["message"]

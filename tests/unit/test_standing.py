@@ -1,7 +1,9 @@
 """How a node stands, from its files alone; which layer of its configuration wins; what has drifted."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from toft.kernel.errors import NotFoundError
 from toft.managed import console, document, generations, layering, phases, standing
 from toft.managed.moments import Moment
 from toft.managed.phases import Severity
+from toft.web import rendering
 
 
 def home_with(directory: Path, *values: dict[str, object]) -> Path:
@@ -92,6 +95,81 @@ def test_a_red_gate_that_counts_and_polls_that_fail_degrade_a_node(tmp_path: Pat
     assert standing.with_live(found, {"consecutive_failures": 2})["exit_code"] == 0
     assert standing.with_live(found, {"consecutive_failures": 3})["exit_code"] == 1
     assert standing.with_live(found, {"central": "revoked"})["exit_code"] == 1
+
+
+LIVE: dict[str, Any] = {
+    "central": "revoked",
+    "last_poll": {
+        "at": "2026-11-27T05:00:00Z",
+        "code": 403,
+        "latency_ms": 41.2,
+        "problem": "this node is no longer welcome \x1b[2J",
+        "hint": None,
+    },
+    "next_poll_in_s": 61.5,
+    "consecutive_failures": 1,
+    "clock_skew_s": -300.0,
+}
+
+
+def thrown_out(home: Path) -> dict[str, Any]:
+    """A node with code, a signature and a central, all of which were written by somebody else."""
+    engine = generations.Generations.at(home)
+    engine.reset({"control_urls": ["https://c.example/\x1b[31m"], "token": "jt_x"})
+    engine.boot("one")
+    code = {
+        "name": "ocr\x1b[1m",
+        "version": "1.2",
+        "sha256": "ab" * 32,
+        "tree": "t",
+        "tree_sha256": "cd" * 32,
+    }
+    data = document.encode({"schema_version": 1})
+    engine.commit(
+        generations.offer(data, source="c", artifacts=(code,), key_ids=("0123456789abcdef",)), "two"
+    )
+    return standing.with_live(standing.describe(home), LIVE)
+
+
+def test_the_text_tells_all_that_status_knows_of_code_polls_and_the_central(tmp_path: Path) -> None:
+    found = thrown_out(tmp_path)
+    lines = list(config_lines.of(found))
+    told = {line[:12].strip(): line[12:] for line in lines if line[:12].strip()}
+    assert told["stands"] == "not enrolled"
+    assert told["signed by"] == "0123456789abcdef"
+    assert told["code"] == f"ocr\\x1b[1m 1.2 {'ab' * 32}"
+    assert lines[[line[:7] for line in lines].index("central") + 1].strip() == "revoked"
+    assert told["last poll"] == "2026-11-27T05:00:00Z: 403, 41.2 ms"
+    assert told["next poll"] == "in 61.5 s"
+    assert told["clock skew"] == "5.0 min ahead of the central"
+    assert not any(ord(letter) < 32 for line in lines for letter in line), "stripped for terminals"
+    later = {**found, "clock_skew_s": 90.0, "signature": {"key_ids": [], "verified": False}}
+    assert "clock skew  90.0 s behind the central" in config_lines.of(later)
+    assert "signed by   nobody" in config_lines.of(later)
+    assert "clock skew  none" in config_lines.of({**found, "clock_skew_s": -0.9})
+    assert found["artifacts"][0]["name"] == "ocr\x1b[1m", "exact in JSON"
+    assert list(config_lines.of(standing.describe(tmp_path / "unused"))) == ["phase       idle"]
+
+
+def test_the_page_tells_the_same(tmp_path: Path) -> None:
+    found = thrown_out(tmp_path)
+    given = {"difference": [], "drift": [], "may_change": False}
+    html = rendering.part("configuration.body.html", found=found, **given)
+    rows = dict(re.findall(r"<dt>([^<]*)</dt><dd[^>]*>(.*?)</dd>", html))
+    text = {name: re.sub(r"<[^>]*>", "", row) for name, row in rows.items()}
+    assert text["signed by"] == "0123456789abcdef"
+    assert text["stands"] == "revoked"
+    assert "state-failed" in rows["stands"]
+    assert (text["last answer"], text["next poll"]) == ("403", "61.5 s")
+    assert 'datetime="2026-11-27T05:00:00Z"' in rows["last poll"]
+    assert text["last poll"].endswith(", 41 ms")
+    assert text["clock skew"] == "5.0 min ahead of the central"
+    assert re.search(r"<bdi>ocr\\x1b\[1m</bdi></td><td><bdi>1.2</bdi></td><td [^>]*>abababababab<", html)
+    assert "\x1b" not in html
+    fresh = rendering.part(
+        "configuration.body.html", found={**standing.describe(tmp_path), "artifacts": [{}]}, **given
+    )
+    assert "unknown" in fresh, "nothing is known of the central before a daemon asks it"
 
 
 def test_it_is_explained_which_layer_wins(tmp_path: Path) -> None:

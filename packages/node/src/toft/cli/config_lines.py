@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toft.kernel.quantities import duration
+from toft.kernel.quantities import duration, skew
 from toft.kernel.visible import one_line
 
 _WIDTH = 12
 _SHORT = 19
+_LONG = 64
+_ARTIFACT = ("name", "version", "sha256")
 
 
 def of(found: Mapping[str, Any]) -> Iterator[str]:
     """Return the lines of what `managed.standing` describes; none for what there is nothing to tell of."""
+    if found["active"] or found["enrolled"] or found["diagnostics"] or found["exit_code"]:
+        yield _line("stands", found["standing"].replace("_", " "))
     for name in ("active", "phase", "source", "revision", "pinned"):
         if found[name] not in (None, ""):
             yield _line(name, str(found[name]))
+    if found["active"]:
+        yield _line("signed by", " ".join(found["signature"]["key_ids"]) or "nobody")
+    for each in found["artifacts"]:
+        yield _line("code", " ".join(str(each.get(name, "?"))[:_LONG] for name in _ARTIFACT))
     trial = found["trial"]
     if trial:
         left = duration(max(0.0, trial["remaining_s"]))
@@ -38,11 +46,17 @@ def _central(found: Mapping[str, Any]) -> Iterator[str]:
         return
     name = found["node_id"] or "not enrolled yet"
     yield _line("central", f"{found['control_url'] or 'nobody'} knows this node as {name}")
+    if found["central"]:
+        yield _line("", str(found["central"]).replace("_", " "))
     poll = found["last_poll"]
     if poll:
         yield _line("last poll", f"{poll['at']}: {poll['code']}, {poll['latency_ms']} ms")
         if poll["problem"]:
             yield _line("", poll["problem"])
+    if found["next_poll_in_s"] is not None:
+        yield _line("next poll", f"in {duration(found['next_poll_in_s'])}")
+    if found["clock_skew_s"] is not None:
+        yield _line("clock skew", skew(found["clock_skew_s"]))
     if found["consecutive_failures"]:
         yield _line("failures", f"{found['consecutive_failures']} polls in a row")
 

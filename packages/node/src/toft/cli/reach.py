@@ -18,6 +18,8 @@ ASK = frozenset(
         *("secret set", "secret list", "secret rm"),
         *("env list", "env gc", "open", "why-denied"),
         *("token create", "token list", "token revoke"),
+        *(f"config {each}" for each in ("show", "history", "diff", "explain", "drift")),
+        *(f"config {each}" for each in ("apply", "rollback", "pin", "unpin", "ack")),
         *(f"central token {each}" for each in ("create", "list", "revoke")),
         *(f"central admin {each}" for each in ("create", "list", "revoke")),
         *(f"central tenant {each}" for each in ("create", "list")),

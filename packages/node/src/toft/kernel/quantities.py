@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_CLOSE_S = 1.0
+# A central says what time it is in whole seconds.
+
 
 def duration(duration_s: float) -> str:
     """Return a duration as people read it."""
@@ -12,6 +15,13 @@ def duration(duration_s: float) -> str:
     if duration_s < 7200:
         return f"{duration_s / 60:.1f} min"
     return f"{duration_s / 3600:.1f} h" if duration_s < 172_800 else f"{duration_s / 86_400:.1f} days"
+
+
+def skew(ahead_s: float) -> str:
+    """Return how the clock of a node stands to that of its central, which is `ahead_s` ahead of it."""
+    if abs(ahead_s) <= _CLOSE_S:
+        return "none"
+    return f"{duration(abs(ahead_s))} {'behind' if ahead_s > 0 else 'ahead of'} the central"
 
 
 def size(size_bytes: float) -> str:

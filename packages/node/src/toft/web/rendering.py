@@ -181,6 +181,7 @@ def _build() -> jinja2.Environment:
         sentence=reasons.sentence,
         signature=_signature,
         size=quantities.size,
+        skew=quantities.skew,
         took=glance.took,
         used=story.used,
         when=_clock,
