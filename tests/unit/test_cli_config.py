@@ -1,4 +1,4 @@
-"""`toft config`: each verb as a person types it, on the documents of a home here and on those of a node there."""
+"""`toft config`: each verb as a person types it, on the documents of a home here and of a node there."""
 
 from __future__ import annotations
 
