@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,20 @@ from tests.daemons import Daemon, running
 from tests.pinned import pin, plugin_wheel
 from tests.sample_packages import write_wheel
 from tests.waiting import eventually
+
+BROKEN = """
+from toft_sdk import Plugin
+
+class Echo(Plugin):
+    name = "echo"
+    version = "2.0"
+
+    def initialize(self) -> None:
+        raise RuntimeError("there is no such model")
+
+    def execute(self, text: str = "") -> str:
+        return "2.0: " + text
+"""
 
 
 class Fleet:
@@ -37,16 +53,14 @@ class Fleet:
 
     def says(self, instance: str = "echo") -> str | None:
         """What the plugin answers; None while it is not there."""
-        done = self.toft("run", instance, "--json", "text=hi")
-        return done.value["result"] if done.status == 0 else None
+        return says(self.toft, instance)
 
     def restart(self) -> None:
         self.daemon.kill()
         assert self.toft("up", "--detach").status == 0
 
     def artifact(self) -> dict[str, str]:
-        meta = json.loads((self.toft.home / "managed" / "active" / "meta.json").read_text())
-        found: dict[str, str] = meta["artifacts"][0]
+        found: dict[str, str] = active(self.toft)["artifacts"][0]
         return found
 
     def change(self, text: str = "raise SystemExit(7)\n") -> Path:
@@ -60,6 +74,18 @@ class Fleet:
             compiled.parent.chmod(0o755)
             compiled.unlink()
         return path
+
+
+def says(toft: CommandLine, instance: str = "echo") -> str | None:
+    """What a plugin answers; None while it is not there."""
+    done = toft("run", instance, "--json", "text=hi")
+    return done.value["result"] if done.status == 0 else None
+
+
+def active(toft: CommandLine) -> dict[str, Any]:
+    """What is kept of the document that counts, and of the code that belongs to it."""
+    found: dict[str, Any] = json.loads((toft.home / "managed" / "active" / "meta.json").read_text())
+    return found
 
 
 @pytest.fixture
@@ -136,3 +162,54 @@ def test_a_central_brings_the_wheels_with_the_document(tmp_path: Path) -> None:
         finally:
             toft("down", "--now")
             daemons.reap()
+
+
+def test_a_bad_wheel_that_is_rolled_out_goes_back_with_its_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is imported and fails when it is loaded: the code before it answers again, and central knows why."""
+    good = plugin_wheel(tmp_path / "elsewhere")
+    bad = plugin_wheel(tmp_path / "elsewhere", "2.0", source=BROKEN)
+    toft = CommandLine(tmp_path / "home", tmp_path)
+    with centrals.running(tmp_path) as central:
+        for each in (good, bad):
+            central.add_artifact(each.read_bytes(), each.name)
+        central.save(layer(good))
+        try:
+            joined = toft("join", central.url, "--wait", "100", "--json", stdin=central.join_token())
+            assert joined.value["outcome"] == "confirmed"
+            assert says(toft) == "1.0: hi"
+            first = active(toft)
+
+            saved = central.save(layer(bad), publish=False)
+            rules = {"waves": [{"percent": 100, "bake_s": 1}], "abort_count": 1}
+            body = {"document": saved["document"]["id"], "rules": rules}
+            id = central.admin("POST", "rollouts", body)["id"]
+            eventually(lambda: active(toft) != first, 60, "the bad document is staged")
+            staged_at = time.monotonic()
+            second = active(toft)
+            assert second["artifacts"][0]["tree"] != first["artifacts"][0]["tree"]
+            eventually(lambda: active(toft) == first, 60, "the document goes back, with what belongs to it")
+            eventually(lambda: says(toft) == "1.0: hi", 60)
+            took_s = time.monotonic() - staged_at
+            with capsys.disabled():
+                sys.stdout.write(f" the old code answered {took_s:.1f} s after the bad one was staged;")
+            assert took_s < 60
+
+            told = eventually(lambda: (now := central.admin("GET", f"rollouts/{id}"))["ended_at"] and now, 30)
+            assert told["state"] == "aborted"
+            assert told["reason"] == "1 of 1 node went back or failed: health_failed"
+            (node,) = told["nodes"]
+            assert (node["stage"], node["reason"]) == ("rolled_back", "health_failed")
+            assert node["detail"].startswith("loaded: echo cannot be loaded: ")
+            assert "RuntimeError: there is no such model" in node["detail"]
+            assert (node["etag"], node["runs"]) == (second["etag"], first["etag"])
+            assert active(toft) == first
+        finally:
+            toft("down", "--now")
+            daemons.reap()
+
+
+def layer(wheel: Path) -> dict[str, Any]:
+    health = {"settle_s": 0.2, "gates": {"loaded": {"kind": "instances"}}}
+    return {"plugins": {"echo": pin(wheel)}, "instances": {"echo": {}}, "health": health}
