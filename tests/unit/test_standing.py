@@ -13,6 +13,8 @@ from toft.kernel.errors import NotFoundError
 from toft.managed import console, document, generations, layering, phases, standing
 from toft.managed.moments import Moment
 from toft.managed.phases import Severity
+from toft.plugins.manifests import manifest
+from toft.plugins.manifests.registry import Registry
 from toft.web import rendering
 
 
@@ -219,6 +221,58 @@ def test_what_nobody_is_to_read_is_shown_as_set(tmp_path: Path) -> None:
     assert shown["body"]["instances"]["ocr"]["secrets"] == {"KEY": "<set>"}
     assert shown["body"]["settings"]["lanes"] == 7
     assert desk.effective()["sha256"] == shown["sha256"]
+
+
+_SECRET = {"type": "string", "format": "password"}
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "login": _SECRET,
+        "pin": {"type": "integer", "writeOnly": True},
+        "host": {"type": "string"},
+        "maybe": {"anyOf": [_SECRET, {"type": "null"}]},
+        "list": {"type": "array", "items": {"$ref": "#/$defs/place"}},
+        "map": {"type": "object", "additionalProperties": _SECRET},
+        "round": {"$ref": "#/properties/round"},
+    },
+    "$defs": {"place": {"type": "object", "properties": {"key": _SECRET, "at": {"type": "string"}}}},
+}
+
+
+def test_what_a_plugin_says_is_secret_is_shown_as_set_wherever_it_stands(tmp_path: Path) -> None:
+    told = {"name": "ocr", "version": "1", "description": "Reads.", "module": "m", "class": "C"}
+    told |= {"interface": "toft_sdk.Plugin", "config_schema": _SCHEMA}
+    Registry(tmp_path).write(
+        manifest.from_description(told, manifest.Install("/env/bin/python"), manifest.Runtime())
+    )
+    config = {
+        "login": "hunter2",
+        "pin": 4711,
+        "host": "seen",
+        "maybe": "hunter2",
+        "list": [{"key": "hunter2", "at": "seen"}],
+        "map": {"a": "hunter2"},
+        "round": "hunter2",
+        "nowhere": "seen",
+    }
+    instances = {"ocr": {"config": config}, "other": {"plugin": "ocr", "config": config}}
+    home = home_with(tmp_path, {"instances": {**instances, "gone": {"plugin": "gone", "config": config}}})
+    desk = console.Console(home, local(home, {}))
+    shown = desk.effective()["body"]["instances"]
+    hidden = {
+        "login": "<set>",
+        "pin": "<set>",
+        "host": "seen",
+        "maybe": "<set>",
+        "list": [{"key": "<set>", "at": "seen"}],
+        "map": {"a": "<set>"},
+        "round": "<set>",
+        "nowhere": "seen",
+    }
+    assert shown["ocr"]["config"] == shown["other"]["config"] == hidden
+    assert shown["gone"]["config"] == config, "nobody can know what a plugin that is not here calls secret"
+    assert desk.explain("instances.other.config.login")["value"] == "<set>"
+    assert json.loads(desk.redacted(desk.document()))["instances"]["ocr"]["config"] == hidden
 
 
 def test_drift_is_what_was_edited_dropped_or_changed(tmp_path: Path) -> None:

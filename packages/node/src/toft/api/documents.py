@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -13,7 +12,7 @@ from toft.access.resources import Action, Kind
 from toft.api import bodies, document_bodies, permits, service
 from toft.api.service import Documents, Service
 from toft.kernel import errors
-from toft.managed import console, document, layering
+from toft.managed import console, document
 
 router = APIRouter(tags=["configuration"])
 Serves = Annotated[Service, Depends(service.of)]
@@ -41,8 +40,9 @@ async def text(serves: Serves, which: Which = "running") -> Response:
 @router.get("/v1/configuration/diff", dependencies=[_READS])
 async def diff(serves: Serves, against: Against = "lkg") -> Response:
     """Show how the running document differs from another one, line by line; `<set>` for what is secret."""
-    running = _redacted(await _text(serves, "running"))
-    other = _redacted(await _text(serves, against))
+    shown = _of(serves).console.redacted
+    running = await asyncio.to_thread(shown, await _text(serves, "running"))
+    other = await asyncio.to_thread(shown, await _text(serves, against))
     older, newer, names = (
         (other, running, ("before", "running"))
         if against == "lkg"
@@ -135,10 +135,6 @@ async def _text(serves: Service, which: str) -> bytes:
     if which == "served":
         return await documents.served()
     return await asyncio.to_thread(documents.console.document, which)
-
-
-def _redacted(data: bytes) -> bytes:
-    return json.dumps(layering.redacted(json.loads(data))).encode()
 
 
 async def _reason(request: Request) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toft.kernel import schemas
-from toft.kernel.errors import ConflictError, NotFoundError
+from toft.kernel.errors import ConflictError, NotFoundError, UsageError
 from toft.managed import (
     document,
     gates,
     generations,
+    hiding,
     layering,
     moments,
     phases,
@@ -82,11 +83,34 @@ class Console:
         Raises:
             NotFoundError: There is no such key.
         """
-        return layering.explain(key, layering.running_document(self.read()), self.local)
+        return layering.explain(key, layering.running_document(self.read()), self.local, self._schemas())
 
     def effective(self) -> dict[str, Any]:
         """Return what the node is, all layers together; what is secret is `<set>`."""
-        return layering.effective(layering.running_document(self.read()), self.local)
+        return layering.effective(layering.running_document(self.read()), self.local, self._schemas())
+
+    def redacted(self, data: bytes) -> bytes:
+        """Return a document as it may be shown: `<set>` for what is secret."""
+        return json.dumps(layering.redacted(json.loads(data), self._schemas())).encode()
+
+    def _schemas(self) -> hiding.Schemas:
+        """Return what knows the plugins that are here now, the pinned ones of the running document first."""
+        from toft.managed import applying  # noqa: PLC0415 - manifests, which most commands do not pay for
+        from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - as above
+
+        found = self.read()
+        active = found.slots.get(found.active or "")
+        pinned = applying.pinned_by(self.home, active.meta.artifacts) if active is not None else []
+        registry = Registry(self.home, pinned=pinned)
+
+        def schema_of(plugin: str) -> Mapping[str, Any] | None:
+            try:
+                known = registry.find_name(plugin)
+            except UsageError:
+                return None
+            return known.manifest.code.config_schema if known is not None else None
+
+        return schema_of
 
     def drift(self, more: Sequence[dict[str, str]] = ()) -> list[dict[str, str]]:
         """Return how this machine differs from what its document says; looks at every file of its code.

@@ -14,10 +14,10 @@ from typing import Any
 
 from toft.kernel import errors, settings, suggestions
 from toft.kernel.settings import Layer, Settings
-from toft.managed import document, generations
+from toft.managed import document, generations, hiding
 from toft.managed.document import Document
+from toft.managed.hiding import SET, Schemas
 
-SET = "<set>"
 """What stands for a value that nobody is to read."""
 _SECRET_SETTINGS = frozenset({"tracing_endpoint"})
 """Settings whose values can hold a password in an address."""
@@ -51,13 +51,16 @@ class Local:
         return cls(layers=(dataclasses.replace(caller, values=said), *others), settings=chosen)
 
 
-def explain(key: str, running: Document, local: Local) -> dict[str, Any]:
+def explain(
+    key: str, running: Document, local: Local, schema_of: Schemas = hiding.nothing_known
+) -> dict[str, Any]:
     """Return which layer says what of a key, and which one wins.
 
     Args:
         key: A setting, such as `lanes`, or a place in the document, such as `instances.ocr.config.size`.
         running: What runs.
         local: What this machine says.
+        schema_of: What plugins say is secret.
 
     Raises:
         NotFoundError: There is no such key.
@@ -65,7 +68,7 @@ def explain(key: str, running: Document, local: Local) -> dict[str, Any]:
     name = key.removeprefix("settings.")
     known = {each.name: each for each in dataclasses.fields(Settings)}
     if name not in known:
-        return _of_document(key, running)
+        return _of_document(key, running, schema_of)
     found = [
         _layer("document", running.etag, running.section("settings"), name),
         *(_layer(each.name, each.where.get(name, ""), each.values, name) for each in local.layers),
@@ -100,27 +103,33 @@ def overrides(running: Document, local: Local) -> list[dict[str, Any]]:
     return dropped
 
 
-def effective(running: Document, local: Local) -> dict[str, Any]:
+def effective(running: Document, local: Local, schema_of: Schemas = hiding.nothing_known) -> dict[str, Any]:
     """Return what a node is with its document and what it is told locally; `<set>` for what is secret."""
     merged = {**dataclasses.asdict(local.settings), **_own(running.section("settings"))}
     body = {name: value for name, value in running.value.items() if name != "settings"}
     body = {
         "settings": {name: _shown(name, value) for name, value in sorted(merged.items())},
-        **redacted(body),
+        **redacted(body, schema_of),
     }
     text = json.dumps(body, sort_keys=True, default=str, separators=(",", ":"))
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "body": json.loads(text)}
 
 
-def redacted(value: Any, path: tuple[str, ...] = ()) -> Any:
-    """Return a document without what is nobody's to read: where secrets are, the hashes of tokens."""
+def redacted(value: Any, schema_of: Schemas = hiding.nothing_known, path: tuple[str, ...] = ()) -> Any:
+    """Return a document without what is nobody's to read.
+
+    That is where secrets are, the hashes of tokens, and what a plugin says is secret of its configuration.
+    """
     if isinstance(value, Mapping):
+        if path[:1] == ("instances",) and len(path) == 2 and "config" in value:
+            schema = schema_of(str(value.get("plugin", path[1])))
+            value = {**value, "config": hiding.masked(value["config"], schema or {})}
         if path[-1:] == ("secrets",):
             return dict.fromkeys(value, SET)
-        return {name: redacted(each, (*path, name)) for name, each in value.items()}
+        return {name: redacted(each, schema_of, (*path, name)) for name, each in value.items()}
     if path[-1:] == ("sha256",) and path[:2] == ("access", "tokens"):
         return SET
-    return [redacted(each, path) for each in value] if isinstance(value, list) else value
+    return [redacted(each, schema_of, path) for each in value] if isinstance(value, list) else value
 
 
 def drift(
@@ -158,9 +167,9 @@ def _empty() -> Document:
     return document.parse(document.encode({"schema_version": document.SCHEMA_VERSION}))
 
 
-def _of_document(key: str, running: Document) -> dict[str, Any]:
+def _of_document(key: str, running: Document, schema_of: Schemas) -> dict[str, Any]:
     steps = key.split(".")
-    value: Any = redacted(running.value)
+    value: Any = redacted(running.value, schema_of)
     described: Any = document.schema()
     is_set = True
     for step in steps:

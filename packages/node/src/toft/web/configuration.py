@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
@@ -13,7 +12,7 @@ from toft.access.resources import Action, Kind
 from toft.api import permits, service
 from toft.api.service import Documents, Service
 from toft.kernel.errors import NotFoundError
-from toft.managed import console, layering
+from toft.managed import console
 from toft.web import rendering
 
 router = APIRouter(include_in_schema=False, route_class=rendering.PageRoute)
@@ -45,13 +44,8 @@ async def _difference(documents: Documents) -> list[dict[str, str]]:
         )
     except NotFoundError:
         return []
-    lines = await asyncio.to_thread(
-        console.difference, _redacted(before), _redacted(running), ("before", "running")
-    )
+    older = await asyncio.to_thread(documents.console.redacted, before)
+    newer = await asyncio.to_thread(documents.console.redacted, running)
+    lines = await asyncio.to_thread(console.difference, older, newer, ("before", "running"))
     kinds = {"+": "added", "-": "removed", "@": "place"}
     return [{"text": each, "kind": kinds.get(each[:1], "same")} for each in lines[2 : _MOST_LINES + 2]]
-
-
-def _redacted(data: bytes) -> bytes:
-    value: Any = layering.redacted(json.loads(data))
-    return json.dumps(value).encode()
