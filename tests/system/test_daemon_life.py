@@ -145,7 +145,7 @@ class Manager:
     def __init__(self, address: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(address.replace("@", "\0", 1))
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
 
     def hear(self, wanted: str) -> list[str]:
         """Return what is told, up to and with a line."""
