@@ -291,6 +291,7 @@ def concrete(template: str, jobs: list[str], sequence: str) -> list[str]:
         "/plugins/{name}": ["/plugins/mean"],
         "/plugins/{name}/{instance}": ["/plugins/mean/meaner"],
         "/samples": ["/samples"],
+        "/configuration": ["/configuration"],
     }
     assert template in paths, f"name the addresses of {template} here"
     return paths[template]
