@@ -56,7 +56,7 @@ async def test_what_too_few_have_signed_is_rolled_out_to_nobody_whatever_the_hur
             assert refused.value.code == "rollout.unsigned"
             (payload,) = await central.payloads(fleets.document(central), number)
             assert refused.value.details["sha256"] == [payload.sha256]
-            assert f"document payloads {draft.document} --number {number}" in refused.value.hint
+            assert f"document payloads {draft.document} {number} " in refused.value.hint
         await central.launching.ask(TENANT, draft.id, "abort", by="token:ops")
         for is_emergency in (False, True):
             with pytest.raises(ConflictError) as refused:
