@@ -351,6 +351,28 @@ def test_what_takes_long_to_stage_keeps_nobody_from_sending_another_document() -
     assert gaps(back) == [360, 300]
 
 
+def test_what_takes_long_is_broken_off_for_what_is_held_back_too() -> None:
+    other = document.encode({"schema_version": 1, "revision": 3})
+    broken: list[bytes] = []
+
+    async def stage(data: bytes) -> Staged:
+        if data == NEW:
+            raise UnavailableError("the registry is down")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            broken.append(data)
+            raise
+        return Staged("applied", "")
+
+    async def see(scene: Scene) -> None:
+        scene.done.append(f"{len(broken)} broken off")
+
+    failed = [offered()] * 12
+    scene = play(*failed, offered(other), offered(), polls=14, staging=stage, interval_s=60.0, then=see)
+    assert scene.done[-1] == "1 broken off", "the central does not want it any more"
+
+
 def test_what_took_long_is_taken_note_of_when_it_is_done() -> None:
     async def fails(data: bytes) -> Staged:
         await asyncio.sleep(1000)

@@ -21,7 +21,6 @@ from toft.managed import document as node_documents
 from toft.managed import phases
 
 _MOST_MESSAGE = 2000
-_SETTLE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +159,9 @@ class Launching:
         for served in await self._payloads(document, number):
             slowest = max(slowest, served.poll_interval_s)
             value = json.loads(served.data)
-            settle_s = max(settle_s, float(value.get("health", {}).get("settle_s", _SETTLE_S)))
+            settle_s = max(
+                settle_s, float(value.get("health", {}).get("settle_s", node_documents.DEFAULT_SETTLE_S))
+            )
         interval_s = slowest or float(node_documents.DEFAULT_POLL_S)
         return waves.default_waves(interval_s, phases.window_s(interval_s), settle_s)
 

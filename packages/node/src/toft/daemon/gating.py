@@ -23,7 +23,6 @@ _AGAIN_S = 5.0
 _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _CALM_S = 60.0
-_OFFLINE_GRACE_S = 86_400.0
 """Between two looks at the gates of a document that is proven: they are for whoever looks then."""
 
 
@@ -252,7 +251,7 @@ class Gating:
     async def _decide(self, trial: phases.Trial) -> bool:
         """Watch a trial to its end; False when the generation before it counts now."""
         watched = self._watched
-        settle_s = float(watched.document.section("health").get("settle_s", gates.SETTLE_S))
+        settle_s = watched.document.settle_s
         course = gates.Course(self._gates, trial, settle_s)
         pause_s = min(max(settle_s / 5, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
         left_s = trial.remaining_s(await asyncio.to_thread(self._now))
@@ -278,8 +277,8 @@ class Gating:
 
     async def _findings(self, red_gate: str) -> phases.Findings:
         """Ask the control URLs of both documents, to tell a bad document from a bad network."""
-        grace_s = self._watched.document.section("control").get("offline_grace_s", _OFFLINE_GRACE_S)
-        found = phases.Findings(new=None, old=None, red_gate=red_gate, offline_grace_s=float(grace_s))
+        grace_s = float(self._watched.document.offline_grace_s)
+        found = phases.Findings(new=None, old=None, red_gate=red_gate, offline_grace_s=grace_s)
         if self.central is None:
             return found
         own, former = self._watched.document.control_urls, await asyncio.to_thread(self._former_urls)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from toft.managed import connections, enrolling
 
 _log = log.get_logger("daemon.pulling")
-_OFFLINE_GRACE_S = 86_400
 
 
 class Pulling:
@@ -245,8 +244,7 @@ class Pulling:
         own = _usable(self._document.control_urls)
         if not own or not credentials.is_enrolled:
             return joined
-        grace_s = self._document.section("control").get("offline_grace_s", _OFFLINE_GRACE_S)
-        is_cut_off = self._clock.monotonic() - self._answered_at > grace_s
+        is_cut_off = self._clock.monotonic() - self._answered_at > self._document.offline_grace_s
         return (*own, *joined) if is_cut_off and self._boot.trial is None else own
 
     async def open(self, sha256: str) -> AsyncGenerator[bytes]:

@@ -24,6 +24,8 @@ from toft.managed import addresses, pins
 MAX_BYTES = 1 << 20
 SCHEMA_VERSION = 1
 DEFAULT_POLL_S = 300
+DEFAULT_OFFLINE_GRACE_S = 86_400
+DEFAULT_SETTLE_S = 30.0
 
 NOT_SERVED: Mapping[str, str] = {
     "actions": "actions do not exist yet",
@@ -64,12 +66,22 @@ class Document:
     @property
     def control_urls(self) -> tuple[str, ...]:
         """Return where the node asks for its next document, the first one first."""
-        return tuple(self.value.get("control", {}).get("urls", ()))
+        return tuple(self.section("control").get("urls", ()))
 
     @property
     def poll_interval_s(self) -> int:
         """Return the seconds between two questions."""
-        return int(self.value.get("control", {}).get("poll_interval_s", DEFAULT_POLL_S))
+        return int(self.section("control").get("poll_interval_s", DEFAULT_POLL_S))
+
+    @property
+    def offline_grace_s(self) -> int:
+        """Return the seconds for which nobody answering is held against nobody."""
+        return int(self.section("control").get("offline_grace_s", DEFAULT_OFFLINE_GRACE_S))
+
+    @property
+    def settle_s(self) -> float:
+        """Return the seconds that its gates must stay green for."""
+        return float(self.section("health").get("settle_s", DEFAULT_SETTLE_S))
 
     def not_served(self) -> list[schemas.Problem]:
         """Return what stands in it that a node like this one does not honour."""

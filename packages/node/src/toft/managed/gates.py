@@ -25,7 +25,6 @@ from toft.managed.document import Document
 LIVED_S = 60.0
 """How long the process must have lived for a gate of kind `process`."""
 LOOK_S = 10.0
-SETTLE_S = 30.0
 LEAST_RED_S = 5.0
 """What is red for a shorter time condemns nothing, however short the document wants to settle."""
 _WINDOW_S = 300.0

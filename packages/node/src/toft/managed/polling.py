@@ -7,6 +7,7 @@ document; it hands over bytes whose hash it has checked.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from typing import Protocol
 
 from toft.kernel import authored, log
 from toft.kernel import clock as clocks
-from toft.kernel.errors import NodeError, UnavailableError, UsageError
-from toft.managed import answers, document, outcomes, phases, protocol, retrying, transport
+from toft.kernel.errors import NodeError, UsageError
+from toft.managed import answers, document, handover, outcomes, phases, protocol, retrying, transport
 from toft.managed.outcomes import Outcome, State
 from toft.managed.staging import Staged
 
@@ -29,8 +30,6 @@ _HELD_S = 20.0
 # A central that has kept the last question tells of news at once, as long as it is asked.
 _AGAIN_S = 1.0
 _NOTHING_S = 300.0
-_PATIENCE_S = 60.0
-# Most documents are staged by then. One whose wheels come slowly keeps nobody from sending another one.
 
 
 class Facade(Protocol):
@@ -78,28 +77,10 @@ class Facade(Protocol):
         ...
 
 
-class Central(Protocol):
-    """Whoever asks a central in the name of this node."""
+class Central(transport.Speaks, Protocol):
+    """Whoever asks a central in the name of this node, and keeps its credential good."""
 
     skew_s: float | None
-
-    @property
-    def is_enrolled(self) -> bool:
-        """Say whether there is a credential."""
-        ...
-
-    async def ask(
-        self,
-        method: str,
-        url: str,
-        path: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        deadline_s: float = transport.DEADLINE_S,
-    ) -> transport.Answer:
-        """Send one request with the credential of this node."""
-        ...
 
     async def keep_up(self, url: str) -> None:
         """Do what is due about the credential after a question that went well."""
@@ -171,8 +152,7 @@ class Polling:
         self._next_at = 0.0
         self._counts: dict[str, int] = {}
         self._told = ""
-        self._held_back: tuple[str, int, float] = ("", 0, 0.0)
-        self._under_way: tuple[tuple[str, int], asyncio.Task[Staged]] | None = None
+        self._handover = handover.Handover(self.wake, clock=clock, draw=draw)
 
     def start(self) -> None:
         """Begin: the first poll is at once."""
@@ -187,13 +167,12 @@ class Polling:
         """End: no new poll, a second for the one under way, then it is broken off."""
         self._ending.set()
         self._wake.set()
-        staging = {self._under_way[1]} if self._under_way is not None else set()
         if self._task is not None:
-            _, late = await asyncio.wait({self._task, *staging}, timeout=GRACE_S)
+            _, late = await asyncio.wait({self._task, *self._handover.tasks}, timeout=GRACE_S)
             if self._task in late:
                 self._task.cancel()
                 await asyncio.wait({self._task})
-        await self._give_up()
+        await self._handover.give_up()
 
     def standing(self) -> Standing:
         """Return what is known so far."""
@@ -319,7 +298,7 @@ class Polling:
 
     async def _unchanged(self, url: str, answer: transport.Answer, waits: bool) -> Outcome:
         self._desired = self._facade.running_etag()
-        await self._give_up()
+        await self._handover.give_up()
         await self._facade.confirm_poll()
         await self._central.keep_up(url)
         if waits and answer.latency_s >= _HELD_S:
@@ -341,80 +320,18 @@ class Polling:
         self._desired = found
         await self._facade.confirm_poll()
         await self._central.keep_up(url)
-        gap_s = self._steady(answer)
-        if self._held_back[0] != found or self._clock.monotonic() >= self._held_back[2]:
-            gap_s = min(gap_s, await self._stage(url, answer, found))
-        else:
-            gap_s = min(gap_s, self._held_back[2] - self._clock.monotonic())
-        return self._good(url, answer, gap_s)
-
-    async def _stage(self, url: str, answer: transport.Answer, etag: str) -> float:
-        """Hand a document over; return how long at most to wait for the next question.
-
-        What takes long goes on by itself, until it is done or the central wants something else.
-        """
         attempt, revision = _count(answer, protocol.ATTEMPT) or 0, _count(answer, protocol.REVISION)
-        wanted = (etag, attempt)
-        if self._under_way is not None and self._under_way[0] != wanted:
-            await self._give_up()
-        is_new = self._under_way is None
-        if self._under_way is None:
-            staging = self._facade.stage(
-                answer.body,
-                etag,
-                source=url,
-                attempt=attempt,
-                revision=revision,
-                signatures=answer.headers.get(protocol.SIGNATURES.lower(), ""),
-            )
-            self._under_way = wanted, asyncio.create_task(staging)
-        task = self._under_way[1]
-        done, _ = await asyncio.wait({task}, timeout=_PATIENCE_S if is_new else 0)
-        if done:
-            self._under_way = None
-            return self._staged(etag, revision, task)
-        if is_new:
-            _log.info("takes long", etag=etag, revision=revision)
-            task.add_done_callback(self._done_late)
-        return float("inf")
-
-    def _done_late(self, task: asyncio.Task[Staged]) -> None:
-        if self._under_way is not None and self._under_way[1] is task:
-            self.wake()
-
-    def _staged(self, etag: str, revision: int | None, task: asyncio.Task[Staged]) -> float:
-        """Take note of what became of a document."""
-        try:
-            staged = task.result()
-        except OSError as error:
-            return self._hold_back(etag, UnavailableError(f"nothing can be kept: {error}"))
-        except NodeError as error:
-            # The registry, the disk, the time: none of them is the document's fault, and it comes again.
-            if isinstance(error, UnavailableError) or error.retry_after_s is not None:
-                return self._hold_back(etag, error)
-            _log.warning("not taken", etag=etag, code=error.code, error=str(error))
-        else:
-            _log.info("offered", etag=etag, revision=revision, action=staged.action)
-        self._held_back = ("", 0, 0.0)
-        return float("inf")
-
-    async def _give_up(self) -> None:
-        """Break off what is being staged: the central wants something else by now, or this loop ends."""
-        if self._under_way is None:
-            return
-        _, task = self._under_way
-        self._under_way = None
-        task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # it was over already
-
-    def _hold_back(self, etag: str, error: NodeError) -> float:
-        tries = self._held_back[1] + 1 if self._held_back[0] == etag else 1
-        pause_s = retrying.upward(retrying.ladder_s(tries, retrying.INSTALL_LADDER_S), self._draw)
-        self._held_back = (etag, tries, self._clock.monotonic() + pause_s)
-        _log.warning("not applied yet", etag=etag, tries=tries, again_in_s=round(pause_s), error=str(error))
-        return pause_s
+        begin = functools.partial(
+            self._facade.stage,
+            answer.body,
+            found,
+            source=url,
+            attempt=attempt,
+            revision=revision,
+            signatures=answer.headers.get(protocol.SIGNATURES.lower(), ""),
+        )
+        gap_s = await self._handover.offer(begin, etag=found, attempt=attempt, revision=revision)
+        return self._good(url, answer, min(gap_s, self._steady(answer)))
 
     def _good(self, url: str, answer: transport.Answer, gap_s: float) -> Outcome:
         return Outcome(

@@ -88,26 +88,8 @@ class Kept:
     effective_sha256: str = ""
 
 
-class Sends(Protocol):
-    """Whoever asks a central in the name of this node; see `toft.managed.enrolling.Credentials`."""
-
-    @property
-    def is_enrolled(self) -> bool:
-        """Say whether there is a credential."""
-        ...
-
-    async def ask(
-        self,
-        method: str,
-        url: str,
-        path: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        deadline_s: float = transport.DEADLINE_S,
-    ) -> transport.Answer:
-        """Send one request."""
-        ...
+class Sends(transport.Speaks, Protocol):
+    """Whoever asks a central in the name of this node, and knows how late it is there."""
 
     def server_now(self) -> float:
         """Return the time of the central."""

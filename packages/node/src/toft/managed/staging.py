@@ -69,10 +69,10 @@ def check(offered: Document, allowed: gates.Allowed | None = None) -> None:
         DocumentError: It asks for what nobody serves here, or could not prove itself in its time.
     """
     problems = [*offered.not_served(), *(allowed or gates.Allowed()).problems(offered)]
-    settle_s = offered.value.get("health", {}).get("settle_s", 0)
     window_s = phases.window_s(float(offered.poll_interval_s))
-    if settle_s >= window_s:
-        why = f"is {settle_s}, and a trial ends after {window_s:g} s: three times control.poll_interval_s"
+    if offered.settle_s >= window_s:
+        trial = f"a trial ends after {window_s:g} s: three times control.poll_interval_s"
+        why = f"is {offered.settle_s:g}, and {trial}"
         problems.append(schemas.Problem(("health", "settle_s"), why, "time"))
     document.refuse(problems, "the document", "does not fit this node")
 

@@ -94,6 +94,32 @@ class Asks(Protocol):
         ...
 
 
+class Speaks(Protocol):
+    """Whoever asks a central in the name of this node; see `toft.managed.enrolling.Credentials`."""
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Say whether there is a credential."""
+        ...
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        deadline_s: float = DEADLINE_S,
+    ) -> Answer:
+        """Send one request with the credential of this node.
+
+        Raises:
+            NodeError: As `Asks.ask`; or there is no credential, or it is not shown there.
+        """
+        ...
+
+
 def check(url: str, trust: Trust) -> None:
     """Refuse an address that nobody may send a credential to.
 
