@@ -13,7 +13,7 @@ from tests.command_line import CommandLine
 from tests.sample_packages import write_project
 
 from toft.daemon.gating import Subject
-from toft.managed import document, gates
+from toft.managed import document, gates, looks
 from toft.managed.gates import Light, Reading
 
 WELL = '''
@@ -63,7 +63,7 @@ async def seen(subject: Subject, timeout_s: float = 5.0) -> Reading:
     spec = {"kind": "plugin", "instance": "well", "timeout_s": timeout_s}
     value = {"schema_version": 1, "health": {"gates": {"it": spec}}}
     offered = document.parse(json.dumps(value).encode())
-    return (await gates.look(gates.declared(offered), offered, subject, gates.Allowed()))["it"]
+    return (await looks.look(gates.declared(offered), offered, subject, gates.Allowed()))["it"]
 
 
 async def test_a_plugin_says_itself_how_it_is(home: Path, tmp_path: Path) -> None:

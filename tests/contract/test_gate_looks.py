@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from toft.managed import document, gates
-from toft.managed.gates import Absent, Allowed, Light, Reading
+from toft.managed import document, gates, looks
+from toft.managed.gates import Allowed, Light, Reading
+from toft.managed.looks import Absent
 
 
 class Shop:
@@ -91,7 +92,7 @@ async def seen(*hosts: str, **spec: object) -> Reading:
     value = {"schema_version": 1, "health": {"gates": {"it": {"timeout_s": 5, **spec}}}}
     offered = document.parse(json.dumps(value).encode())
     allowed = Allowed.of(hosts, (), Path("/"))
-    return (await gates.look(gates.declared(offered), offered, Absent(), allowed))["it"]
+    return (await looks.look(gates.declared(offered), offered, Absent(), allowed))["it"]
 
 
 @pytest.mark.parametrize(

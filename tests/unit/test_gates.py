@@ -11,8 +11,10 @@ from tests.simulation import virtual_loop
 from toft.dispatch.tally import Ends
 from toft.jobs.records import State
 from toft.kernel.errors import UsageError
-from toft.managed import document, gates, phases
-from toft.managed.gates import Absent, Course, Gate, Light, Outcome, Reading
+from toft.managed import document, gates, looks, phases
+from toft.managed.course import LEAST_RED_S, Course, Outcome
+from toft.managed.gates import Gate, Light, Reading
+from toft.managed.looks import Absent
 from toft.managed.moments import Moment
 
 NOW = Moment("machine", 1000.0, 1_700_000_000.0)
@@ -64,8 +66,8 @@ def test_a_gate_that_has_just_turned_red_condemns_nobody_at_the_deadline() -> No
     watched = course(disk="exec")
     watched.learn(lights(disk=Light.RED), 10.0)
     assert watched.red_gate == "disk"
-    assert watched.lasting_red(10.0 + gates.LEAST_RED_S - 0.1) == ""
-    assert watched.lasting_red(10.0 + gates.LEAST_RED_S) == "disk"
+    assert watched.lasting_red(10.0 + LEAST_RED_S - 0.1) == ""
+    assert watched.lasting_red(10.0 + LEAST_RED_S) == "disk"
     watched.learn(lights(disk=Light.GREEN), 20.0)
     assert watched.lasting_red(99.0) == ""
 
@@ -73,7 +75,7 @@ def test_a_gate_that_has_just_turned_red_condemns_nobody_at_the_deadline() -> No
 def test_what_settles_at_once_is_not_condemned_at_once() -> None:
     watched = course(settle_s=0.0, disk="exec")
     assert watched.learn(lights(disk=Light.RED), 0.0) is Outcome.WAITING
-    assert watched.learn(lights(disk=Light.RED), gates.LEAST_RED_S) is Outcome.FAILED
+    assert watched.learn(lights(disk=Light.RED), LEAST_RED_S) is Outcome.FAILED
     assert course(settle_s=0.0, disk="exec").learn(lights(disk=Light.GREEN), 0.0) is Outcome.PROVEN
 
 
@@ -177,10 +179,10 @@ class Alive(Absent):
         return self._ends.within(instance, window_s, self._clock.monotonic())
 
 
-async def seen(subject: gates.Subject, **declared: Mapping[str, object]) -> tuple[Light, str]:
+async def seen(subject: looks.Subject, **declared: Mapping[str, object]) -> tuple[Light, str]:
     """Look at the one gate of a document."""
     offered = document_with(**declared)
-    (found,) = (await gates.look(gates.declared(offered), offered, subject, gates.Allowed())).values()
+    (found,) = (await looks.look(gates.declared(offered), offered, subject, gates.Allowed())).values()
     return found.light, found.message
 
 

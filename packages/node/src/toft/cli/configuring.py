@@ -19,7 +19,7 @@ from toft.client import probe
 from toft.client.place import Place
 from toft.daemon import control
 from toft.kernel.errors import NotFoundError, UnavailableError
-from toft.managed import console, document, gates, layering
+from toft.managed import console, document, gates, layering, looks
 
 _LOOK_S = 0.1
 _APPLY_S = 900.0
@@ -135,7 +135,7 @@ class Here:
                 source=source,
                 signatures=signatures,
                 installer=wiring.open_installer(chosen, self._session.environ),
-                gated=gates.Bystander(gates.Allowed.of(chosen.gate_hosts, chosen.gate_commands, chosen.home)),
+                gated=looks.Bystander(gates.Allowed.of(chosen.gate_hosts, chosen.gate_commands, chosen.home)),
             )
         )
         is_told = staged.action == "applied" and self._tell()

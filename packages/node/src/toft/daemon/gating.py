@@ -12,7 +12,7 @@ from toft.api.service import Service
 from toft.daemon.applying import Kept
 from toft.kernel import clock as clocks
 from toft.kernel import errors, lasting, log
-from toft.managed import document, gates, generations, moments, outcomes, phases, polling
+from toft.managed import course, document, gates, generations, looks, moments, outcomes, phases, polling
 from toft.managed.gates import Light, Reading
 from toft.plugins import instance as handles
 from toft.plugins import plugin_errors
@@ -181,8 +181,8 @@ class Gating:
 
     async def baseline(self, offered: document.Document) -> dict[str, str]:
         """Return what the gates of an offered document show now, before anything of it runs."""
-        found = await gates.look(gates.declared(offered), offered, self.subject, self._watched.allowed)
-        return gates.shown(found)
+        found = await looks.look(gates.declared(offered), offered, self.subject, self._watched.allowed)
+        return looks.shown(found)
 
     @property
     def allowed(self) -> gates.Allowed:
@@ -236,7 +236,7 @@ class Gating:
 
     async def _look(self) -> dict[str, Reading]:
         watched = self._watched
-        found = await gates.look(self._gates, watched.document, self.subject, watched.allowed)
+        found = await looks.look(self._gates, watched.document, self.subject, watched.allowed)
         now = self._clock.now()
         for name, reading in found.items():
             before = self._readings.get(name)
@@ -252,7 +252,7 @@ class Gating:
         """Watch a trial to its end; False when the generation before it counts now."""
         watched = self._watched
         settle_s = watched.document.settle_s
-        course = gates.Course(self._gates, trial, settle_s)
+        trying = course.Course(self._gates, trial, settle_s)
         pause_s = min(max(settle_s / 5, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
         left_s = trial.remaining_s(await asyncio.to_thread(self._now))
         etag = watched.boot.etag
@@ -260,16 +260,16 @@ class Gating:
         while True:
             readings = await self._look()
             at = self._clock.monotonic()
-            outcome = course.learn(readings, at)
-            if outcome is gates.Outcome.PROVEN and watched.is_readable:
+            outcome = trying.learn(readings, at)
+            if outcome is course.Outcome.PROVEN and watched.is_readable:
                 await self._confirm()
                 return True
-            if outcome is gates.Outcome.FAILED:
-                detail = f"{course.red_gate}: {readings[course.red_gate].message}"
+            if outcome is course.Outcome.FAILED:
+                detail = f"{trying.red_gate}: {readings[trying.red_gate].message}"
                 return not await self._revert("health_failed", phases.Severity.PERMANENT, detail)
             left_s = trial.remaining_s(await asyncio.to_thread(self._now))
-            if left_s <= 0 and not (course.is_settling and watched.is_readable):
-                verdict = phases.at_deadline(trial, await self._findings(course.lasting_red(at)))
+            if left_s <= 0 and not (trying.is_settling and watched.is_readable):
+                verdict = phases.at_deadline(trial, await self._findings(trying.lasting_red(at)))
                 if not verdict.hold_s:
                     return not await self._revert(verdict.reason, verdict.severity, "")
                 trial = await self._hold(trial, verdict.hold_s)
