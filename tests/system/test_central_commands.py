@@ -45,9 +45,11 @@ class Commands:
         self._seq = 0
 
     def __call__(self, *words: str) -> Ran:
-        return toft(
-            "--url", self.central.url, "--token-file", str(self.central.token_file), "central", *words
-        )
+        return self.at_large("central", *words)
+
+    def at_large(self, *words: str) -> Ran:
+        """Run a command that is about whatever --url names."""
+        return toft("--url", self.central.url, "--token-file", str(self.central.token_file), *words)
 
     def text(self, *words: str) -> str:
         """Run one that goes well, and return what it says to a person."""
@@ -228,3 +230,23 @@ def test_what_nodes_get_is_signed_elsewhere_and_brought(central: Commands, tmp_p
     assert "not signed" not in central.text("document", "payloads", document, str(number), *of)
     ended = central("rollout", "create", document, "--wave", "100:0s", "--watch", "--json", *of)
     assert ended.status == 0, ended
+
+
+def test_pages_and_tokens_of_a_central_are_reached_as_those_of_a_node(central: Commands) -> None:
+    opened = central.at_large("open")
+    assert (opened.status, opened.err) == (0, "works once, within 60 s\n"), opened
+    assert opened.out.startswith(f"{central.central.url}/sign-in/")
+    made = central.at_large("token", "create", "auditor", "--scope", "audit:read", "--json").value
+    listed = central.at_large("token", "list", "--json").value
+    assert made["id"] in [each["id"] for each in listed]
+    why = central.at_large("why-denied", "admin", "fleet", "--token", "auditor")
+    assert "may not" in why.out, why
+    assert central.at_large("token", "revoke", "auditor").status == 0
+
+
+def test_what_only_a_node_does_says_that_a_central_is_none(central: Commands) -> None:
+    for words in (("status",), ("job", "list"), ("config", "show")):
+        asked = central.at_large(*words)
+        assert asked.status == 1, asked
+        assert f"error: {central.central.url} answered 404, and not as a toft node does" in asked.err
+        assert "a central is asked by toft central" in asked.err

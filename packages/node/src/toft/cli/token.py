@@ -129,7 +129,7 @@ def _made_up() -> str:
 
 
 def open_pages(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Open the pages of this node in a browser.
+    """Open the pages of this node, or of the node or central at --url, in a browser.
 
     Prints a link that works once, within a minute. A daemon that listens nowhere starts to, on this machine
     alone.
@@ -185,9 +185,12 @@ def why_denied(
 
 def _ask(session: Session, method: str, route: str, body: dict[str, Any] | None = None) -> Any:
     """Ask the node elsewhere, or the daemon; without one, the tokens of the home themselves."""
-    if session.target() is not None:
-        with session.node() as node:
-            return node.ask(method, route, body)
+    target = session.target()
+    if target is not None:
+        # Not by a session with a node: a central has the same tokens and pages, and no sessions.
+        from toft.client import administration  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+
+        return administration.ask(target, method, route, body)
     socket = _socket(session)
     if socket is not None:
         from toft.client import probe  # noqa: PLC0415 - as above

@@ -61,7 +61,11 @@ class Connection:
             self._is_open = True
             lifeline = self.stream("POST", "/v1/sessions")
             self._stack.push_async_callback(lifeline.aclose)
-            told = await anext(lifeline)
+            try:
+                told = await anext(lifeline)
+            except errors.NotFoundError as error:
+                # A central speaks as nodes do, and has no sessions.
+                raise self.origin.strange(404) from error
             self._headers[frames.SESSION_HEADER] = told["session"]
             self.pid, self.version = told["pid"], told["version"]
             self.settings = told["settings"]

@@ -32,7 +32,7 @@ def no_node(url: str, status: int) -> errors.UnavailableError:
         f"{url} answered {status}, and not as a toft node does",
         code="remote.no_node",
         details={"url": url, "status": status},
-        hint="toft status on that machine shows where its node listens",
+        hint="toft status on that machine shows where its node listens; a central is asked by toft central",
     )
 
 
