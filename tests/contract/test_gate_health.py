@@ -48,19 +48,50 @@ WELL = '''
             return {"true": True, "false": False, "nothing": None, "long": "x" * 9000}.get(says, says)
 '''
 
+MANY = '''
+    """Takes many calls at once, and hangs when it is asked how it is."""
+    import threading
+
+    from toft_sdk import Plugin
+
+    FREE = threading.Event()
+
+
+    class Many(Plugin):
+        """Hang."""
+
+        name = "many"
+        concurrency = None
+        asked = 0
+
+        def execute(self, free: bool = False) -> int:
+            """Return how often it was asked; perhaps end that."""
+            if free:
+                FREE.set()
+            return self.asked
+
+        def health(self):
+            """Hang."""
+            self.asked += 1
+            FREE.wait(600)
+            return f"asked {self.asked} times"
+'''
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("well")
     toft = CommandLine(directory / "home", directory)
     write_project(directory / "well", "well", {"well.py": WELL})
-    assert toft("plugin", "add", "./well", "--json").value[0]["name"] == "well"
+    write_project(directory / "many", "many", {"many.py": MANY})
+    for name in ("well", "many"):
+        assert toft("plugin", "add", f"./{name}", "--json").value[0]["name"] == name
     return toft.home
 
 
-async def seen(subject: Subject, timeout_s: float = 5.0) -> Reading:
+async def seen(subject: Subject, timeout_s: float = 5.0, instance: str = "well") -> Reading:
     """Look at a gate of a document."""
-    spec = {"kind": "plugin", "instance": "well", "timeout_s": timeout_s}
+    spec = {"kind": "plugin", "instance": instance, "timeout_s": timeout_s}
     value = {"schema_version": 1, "health": {"gates": {"it": spec}}}
     offered = document.parse(json.dumps(value).encode())
     return (await looks.look(gates.declared(offered), offered, subject, gates.Allowed()))["it"]
@@ -96,3 +127,16 @@ async def test_a_plugin_says_itself_how_it_is(home: Path, tmp_path: Path) -> Non
         assert (await told("dies")).light is Light.RED
         async with asyncio.timeout(20):
             assert await told("true") == Reading(Light.GREEN, "is well"), "and it was begun again"
+
+
+async def test_one_that_hangs_is_asked_once_and_its_late_answer_counts(home: Path) -> None:
+    async with nodes.running(home) as node:
+        subject = Subject(SimpleNamespace(node=node))  # type: ignore[arg-type]
+        many = await node.load("many")
+        for _ in range(3):
+            assert await seen(subject, 0.2, "many") == Reading(Light.RED, "no answer within 0.2 s")
+        assert await many.call() == 1, "each question that hangs is a thread that is lost"
+        looking = asyncio.ensure_future(seen(subject, 20.0, "many"))
+        await many.call(free=True)
+        assert await looking == Reading(Light.GREEN, "asked 1 times")
+        assert await seen(subject, 20.0, "many") == Reading(Light.GREEN, "asked 2 times"), "and then anew"

@@ -126,6 +126,7 @@ class Supervisor:
         self._idle_hooks: list[Callable[[], None]] = []
         self._exclusive = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[str, asyncio.Task[Any]] = {}
 
     async def start(self, config: Mapping[str, Any]) -> None:
         """Start the first worker with a validated configuration.
@@ -273,11 +274,13 @@ class Supervisor:
     async def ask(self, op: str) -> Any:
         """Run an operation on a worker that has room for it; None when calls take all there is.
 
+        Who asks while an answer is still missing waits for that one: each question that hangs has taken a
+        thread of the worker for good.
+
         Cancellation: A worker that could do nothing else meanwhile is replaced: it would be stuck for ever.
         """
         if self.gate.cap != 1:
-            is_full = self.gate.cap is not None and self.gate.running >= self.gate.cap
-            return None if is_full else await self.request(op)
+            return await self._ask_beside(op)
         async with self._exclusive:
             worker = await self.workers.wait_ready()
             if self.gate.running:
@@ -291,6 +294,21 @@ class Supervisor:
                 raise
             finally:
                 self._reopen(worker)
+
+    async def _ask_beside(self, op: str) -> Any:
+        asked = self._asked.get(op)
+        if asked is None:
+            if self.gate.cap is not None and self.gate.running >= self.gate.cap:
+                return None
+            asked = self._asked[op] = asyncio.create_task(self.request(op))
+
+            def answered(task: asyncio.Task[Any]) -> None:
+                del self._asked[op]
+                if not task.cancelled():
+                    task.exception()  # perhaps nobody waits for it any more
+
+            asked.add_done_callback(answered)
+        return await asyncio.shield(asked)
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Give the plugin another configuration between calls; those who wait keep their places.
@@ -367,10 +385,11 @@ class Supervisor:
         if self.workers.lifecycle.is_ending:
             return
         await self.workers.stop(self._clean_up)
-        for task in list(self._tasks):
+        left = [*self._tasks, *self._asked.values()]
+        for task in left:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if left:
+            await asyncio.wait(left)
 
     async def _clean_up(self, worker: succession.Works) -> None:
         for call in list(self._open.values()):
