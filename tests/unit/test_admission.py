@@ -205,6 +205,17 @@ async def test_the_later_of_two_clocks_counts(tmp_path: Path) -> None:
     assert len(home.engine.read().state.bad) == 1
 
 
+async def test_a_clock_that_is_ahead_condemns_no_document(tmp_path: Path) -> None:
+    home = Home(tmp_path, None)
+    now_s = moments.read().wall_s
+    with pytest.raises(UnavailableError) as caught:
+        await home.stage(data(expires_at=clocks.rfc3339(now_s - 60)), now_s=now_s - 120)
+    assert caught.value.code == "document.clock_ahead"
+    assert home.engine.read().state.bad == ()
+    with pytest.raises(admission.ExpiredError):
+        await home.stage(data(expires_at=clocks.rfc3339(now_s - 60)), now_s=0.0)
+
+
 async def test_whom_to_trust_is_not_guessed(tmp_path: Path) -> None:
     home = Home(tmp_path, SIGNED.root)
     for text in ('{"root": ', "[]", ""):

@@ -174,7 +174,13 @@ def vouch(
 
 
 def fit(
-    found: Document, key_ids: Sequence[KeyId], *, node: Node, now_s: float, is_asked: bool = False
+    found: Document,
+    key_ids: Sequence[KeyId],
+    *,
+    node: Node,
+    now_s: float,
+    sent_s: float | None = None,
+    is_asked: bool = False,
 ) -> None:
     """Refuse a document that nobody has vouched for, or that is not for this node, or not now.
 
@@ -183,11 +189,12 @@ def fit(
         key_ids: What `vouch` returned for its bytes.
         node: For whom.
         now_s: Seconds since 1970, by the later of the clocks that are known.
+        sent_s: The same by the clock of whoever sent it; None where that is not known.
         is_asked: Somebody at this machine asks for it; where nobody signs, they may go back further.
 
     Raises:
         AdmissionError: It is for others, older than what the node may go back to, over, or too new.
-        UnavailableError: Its time is still to come.
+        UnavailableError: Its time is still to come; or it is over by the clock of this machine alone.
     """
     if node.root is not None and len(set(key_ids)) < node.root.threshold:
         raise UnsignedError(
@@ -198,7 +205,7 @@ def fit(
     _check_audience(found, node)
     if node.root is not None or not is_asked:
         _check_floor(found, node)
-    _check_time(found, now_s)
+    _check_time(found, now_s, sent_s)
     _check_version(found)
 
 
@@ -258,9 +265,17 @@ def _check_floor(found: Document, node: Node) -> None:
         )
 
 
-def _check_time(found: Document, now_s: float) -> None:
+def _check_time(found: Document, now_s: float, sent_s: float | None) -> None:
     end = found.value.get("expires_at")
     if end is not None and now_s >= clocks.from_rfc3339(end):
+        if sent_s is not None and sent_s < clocks.from_rfc3339(end):
+            # One of the two clocks is wrong: no fault of the document, and no reason to begin with it.
+            raise UnavailableError(
+                f"the document can be applied until {end}, and here it is {clocks.rfc3339(now_s)} already",
+                code="document.clock_ahead",
+                details={"expires_at": end, "now": clocks.rfc3339(now_s), "sender": clocks.rfc3339(sent_s)},
+                hint="set the clock of this machine; the document comes again by itself",
+            )
         raise ExpiredError(
             f"the document could be applied until {end}, and that is over",
             details={"expires_at": end, "now": clocks.rfc3339(now_s)},

@@ -200,8 +200,8 @@ def _admit(
     is_asked: bool,
 ) -> None:
     node = admission.Node.of_membership(engine.belonging.membership(), floor=engine.read().state.floor)
-    now_s = max(now_s, moments.read().wall_s)
-    admission.fit(offered, key_ids, node=node, now_s=now_s, is_asked=is_asked)
+    latest_s = max(now_s, moments.read().wall_s)
+    admission.fit(offered, key_ids, node=node, now_s=latest_s, sent_s=now_s or None, is_asked=is_asked)
 
 
 def _floor(engine: generations.Generations, offered: Document, key_ids: Sequence[str]) -> int:
