@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -261,6 +262,34 @@ def test_a_disk_that_is_full_or_damaged_stops_no_report_for_good() -> None:
         scene = begin()
         Disk(scene.root).write("/managed/reports.json", damage, 0o600)
         assert told(play(scene, act)) == [(0, 1, True)]
+
+
+class Full(Disk):
+    """A disk that takes nothing any more."""
+
+    def write(self, path: str, data: bytes, mode: int) -> None:
+        raise OSError(errno.ENOSPC, "no space", path)
+
+
+def test_a_node_whose_disk_is_full_can_say_so() -> None:
+    async def main() -> None:
+        made = Reports(
+            HOME,
+            scene,  # type: ignore[arg-type] - as much of it as is asked
+            lambda: scene.url,
+            scene.look,
+            clock=scene.clock,
+            operations=Full(scene.root),
+        )
+        made.start()
+        await asyncio.sleep(100)
+        made.note()
+        await asyncio.sleep(1)
+        await made.stop()
+
+    scene = begin()
+    virtual_loop.run(main(), scene.clock)
+    assert told(scene) == [(0, 1, True), (100, 2, True)], "each with a number of its own"
 
 
 def test_a_moment_that_is_none_is_told_as_none() -> None:

@@ -2,7 +2,8 @@
 
 A report is made when it is sent, from the journal and from what the process knows; there is no queue of them
 beside the journal. What the journal does not keep is in `reports.json`: the number of the last report, which
-shows a machine that was set back, and which effective configuration the central has.
+shows a machine that was set back, and which effective configuration the central has. While the disk takes no
+number this process counts on: that its disk is full is what a central has to hear.
 """
 
 from __future__ import annotations
@@ -181,6 +182,7 @@ class Reports:
         self._wake = asyncio.Event()
         self._ending = asyncio.Event()
         self._failures = 0
+        self._given = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -228,11 +230,12 @@ class Reports:
             return False, retrying.LADDER_S[0]
         try:
             kept = await asyncio.to_thread(self._read)
+            kept = replace(kept, seq=max(kept.seq, self._given))
             seen = await self._look()
             report = whole(seen, kept) if is_whole else short(seen, kept)
-            # The number is on disk before anybody sees it: none is ever given twice.
+            # The number is on disk before anybody sees it: none is given twice, as long as the disk takes it.
             kept = replace(kept, seq=kept.seq + 1)
-            await threads.finished(lambda: self._write(kept))
+            await self._remember(kept)
             body = _encode(report)
             answer = await self._sends.ask(
                 "POST", url, protocol.REPORT, headers={"Content-Type": "application/json"}, body=body
@@ -248,15 +251,16 @@ class Reports:
         elif "effective" in report:
             sent = replace(kept, effective_sha256=report["effective"]["sha256"])
             if sent != kept and "body" in report["effective"]:
-                await self._remember(sent)
+                await self._remember(sent)  # or it is sent once more
         self._failures = 0
         return True, EVERY_S
 
     async def _remember(self, kept: Kept) -> None:
+        self._given = kept.seq
         try:
             await threads.finished(lambda: self._write(kept))
         except OSError as error:
-            _log.warning("not kept", error=str(error))  # then it is sent once more
+            _log.warning("not kept", error=str(error))
 
     def _failed(self, url: str, why: str) -> float:
         self._failures += 1
