@@ -334,6 +334,30 @@ def test_a_start_that_could_not_be_written_down_counts_as_soon_as_it_can(node: N
     assert node.engine.confirm(later)
 
 
+def test_what_a_full_disk_keeps_a_start_from_finishing_is_finished_later(node: Node) -> None:
+    good = node.prove(1)
+    node.engine.commit(offer(2), "cli")
+    node.boot()
+    disk = Full()
+    engine = Generations(node.path, lambda: node.now, disk)
+    disk.named = "active"
+    with pytest.raises(OSError, match="no space"):
+        engine.revert("health_failed", Severity.PERMANENT)
+    disk.named = "journal.json"
+    boot = engine.boot("late")
+    assert engine.read().state.phase is Phase.REVERTING
+    with pytest.raises(ConflictError):
+        engine.commit(offer(3), boot.nonce)
+    with pytest.raises(OSError, match="no space"):
+        engine.finish()
+    disk.named = ""
+    assert engine.finish()
+    assert not engine.finish(), "once"
+    later = node.boot()
+    assert (later.etag, later.trial, node.engine.read().state.phase) == (good, None, Phase.IDLE)
+    assert [each.reason for each in node.engine.read().state.bad] == ["health_failed"]
+
+
 def test_a_commit_that_the_disk_cut_off_stands_in_nobodys_way(node: Node) -> None:
     node.prove(1)
     disk = Full()

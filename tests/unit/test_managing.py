@@ -59,6 +59,37 @@ async def test_what_went_back_does_not_say_how_long_its_way_back_takes(engine: G
     assert await managed.drain_s(5.0) == 5.0
 
 
+async def test_what_is_damaged_does_not_say_how_long_its_way_back_takes(engine: Generations) -> None:
+    engine.commit(document(1), "cli")
+    boot = engine.boot("first")
+    managed = Managing(engine, boot, environ={})
+    managed.wants_restart = True
+    engine.revert("slot_corrupt", None)
+    assert await managed.drain_s(86_400.0) == 60.0
+    assert engine.read().state.bad == (), "though nobody is to blame"
+
+
+async def test_what_was_decided_before_the_start_is_done_and_another_process_goes_on(
+    engine: Generations,
+) -> None:
+    engine.commit(document(1), "cli")
+    managed = Managing(engine, engine.boot("first"), environ={})
+    wanted: list[str] = []
+    await managed.work(lambda: wanted.append("restart"))
+    assert wanted == []
+    undo = phases.Undo(
+        etag=managed.boot.etag,
+        slot=managed.boot.slot,
+        prev="a",
+        reason="health_failed",
+        severity=phases.Severity.PERMANENT,
+    )
+    engine.record(lambda state: phases.reverting(state, undo))
+    await managed.work(lambda: wanted.append("restart"))
+    assert wanted == ["restart"]
+    assert engine.read().active == "a"
+
+
 @pytest.mark.parametrize(("blame", "counts"), [("the address is taken", False), ("", True)])
 def test_a_start_that_fails_for_what_lies_outside_is_no_crash_of_the_document(
     engine: Generations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blame: str, counts: bool

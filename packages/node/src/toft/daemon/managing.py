@@ -35,6 +35,7 @@ from toft.managed import (
 
 _log = log.get_logger("daemon.managing")
 _WAY_BACK_S = 60.0
+_AGAIN_S = 5.0
 
 
 class Managing:
@@ -160,8 +161,8 @@ class Managing:
     async def drain_s(self, given_s: float) -> float:
         """Return how long what runs may keep this process from ending.
 
-        A document that went back has no say in how long its way back takes, and nobody reaches the node
-        meanwhile.
+        What is left for the one before has no say in how long its way back takes, whatever it was left for:
+        nobody reaches the node meanwhile.
 
         Args:
             given_s: What the settings say, the document's among them.
@@ -169,8 +170,9 @@ class Managing:
         if not self.wants_restart:
             return given_s
         standing = await asyncio.to_thread(self._engine.read)
-        went_back = phases.find_bad(standing.state, self.boot.etag) is not None
-        return min(given_s, _WAY_BACK_S) if went_back else given_s
+        state, active = standing.state, standing.active
+        is_back = state.trial is None and active is not None and active != self.boot.slot
+        return min(given_s, _WAY_BACK_S) if is_back else given_s
 
     async def work(self, restart: Callable[[], None]) -> None:
         """Do what the document asks for, and prove it, until this is cancelled.
@@ -179,6 +181,7 @@ class Managing:
             restart: Ends this process in order, to load another generation.
         """
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._finish(restart))
             if self.gating is not None:
                 tasks.create_task(self.gating.watch(restart))
             if self._kept is not None and self._timed is not None and self._installs is not None:
@@ -186,6 +189,16 @@ class Managing:
                 await self._installs.mend(self._engine, restart)
                 tasks.create_task(self._kept.keep())
                 tasks.create_task(self._timed.run())
+
+    async def _finish(self, restart: Callable[[], None]) -> None:
+        """Go the way that a full disk kept the start from going; until then nothing new can be committed."""
+        while True:
+            is_done = await self._change(self._engine.finish)
+            if is_done is not None:
+                break
+            await asyncio.sleep(_AGAIN_S)
+        if is_done:
+            restart()
 
     def pull(self, restart: Callable[[], None]) -> pulling.Pulling:
         """Return what asks the central for the next document.

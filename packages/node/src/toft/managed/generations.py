@@ -23,6 +23,7 @@ from toft.store import durable, locks
 
 _LOCK_S = 10.0
 """A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
+_DECIDED = (Phase.REVERTING, Phase.RESETTING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +210,22 @@ class Generations:
         if state.is_proven:
             self.belonging.forget_seed()
         return self._loaded(nonce, slot, state, tuple(start.notes), start.damaged)
+
+    def finish(self) -> bool:
+        """Do what was decided before this boot, and what the disk kept the boot from doing.
+
+        Returns:
+            Whether there was any such thing: then another process must go on with what counts now.
+        """
+        if self._journal.read().state.phase not in _DECIDED:
+            return False
+        with self._hold():
+            start = _Start(self._journal.read().state, self._slots.active())
+            if start.state.phase not in _DECIDED:
+                return False
+            self._finish(start, self._now())
+            self._journal.write(start.state)
+            return True
 
     def adopt(self, nonce: str) -> Boot | None:
         """Return what the boot of this name decided, for the process behind it; None when it is another.
