@@ -130,6 +130,18 @@ async def test_what_a_server_does_is_told_for_what_it_is(
     assert "me:word" not in str(error.to_dict())
 
 
+@pytest.mark.parametrize("came", [DATA[::-1], DATA[:-7]])
+async def test_what_came_instead_stands_in_the_log_alone(
+    wheels: Wheels, came: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(answering(came)) as url:
+        error = await refused(wheels, wheel(url))
+    said = str(error.to_dict())
+    assert hashlib.sha256(came).hexdigest() not in said
+    assert str(len(came)) not in said.replace(url, "")
+    assert f"size_bytes={len(came)}" in caplog.text
+
+
 async def test_a_server_that_is_not_there_may_be_later(wheels: Wheels) -> None:
     async with serving(answering()) as url:
         pass

@@ -10,9 +10,11 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 
+from toft.kernel import log
 from toft.kernel.version import VERSION
 from toft.managed.install_errors import for_good, for_now, mismatch
 
+_log = log.get_logger("managed.downloads")
 _TIMEOUTS = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 10.0}
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -100,9 +102,8 @@ def _check(answer: httpcore.Response, url: str, size_bytes: int) -> None:
     if answer.status == 200:
         length = _header(answer, b"content-length")
         if length.isdecimal() and int(length) != size_bytes:
-            raise mismatch(
-                f"{shown(url)} has {int(length)} bytes; {size_bytes} were pinned", details={"url": shown(url)}
-            )
+            _log.warning("another length", url=shown(url), size_bytes=int(length))
+            raise mismatch(f"{shown(url)} is another file than was pinned", details={"url": shown(url)})
         return
     told = {"url": shown(url), "status": answer.status}
     text = f"{shown(url)} answers {answer.status}"

@@ -52,7 +52,7 @@ def mismatch(message: str, *, details: Mapping[str, Any] | None = None) -> Insta
         message,
         code="generation.artifact_hash_mismatch",
         details=details,
-        hint="it is not the file that was meant: pin the right one, or find out who put another one there",
+        hint="pin the right file, or find out who put another one there; the log of the node says what came",
     )
 
 

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
-from toft.kernel import errors, threads
+from toft.kernel import errors, log, threads
 from toft.managed import downloads
 from toft.managed.install_errors import InstallError, for_good, for_now, mismatch
 from toft.managed.pins import Wheel
 from toft.store import durable
 
+_log = log.get_logger("managed.wheels")
 _PIECE = 1 << 20
 _RESERVE_BYTES = 128 << 20
 _LEAST_BYTES_PER_S = 16 << 10
@@ -182,13 +183,13 @@ class Wheels:
                     async for piece in pieces:
                         size += len(piece)
                         if size > wheel.size_bytes:
-                            raise _other(wheel, f"it is longer than {wheel.size_bytes} bytes")
+                            raise _other(wheel, size)
                         gathered += piece
                         if len(gathered) >= _PIECE:
                             await self._append(temporary, hashed, gathered)
                     await self._append(temporary, hashed, gathered)
             if hashed.hexdigest() != wheel.sha256:
-                raise _other(wheel, f"it has {size} bytes, and hashes to {hashed.hexdigest()}")
+                raise _other(wheel, size, hashed.hexdigest())
             await threads.finished(functools.partial(self._publish, temporary, wheel))
         except TimeoutError as error:
             raise for_now(f"{wheel.filename} comes too slowly", details=_named(wheel)) from error
@@ -256,8 +257,11 @@ def _named(wheel: Wheel) -> dict[str, object]:
     return {"filename": wheel.filename, "sha256": wheel.sha256}
 
 
-def _other(wheel: Wheel, why: str) -> InstallError:
-    return mismatch(f"what came for {wheel.filename} is another file: {why}", details=_named(wheel))
+def _other(wheel: Wheel, size: int, sha256: str = "") -> InstallError:
+    # What it is instead stays on this machine: whoever writes documents reads errors, and may ask with them
+    # about files inside of this network.
+    _log.warning("another file", filename=wheel.filename, size_bytes=size, sha256=sha256)
+    return mismatch(f"what came for {wheel.filename} is another file than was pinned", details=_named(wheel))
 
 
 def _not_written(error: OSError) -> InstallError:
