@@ -58,19 +58,19 @@ def check_class(module: str, class_name: str | None = None) -> list[Finding]:
     Returns:
         What was found, in order. When the class cannot be loaded, the list ends there.
     """
-    findings = list(_guarded("imports quietly", lambda: _check_import(module)))
+    findings = list(_guarded("imports quietly", _check_import(module)))
     loaded: list[Any] = []
-    findings += _guarded("is a plugin", lambda: _check_load(module, class_name, loaded))
+    findings += _guarded("is a plugin", _check_load(module, class_name, loaded))
     if not loaded:
         return findings
     subject = _Subject(*loaded)
     before = Surroundings()
     for name, checks in _CHECKS:
-        findings += _guarded(name, lambda checks=checks: checks(subject))  # type: ignore[misc]
+        findings += _guarded(name, checks(subject))
         if checks in (_check_variables, _check_life) and findings[-1].next:
             # Every check after it would fail for the same reason.
             break
-    findings += _guarded("leaves nothing behind", lambda: _check_leftovers(before))
+    findings += _guarded("leaves nothing behind", _check_leftovers(before))
     return findings
 
 
@@ -91,10 +91,10 @@ class _Subject:
         return hosted
 
 
-def _guarded(name: str, checks: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Run checks; whatever the author's code raises is a finding like any other."""
+def _guarded(name: str, checks: Iterator[Finding]) -> Iterator[Finding]:
+    """Run checks, which do nothing before; whatever the author's code raises is a finding like any other."""
     try:
-        yield from checks()
+        yield from checks
     except Exception as error:  # noqa: BLE001 - the plugin's code may raise anything, and the other checks go on
         typed = classify(error)
         trace = trace_text(error)[-_MAX_EVIDENCE:]
@@ -283,10 +283,8 @@ def _check_examples(subject: _Subject) -> Iterator[Finding]:
     hosted = subject.fresh()
     try:
         for number, example in enumerate(subject.examples, 1):
-            yield from _guarded(
-                f"example {number} holds",
-                lambda n=number, e=example: _check_example(subject, hosted, n, e),  # type: ignore[misc]
-            )
+            checks = _check_example(subject, hosted, number, example)
+            yield from _guarded(f"example {number} holds", checks)
     finally:
         hosted.cleanup()
 

@@ -45,6 +45,19 @@ class Scale:
 SMALL = Scale(agents=200)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a central answered.
+
+    Attributes:
+        told: Its body, as JSON; None where it had none.
+    """
+
+    status: int
+    headers: http.client.HTTPMessage
+    told: Any
+
+
 class Central:
     """A central that runs.
 
@@ -85,27 +98,23 @@ class Central:
         status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(each.split()[1]) for each in status if each.startswith("VmHWM:")) / 1000
 
-    def ask(
-        self, method: str, path: str, body: Any = None, token: str = "", **headers: str
-    ) -> http.client.HTTPResponse:
-        """Send a request; the answer has been read."""
+    def ask(self, method: str, path: str, body: Any = None, token: str = "", **headers: str) -> Answer:
+        """Send a request, and return its answer."""
         parts = urlsplit(self.url)
         said = {name.replace("_", "-"): value for name, value in headers.items() if value}
         said["Authorization"] = f"Bearer {token}"
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, None if body is None else json.dumps(body), said)
-            answer = connection.getresponse()
-            answer.told = json.loads(answer.read() or b"null")  # type: ignore[attr-defined]
-            return answer
+            came = connection.getresponse()
+            return Answer(came.status, came.headers, json.loads(came.read() or b"null"))
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """Ask as its administrator."""
         answer = self.ask(method, f"/v1/admin/{path}", body, self._token_file.read_text().strip())
-        told = answer.told  # type: ignore[attr-defined]
         if answer.status >= 300:
-            raise RuntimeError(f"{method} {path}: {answer.status} {told}")
-        return told
+            raise RuntimeError(f"{method} {path}: {answer.status} {answer.told}")
+        return answer.told
 
     def save(self, note: str, *, publish: bool) -> dict[str, Any]:
         """Store a document for all nodes."""
