@@ -22,6 +22,7 @@ _CLIENT: tuple[tuple[str, str, type], ...] = (
     ("chunks", "what `stream` gives", blocking.Chunks),
     ("node.secrets", "of a node elsewhere", looking.Secrets),
     ("node.configuration", "of a node elsewhere", looking.Configuration),
+    ("node.documents", "of a node elsewhere", looking.Documents),
 )
 
 

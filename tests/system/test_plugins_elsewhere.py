@@ -191,6 +191,27 @@ def test_what_is_refused_here_is_refused_there_with_the_same_code(
     assert len(node.installed.environments()) == 1
 
 
+def test_secrets_are_told_by_name_and_an_environment_goes_when_nothing_needs_it(
+    node: NodeElsewhere, tmp_path: Path
+) -> None:
+    node.installed.add(str(file(tmp_path / "one")))
+    node.set_secret("hello", "KEY", "hidden")
+    assert [(each.plugin, each.name, each.stored) for each in node.installed.secrets()] == [
+        ("hello", "KEY", True)
+    ]
+    assert node.installed.secrets("hello") == node.installed.secrets()
+    assert node.installed.variables("hello") == []
+    [environment] = node.installed.environments()
+    with pytest.raises(errors.ConflictError):
+        node.installed.remove_environment(environment.hash)
+    assert node.installed.remove("hello", keep_environment=True)
+    removed = node.installed.remove_environment(environment.hash)
+    assert (removed.hash, removed.size_bytes) == (environment.hash, environment.size_bytes)
+    assert node.installed.environments() == []
+    with pytest.raises(errors.NotFoundError):
+        node.installed.remove_environment(environment.hash)
+
+
 def code(answer: Answer) -> tuple[int, str]:
     return answer.status, str(answer.value.get("code", ""))
 

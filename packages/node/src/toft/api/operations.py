@@ -401,7 +401,7 @@ ENVIRONMENTS = (
         "environment.remove",
         "DELETE /v1/environments/{hash}",
         "toft env gc",
-        _ASKED,
+        "installed.remove_environment",
         _NO_PAGE,
         gives="Freed",
         fails=(409,),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from toft.plugins.loop_thread import LoopThread
 
 if TYPE_CHECKING:
+    from toft.client.installed import RemoteEnvironment, RemoteInstalled
     from toft.plugins import catalog, findings
     from toft.plugins import installed as installed_plugins
     from toft.plugins.conformance import Finding
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Installed:
     """The installed plugins; see `toft.plugins.installed.Installed` for what each method promises."""
 
-    def __init__(self, thread: LoopThread, installed: installed_plugins.Installed) -> None:
+    def __init__(self, thread: LoopThread, installed: installed_plugins.Installed | RemoteInstalled) -> None:
         self._thread = thread
         self._installed = installed
 
@@ -104,17 +105,21 @@ class Installed:
         """Run the conformance kit on an author's plugin without installing it."""
         return self._thread.run(self._installed.test(source, python=python, on_step=on_step))
 
-    def environments(self) -> Sequence[Environment]:
+    def environments(self) -> Sequence[Environment | RemoteEnvironment]:
         """Return every environment."""
         return self._thread.run(self._installed.environments())
 
-    def collect_environments(self) -> Sequence[Environment]:
+    def collect_environments(self) -> Sequence[Environment | RemoteEnvironment]:
         """Remove the environments that no plugin names and no worker runs from."""
         return self._thread.run(self._installed.collect_environments())
 
-    def remove_environment(self, digest: str) -> Environment:
+    def remove_environment(self, digest: str) -> Environment | RemoteEnvironment:
         """Remove one environment that nothing uses, and return what it was."""
-        return self._thread.run(self._installed.remove_environment(digest))
+
+        async def removing() -> Environment | RemoteEnvironment:
+            return await self._installed.remove_environment(digest)
+
+        return self._thread.run(removing())
 
     def setup_conda(self, *, force: bool = False, on_step: provisioning.Progress | None = None) -> Path:
         """Set up a micromamba of the node's own."""

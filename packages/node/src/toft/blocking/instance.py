@@ -1,15 +1,17 @@
-"""A loaded plugin and what is called on it, for programs that do not use asyncio."""
+"""A loaded plugin and what is called on it, for programs that do not use asyncio, wherever it is loaded."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from toft.plugins.loop_thread import LoopThread, Outcome
+from toft.plugins.loop_thread import LoopThread
 
 if TYPE_CHECKING:
+    from toft.client.calls import RemoteCall, RemoteChunks
+    from toft.client.instance import RemoteInstance
     from toft.plugins import instance as handles
     from toft.plugins.manifests import drift
     from toft.plugins.supervision import calls, chunks, states
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _CHUNKS_AT_ONCE = 256
 
 
-class Instance:
+class Instance(ABC):
     """A loaded plugin; see `toft.plugins.instance.Instance` for what each method promises.
 
     As a context manager it is unloaded at the end.
@@ -28,7 +30,7 @@ class Instance:
         options: How it is run.
     """
 
-    def __init__(self, thread: LoopThread, instance: handles.Instance) -> None:
+    def __init__(self, thread: LoopThread, instance: handles.Instance | RemoteInstance) -> None:
         self.id = instance.id
         self.plugin = instance.plugin
         self.options = instance.options
@@ -47,6 +49,7 @@ class Instance:
         """Run an action to its end and return its result."""
         return self.call_with(action, arguments)
 
+    @abstractmethod
     def call_with(
         self,
         action: str | None,
@@ -60,28 +63,12 @@ class Instance:
 
         `on_progress` is called in the node's thread.
         """
-        outcome: Outcome[Any] = Outcome()
-        begun: list[calls.Call] = []
-
-        def begin() -> None:
-            with outcome:
-                call = self._instance.start_with(
-                    action, arguments, timeout_s=timeout_s, grace_s=grace_s, on_progress=on_progress
-                )
-                begun.append(call)
-                call.when_ended(outcome.give)
-
-        self._thread.post(begin)
-        try:
-            return outcome.wait()
-        except KeyboardInterrupt:
-            self._thread.post(lambda: [call.cancel("interrupted") for call in begun])
-            raise
 
     def start(self, action: str | None = None, /, **arguments: Any) -> Call:
         """Begin a call and return a handle to wait on, watch and cancel."""
         return self.start_with(action, arguments)
 
+    @abstractmethod
     def start_with(
         self,
         action: str | None,
@@ -93,21 +80,12 @@ class Instance:
         on_log: calls.OnLog | None = None,
     ) -> Call:
         """Begin a call with everything that can be said about it."""
-        begin = partial(
-            self._instance.start_with,
-            action,
-            arguments,
-            timeout_s=timeout_s,
-            grace_s=grace_s,
-            on_progress=on_progress,
-            on_log=on_log,
-        )
-        return Call(self._thread, self._thread.do(begin))
 
     def stream(self, action: str | None = None, /, **arguments: Any) -> Chunks:
         """Run an action and return its chunks as they come; read them with `for`."""
         return self.stream_with(action, arguments)
 
+    @abstractmethod
     def stream_with(
         self,
         action: str | None,
@@ -119,16 +97,6 @@ class Instance:
         on_log: calls.OnLog | None = None,
     ) -> Chunks:
         """Stream with everything that can be said about it."""
-        begin = partial(
-            self._instance.stream_with,
-            action,
-            arguments,
-            timeout_s=timeout_s,
-            grace_s=grace_s,
-            on_progress=on_progress,
-            on_log=on_log,
-        )
-        return Chunks(self._thread, self._thread.do(begin))
 
     def signature(self, action: str | None = None) -> Mapping[str, Any] | None:
         """Return the input schema of an action."""
@@ -168,19 +136,19 @@ class Instance:
         self._thread.run(self._instance.unload())
 
     @property
+    @abstractmethod
     def state(self) -> states.State:
         """Return what it is doing."""
-        return self._instance.state
 
     @property
+    @abstractmethod
     def is_enabled(self) -> bool:
         """Say whether it takes calls when it is ready."""
-        return self._instance.is_enabled
 
     @property
+    @abstractmethod
     def drift(self) -> drift.Drift | None:
         """Return how the running code differs from what the manifest recorded."""
-        return self._instance.drift
 
     def stats(self) -> dict[str, Any]:
         """Return what it has done and what its process tree uses now."""
@@ -191,10 +159,10 @@ class Instance:
         return self._thread.run(self._instance.logs(count))
 
 
-class Call:
+class Call(ABC):
     """A handle on one execution; see `toft.plugins.supervision.calls.Call`."""
 
-    def __init__(self, thread: LoopThread, call: calls.Call) -> None:
+    def __init__(self, thread: LoopThread, call: calls.Call | RemoteCall) -> None:
         self._thread = thread
         self._call = call
 
@@ -202,9 +170,9 @@ class Call:
         """Wait for the result; after `timeout_s` a `TimeoutError`, and the call goes on."""
         return self._thread.run(self._call.result(timeout_s))
 
+    @abstractmethod
     def cancel(self, reason: str = "cancelled", *, grace_s: float | None = None) -> bool:
         """Ask it to stop; its worker is replaced when it does not within the grace."""
-        return self._thread.do(partial(self._call.cancel, reason, grace_s=grace_s))
 
     @property
     def number(self) -> int:
@@ -249,8 +217,8 @@ class Chunks(Iterator[Any]):
         call: The call itself.
     """
 
-    def __init__(self, thread: LoopThread, source: chunks.Chunks) -> None:
-        self.call = Call(thread, source.call)
+    def __init__(self, thread: LoopThread, source: chunks.Chunks | RemoteChunks, call: Call) -> None:
+        self.call = call
         self._thread = thread
         self._source = source
         self._ready: list[Any] = []

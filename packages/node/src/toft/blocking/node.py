@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from toft.blocking.embedded import EmbeddedInstance
 from toft.blocking.installed import Installed
 from toft.blocking.instance import Instance
 from toft.blocking.jobs import Jobs
@@ -105,7 +106,7 @@ class Node:
         }
 
     def _handle(self, loaded: handles.Instance) -> Instance:
-        return Instance(self._thread, loaded)
+        return EmbeddedInstance(self._thread, loaded)
 
     def instances(self) -> list[Instance]:
         """Return what is loaded here, by name."""

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from toft.blocking.installed import Installed
-from toft.blocking.instance import Call, Chunks, Instance
+from toft.blocking.instance import Instance
 from toft.blocking.jobs import Jobs
 from toft.blocking.looking import Configuration, Documents, Secrets
 from toft.blocking.node import Node
 from toft.blocking.remote_installed import DaemonInstalled
+from toft.blocking.remote_instance import DaemonInstance
 from toft.client import faults
 from toft.client.connection import Connection
 from toft.client.jobs import RemoteJobs
 from toft.client.node import RemoteNode
-from toft.kernel.errors import NodeError
 from toft.plugins.loop_thread import LoopThread
 
 if TYPE_CHECKING:
-    from toft.client.calls import RemoteCall, RemoteChunks
-    from toft.client.instance import RemoteInstance
     from toft.dispatch import node as nodes
     from toft.plugins.environments import provisioning
-    from toft.plugins.manifests.drift import Drift
     from toft.plugins.manifests.manifest import Manifest
     from toft.plugins.node import Rooms
-    from toft.plugins.supervision import calls, states
 
 
 class DaemonNode(Node):
@@ -112,8 +106,8 @@ class NodeElsewhere(DaemonNode):
         self.secrets = Secrets(thread, self._remote.secrets)
         self.configuration = Configuration(thread, self._remote.configuration)
         self.documents = Documents(thread, self._remote.documents)
-        # Its words are those of what is installed here; what needs this machine is refused there.
-        self.installed = Installed(thread, self._remote.installed)  # type: ignore[arg-type]
+        # What needs this machine is refused there.
+        self.installed = Installed(thread, self._remote.installed)
 
     def refresh(self, plugin: str, *, on_step: provisioning.Progress | None = None) -> Manifest:
         """Build a plugin's environment anew and swap."""
@@ -166,94 +160,3 @@ class NodeBesideDaemon(Node):
             if asked is not None:
                 self._asking.run(asked.aclose())
                 self._asking.stop()
-
-
-class DaemonInstance(Instance):
-    """A plugin that is loaded in the daemon."""
-
-    def __init__(self, thread: LoopThread, instance: RemoteInstance) -> None:
-        # It has the words of one that is loaded here; those that must ask first are overridden below.
-        super().__init__(thread, instance)  # type: ignore[arg-type]
-        self._there = instance
-
-    def call_with(
-        self,
-        action: str | None,
-        arguments: Mapping[str, Any],
-        *,
-        timeout_s: float | None = None,
-        grace_s: float | None = None,
-        on_progress: calls.OnProgress | None = None,
-    ) -> Any:
-        """Do what `call` does, with everything that can be said about a call."""
-        calling = self._there.call_with(
-            action, arguments, timeout_s=timeout_s, grace_s=grace_s, on_progress=on_progress
-        )
-        return self._thread.run(calling)
-
-    def start_with(self, action: str | None, arguments: Mapping[str, Any], **more: Any) -> Call:
-        """Begin a call with everything that can be said about it."""
-        return DaemonCall(self._thread, self._thread.run(self._there.start_with(action, arguments, **more)))
-
-    def stream_with(self, action: str | None, arguments: Mapping[str, Any], **more: Any) -> Chunks:
-        """Stream with everything that can be said about it."""
-        return DaemonChunks(
-            self._thread, self._thread.run(self._there.stream_with(action, arguments, **more))
-        )
-
-    @property
-    def state(self) -> states.State:
-        """Return what it is doing."""
-        return self._thread.run(self._there.look())[0]
-
-    @property
-    def is_enabled(self) -> bool:
-        """Say whether it takes calls when it is ready."""
-        return self._thread.run(self._there.look())[1]
-
-    @property
-    def drift(self) -> Drift | None:
-        """Return how the running code differs from what the manifest recorded."""
-        self._thread.run(self._there.look())
-        return self._there.drift
-
-
-class DaemonCall(Call):
-    """A call that runs in the daemon."""
-
-    def __init__(self, thread: LoopThread, call: RemoteCall) -> None:
-        # It has the words of one that runs here; those that must ask are overridden below.
-        super().__init__(thread, call)  # type: ignore[arg-type]
-        self._remote = call
-
-    def cancel(self, reason: str = "cancelled", *, grace_s: float | None = None) -> bool:
-        """Ask it to stop; its worker is replaced when it does not within the grace."""
-        return self._thread.run(self._remote.cancel(reason, grace_s=grace_s))
-
-    def drop(self) -> None:
-        """Follow it no longer; the daemon ends it then."""
-        self._thread.post(self._remote.drop)
-
-
-class DaemonChunks(Chunks):
-    """The chunks of a streaming call that runs in the daemon."""
-
-    def __init__(self, thread: LoopThread, source: RemoteChunks) -> None:
-        # Only `take` is asked of it, and `call`, which is wrapped anew.
-        super().__init__(thread, source)  # type: ignore[arg-type]
-        self._call = DaemonCall(thread, source.call)
-        self.call = self._call
-
-    def close(self) -> None:
-        """Stop reading; the call is cancelled when it has not ended."""
-        self._ready = []
-        self._call.drop()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(NodeError, RuntimeError, AttributeError):  # the node may be closed already
-            self._call.drop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from toft.client import connection as connections
@@ -180,7 +180,7 @@ class RemoteChunks:
     def __init__(self, call: RemoteCall) -> None:
         self.call = call
 
-    async def take(self, limit: int) -> Sequence[Any]:
+    async def take(self, limit: int) -> list[Any]:
         """Wait for chunks and return those that are here; empty at the end."""
         return await self.call.take_chunks()
 

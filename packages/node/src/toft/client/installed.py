@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from toft.api import schemas
 from toft.client import connection as connections
@@ -12,7 +13,7 @@ from toft.client import faults, uploading
 from toft.client.connection import Connection
 from toft.kernel import ids
 from toft.plugins import listed
-from toft.plugins.catalog import Entry, Variable
+from toft.plugins.catalog import Entry, Secret, Variable
 from toft.plugins.environments import provisioning, sources, wishes
 from toft.plugins.environments.provisioning import Progress
 from toft.plugins.findings import Finding
@@ -21,6 +22,7 @@ from toft.plugins.manifests import taxonomy
 from toft.plugins.manifests.manifest import Manifest
 
 _AT_ONCE = 8
+V = TypeVar("V", bound=Variable)
 
 
 class RemoteEnvironment:
@@ -110,18 +112,12 @@ class RemoteInstalled:
     async def variables(self, name: str) -> Sequence[Variable]:
         """Return the environment variables a plugin declares, and whether each has a value."""
         rows = await self._asked.ask("GET", connections.path("plugins", name, "secrets"))
-        return [
-            Variable(
-                name=each["key"],
-                secret=each["secret"],
-                required=each["required"],
-                satisfied=each["satisfied"],
-                label=each.get("label") or "",
-                description=each.get("description") or "",
-            )
-            for each in rows
-            if each["declared"]
-        ]
+        return [_read(Variable, each) for each in rows if each["declared"]]
+
+    async def secrets(self, plugin: str | None = None) -> Sequence[Secret]:
+        """Return what plugins declare, and what is stored for them; names and states, never a value."""
+        route = "/v1/secrets" if plugin is None else connections.path("plugins", plugin, "secrets")
+        return [_read(Secret, each) for each in await self._asked.ask("GET", route)]
 
     async def environments(self) -> Sequence[RemoteEnvironment]:
         """Return every environment."""
@@ -135,6 +131,11 @@ class RemoteInstalled:
         if rows:
             rows[0]["size_bytes"] = told["freed_bytes"]
         return [RemoteEnvironment(each) for each in rows]
+
+    async def remove_environment(self, digest: str) -> RemoteEnvironment:
+        """Remove one environment that nothing uses, and return what it was."""
+        told = await self._asked.ask("DELETE", connections.path("environments", digest))
+        return RemoteEnvironment({"hash": digest, "size_bytes": told["freed_bytes"]})
 
     async def add(
         self, source: str, *, force: bool = False, on_step: Progress | None = None, **wish: Any
@@ -189,13 +190,19 @@ class RemoteInstalled:
 
     # What is about that machine itself, or for an author at his own.
 
-    async def test(self, source: str, **_: Any) -> Any:
+    async def test(self, source: str, **_: Any) -> NoReturn:
         """Refused."""
         self._refuse(f"testing {source}")
 
-    async def setup_conda(self, **_: Any) -> Any:
+    async def setup_conda(self, **_: Any) -> NoReturn:
         """Refused."""
         self._refuse("setting up micromamba")
 
     def _refuse(self, what: str) -> NoReturn:
         raise faults.local_only(what, self._asked.origin.base)
+
+
+def _read(kind: type[V], told: Mapping[str, Any]) -> V:
+    """Return a variable as the node told of it; what a newer node tells beside is left out."""
+    values = {**told, "name": told["key"]}
+    return kind(**{each.name: values[each.name] for each in dataclasses.fields(kind) if each.name in values})
