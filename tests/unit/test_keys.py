@@ -74,6 +74,12 @@ def test_several_people_sign_one_document_into_one_file(key: Run, tmp_path: Path
     root = Root.of(1, 2, [keys.public_of(f"{each}.pem") for each in "ab"])
     found = keys.read_signatures(tmp_path / "node.json.sigs")
     assert signatures.verify(signatures.DOCUMENT_TYPE, data, found, root) == tuple(sorted(public))
+    # What a person wrote stays as it is, also when the same name is given twice.
+    assert (
+        key("sign", "node.toml", "--key", "a.pem", "--make", "./node.toml")[1]["code"]
+        == "request.command_line"
+    )
+    assert (tmp_path / "node.toml").read_text() == TOML
     # What no node would take, nobody signs by mistake.
     assert key("sign", "node.toml", "--key", "a.pem")[1]["code"] == "document.invalid"
     (tmp_path / "bad.json").write_text('{"schema_version": 9}')

@@ -1,4 +1,4 @@
-"""`toft plugin new|test`: for people who write plugins."""
+"""`toft plugin new|test|pin`: for people who write plugins."""
 
 from __future__ import annotations
 
@@ -54,10 +54,41 @@ def conform(
     sessions.show_checks(session, found, as_json=as_json)
 
 
+def pin(
+    context: typer.Context,
+    wheels: Annotated[list[Path], argument("WHEEL...", "Wheels of plugins.")],
+    houses: Annotated[
+        list[Path] | None,
+        option("--from", metavar="DIR", help="Where what they need lies; beside each wheel by default."),
+    ] = None,
+    python: Annotated[
+        str | None, option("--python", metavar="VERSION", help="For which Python, such as 3.12.")
+    ] = None,
+    url: Annotated[
+        str, option("--url", metavar="URL", help="Where nodes find the files; each name is put behind it.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the plugins section of a document for some wheels.
+
+    Everything a wheel needs is taken from directories of wheels, the newest that fits, and pinned with it.
+    Nothing is installed, and no index is asked.
+    """
+    from toft.cli import pinning  # noqa: PLC0415 - 70 ms that `toft --help` does not pay
+
+    session = sessions.of(context)
+    found = pinning.pins(session, wheels, houses, python=python, url=url)
+    if as_json:
+        session.terminal.json({"plugins": found})
+    else:
+        session.terminal.write(pinning.toml(found))
+
+
 def register(app: typer.Typer) -> None:
     """Put the commands on `toft plugin`."""
     app.command("new")(new)
     app.command("test")(conform)
+    app.command("pin")(pin)
 
 
 def _typed(folder: Path) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +19,6 @@ from toft.kernel.visible import visible
 
 if TYPE_CHECKING:
     from toft.client.place import Record
-    from toft.kernel.settings import Settings
 
 service = typer.Typer(no_args_is_help=True, help="Let systemd keep the daemon: install, remove.")
 
@@ -57,8 +55,6 @@ def up(
 
     Jobs run while it does; commands and programs use it by themselves. Ctrl-C or toft down ends it.
     """
-    from toft.daemon import control  # noqa: PLC0415 - `toft --help` does not pay for it
-
     session = sessions.of(context)
     chosen = session.settings(
         listen=listen,
@@ -72,15 +68,13 @@ def up(
             code="request.command_line",
             hint="toft up --listen HOST:PORT ...",
         )
+    room = _room()
     if not detach:
-        from toft.client.place import Place  # noqa: PLC0415 - as above
-
-        if Place(chosen.home).is_held():
-            raise Place(chosen.home).taken()
         # A process with nothing of the command line in it: what stays should be small.
-        command = control.argv(chosen, is_verbose=session.is_verbose)
+        command = room.command(session, chosen)
         os.execve(command[0], command, dict(session.environ))
-    _ready(session, control.start(chosen, session.environ, is_verbose=session.is_verbose), as_json=as_json)
+    found = room.control.start(chosen, session.environ, is_verbose=session.is_verbose)
+    _ready(session, found, as_json=as_json)
 
 
 def _ready(session: Session, found: Record, *, as_json: bool) -> None:
@@ -113,31 +107,15 @@ def down(
     What runs gets the time that the setting drain_s allows, or the document of the node; then it is
     interrupted.
     """
-    from toft.client.place import Place  # noqa: PLC0415 - as above
-    from toft.daemon import control, keeping  # noqa: PLC0415 - as above
-
-    session = sessions.of(context)
+    session, room = sessions.of(context), _room()
     chosen = session.settings()
-    if not now and keeping.let_go(chosen, session.environ):
+    if not now and room.keeping.let_go(chosen, session.environ):
         session.terminal.note("its service is stopped until the machine starts, or toft service install")
-    patience = timeout if timeout is not None else _drain_s(chosen) + 30.0
-    found = control.stop(Place(chosen.home), timeout_s=patience, is_urgent=now)
+    pid = room.end(chosen, timeout_s=timeout, is_urgent=now)
     if as_json:
-        session.terminal.json({"state": "stopped", "pid": found.pid if found else None})
+        session.terminal.json({"state": "stopped", "pid": pid})
     else:
-        session.terminal.note(f"ended process {found.pid}" if found else f"no daemon runs for {chosen.home}")
-
-
-def _drain_s(chosen: Settings) -> float:
-    """Return the most time that the daemon may give to what runs: its settings', or its document's."""
-    from toft.managed import generations, moments  # noqa: PLC0415 - as above
-
-    found = [chosen.drain_s]
-    # Whichever of the two it has loaded: another one may have been applied since.
-    for slot in generations.Generations(chosen.home / "managed", moments.read).read().slots.values():
-        with contextlib.suppress(ValueError, AttributeError, TypeError):
-            found.append(float(json.loads(slot.document or b"{}").get("settings", {}).get("drain_s", 0.0)))
-    return max(found)
+        session.terminal.note(f"ended process {pid}" if pid else f"no daemon runs for {chosen.home}")
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -151,39 +129,13 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
         with session.node() as node:
             found = node.status()
     else:
-        found = look(session.settings().home)
+        found = _room().look(session.settings().home)
     if as_json:
         session.terminal.json(found)
     else:
         _show(session, found)
     if found["config"] is not None and (code := found["config"]["exit_code"]):
         raise typer.Exit(code)
-
-
-def look(home: Path) -> dict[str, Any]:
-    """Return the status of a home's daemon as it was observed: asked, starting, or not there."""
-    from toft.client import probe  # noqa: PLC0415 - as above
-    from toft.client.place import Place  # noqa: PLC0415 - as above
-
-    place = Place(home)
-    record = place.find()
-    found: dict[str, Any] = dict.fromkeys(("pid", "version", "uptime_s", "socket", "lanes"))
-    found |= {"queue": {}, "memory": {}, "gpu": [], "config": _config(home)}
-    if record is not None and place.socket.exists():
-        return {**found, **probe.get(place.socket, "/v1/status")}
-    if record is not None:
-        return {**found, "state": "starting", "pid": record.pid, "version": record.version}
-    return {**found, "state": "starting" if place.is_held() else "stopped"}
-
-
-def _config(home: Path) -> dict[str, Any] | None:
-    """Return how a home stands with its document, from its files; None where there is nothing to tell."""
-    if not (home / "managed").exists():
-        return None
-    from toft.managed import standing  # noqa: PLC0415 - as above
-
-    found = standing.describe(home)
-    return found if standing.is_managed(found) else None
 
 
 def _show(session: Session, found: dict[str, Any]) -> None:
@@ -257,13 +209,10 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Show the last lines of the daemon's own log, whether it runs or not."""
-    from toft.client.place import Place  # noqa: PLC0415 - as above
-    from toft.plugins import logs as files  # noqa: PLC0415 - as above
-
-    session = sessions.of(context)
+    session, room = sessions.of(context), _room()
     chosen = session.settings()
-    path = Place(chosen.home).log
-    lines = files.read_tail(path, count, chosen.log_files)
+    path = room.Place(chosen.home).log
+    lines = room.logs.read_tail(path, count, chosen.log_files)
     if as_json and not follow:
         session.terminal.json([{"text": line} for line in lines])
         return
@@ -291,9 +240,7 @@ def install(
     as_json: JsonOption = False,
 ) -> None:
     """Let systemd start the daemon, now and at each start of the machine or session."""
-    from toft.daemon import units  # noqa: PLC0415 - as above
-
-    session = sessions.of(context)
+    session, units = sessions.of(context), _room().units
     unit = units.Unit.of(session.settings(), is_system=system)
     if show:
         if as_json:
@@ -307,9 +254,7 @@ def install(
 @service.command("remove")
 def remove(context: typer.Context, system: SystemOption = False, as_json: JsonOption = False) -> None:
     """Let systemd forget the daemon, and end it."""
-    from toft.daemon import units  # noqa: PLC0415 - as above
-
-    session = sessions.of(context)
+    session, units = sessions.of(context), _room().units
     _done(session, units.remove(units.Unit.of(session.settings(), is_system=system)), as_json=as_json)
 
 
@@ -318,3 +263,9 @@ def _done(session: Session, done: dict[str, Any], *, as_json: bool) -> None:
         session.terminal.json(done)
     else:
         session.terminal.note(f"{done['unit']}: {done['did']} ({done['file']})")
+
+
+def _room() -> ModuleType:
+    from toft.cli import tending  # noqa: PLC0415 - 20 ms, and asyncio, that `toft --help` does not pay
+
+    return tending

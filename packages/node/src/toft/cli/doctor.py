@@ -15,7 +15,7 @@ def doctor(context: typer.Context, as_json: JsonOption = False) -> None:
 
     Exits with 1 when something is wrong, and says what to do.
     """
-    import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+    import asyncio  # noqa: PLC0415 - 20 ms that `toft --help` does not pay
 
     session = sessions.of(context)
     sessions.show_checks(session, asyncio.run(_examine(session)), as_json=as_json)

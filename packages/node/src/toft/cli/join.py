@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +14,7 @@ from toft.cli.session import JsonOption, Session, argument, option
 from toft.kernel.errors import UsageError
 from toft.kernel.visible import visible
 
-if TYPE_CHECKING:
-    from toft.managed.generations import Generations
-
 TIMED_OUT = 3
-_LOOK_S = 0.05
 _LONGEST = 4096
 
 
@@ -67,38 +62,23 @@ def join(
     The token may come as an argument, from --token-file, --token-env or standard input. The same said again
     changes nothing; cut off anywhere, it can be said again. Your own files stay as they are.
     """
-    from toft.managed import generations, joining  # noqa: PLC0415 - `toft --help` does not pay for it
-
     session = sessions.of(context)
     if no_daemon and wait is not None:
         raise UsageError(
             "--wait waits for a daemon, and --no-daemon starts none", code="request.command_line"
         )
-    if server_key:
-        from toft.managed import keys  # noqa: PLC0415 - 10 MB that a join without a key goes without
-
-        server_key = keys.text_of(server_key)
-    wanted = joining.seed(
+    found = _room().join(
+        session,
         url,
         _token(session, token, token_file, token_env),
         ca_file=str(ca_file or ""),
         pin_sha256=pin_sha256,
         server_key=server_key,
         insecure_http=insecure_http,
+        starts=not no_daemon,
+        is_users=user,
+        wait_s=wait,
     )
-    began = time.monotonic()
-    engine = generations.Generations.at(session.settings().home)
-    joined = joining.join(engine, wanted)
-    found: dict[str, Any] = {"action": joined.action, "url": wanted.url, "node_id": joined.node_id or None}
-    found |= {"daemon": None, "unit": None, "outcome": None}
-    if not no_daemon:
-        from toft.daemon import keeping  # noqa: PLC0415 - as above
-
-        kept = keeping.ensure(session.settings(), session.environ, is_users=user)
-        found |= {"daemon": kept.how, "unit": kept.unit or None}
-    if wait is not None:
-        found |= _outcome(engine, began + wait)
-        found["waited_s"] = round(time.monotonic() - began, 3)
     _tell(session, found, as_json=as_json)
     if wait is not None and found["outcome"] != "confirmed":
         raise typer.Exit(TIMED_OUT)
@@ -110,29 +90,22 @@ def leave(context: typer.Context, as_json: JsonOption = False) -> None:
     The central is told when it can be reached. Plugins, jobs, secrets and your own files stay; said again,
     or after it was cut off, it comes to its end.
     """
-    from toft.client.place import Place  # noqa: PLC0415 - as above
-    from toft.daemon import control  # noqa: PLC0415 - as above
-    from toft.managed import generations, identity, joining  # noqa: PLC0415 - as above
-
     session = sessions.of(context)
-    home = session.settings().home
-    engine = generations.Generations.at(home)
-    has_heard = False
-    if joining.is_member(engine) and identity.Files(engine.directory).read().enrollment is not None:
-        from toft.managed import leaving  # noqa: PLC0415 - as above
-
-        has_heard = asyncio.run(leaving.tell(engine))
-    has_left = joining.leave(engine)
-    is_told = has_left and control.tell_generation(Place(home))
+    found = _room().leave(session)
     if as_json:
-        found = {"left": has_left, "daemon": "told" if is_told else None, "central": has_heard}
         session.terminal.json(found)
-    elif not has_left:
+    elif not found["left"]:
         session.terminal.note("this node belongs to nobody")
     else:
-        session.terminal.note("left" + ("; the daemon starts again without" if is_told else ""))
-        if not has_heard:
+        session.terminal.note("left" + ("; the daemon starts again without" if found["daemon"] else ""))
+        if not found["central"]:
             session.terminal.note("no central has heard of it: toft central node revoke NODE tells it there")
+
+
+def _room() -> ModuleType:
+    from toft.cli import membership  # noqa: PLC0415 - a tenth of a second that `toft --help` does not pay
+
+    return membership
 
 
 def _token(session: Session, given: str | None, file: Path | None, variable: str | None) -> str:
@@ -161,23 +134,6 @@ def _token(session: Session, given: str | None, file: Path | None, variable: str
     if not text.strip():
         raise UsageError("the token is empty", code="request.command_line")
     return text
-
-
-def _outcome(engine: Generations, until: float) -> dict[str, Any]:
-    """Wait for the first document that has proven itself; tell what there is when the time is over."""
-    from toft.managed import identity  # noqa: PLC0415 - as above
-
-    files = identity.Files(engine.directory)
-    while True:
-        state = engine.read().state
-        known = files.read().identity
-        found = {"node_id": known.node_id or None if known else None, "etag": state.ok or None}
-        if state.is_proven and state.ok:
-            return {**found, "outcome": "confirmed"}
-        if time.monotonic() >= until:
-            stage = "on trial" if state.trial else "enrolled" if known and known.access_token else "enrolling"
-            return {**found, "outcome": stage}
-        time.sleep(_LOOK_S)
 
 
 _SAYS = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toft.cli import documents
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, argument, option
 from toft.kernel.errors import UsageError
@@ -24,6 +25,7 @@ PassphraseOption = Annotated[
     Path | None, option("--passphrase-file", metavar="FILE", help="Has what the private key is locked with.")
 ]
 RootArgument = Annotated[Path, argument("FILE", "The trust root.")]
+_LONGEST = 4096
 
 
 @app.command("new")
@@ -34,11 +36,10 @@ def new(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key; what is printed is its public half, which nodes are told to trust."""
-    from toft.managed import keys, signatures  # noqa: PLC0415 - `toft --help` does not pay for it
-
-    made = signatures.PrivateKey.make()
-    keys.write_key(file, made, _passphrase(passphrase_file))
-    _show(sessions.of(context), made.public, as_json=as_json)
+    session, room = sessions.of(context), _room()
+    made = room.signatures.PrivateKey.make()
+    room.keys.write_key(file, made, _passphrase(passphrase_file))
+    _show(session, made.public, as_json=as_json)
 
 
 @app.command("show")
@@ -49,10 +50,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the public half of a key, and its name."""
-    from toft.managed import keys  # noqa: PLC0415 - as above
-
-    found = keys.public_of(file, _passphrase(passphrase_file))
-    _show(sessions.of(context), found, as_json=as_json)
+    session = sessions.of(context)
+    _show(session, _room().keys.public_of(file, _passphrase(passphrase_file)), as_json=as_json)
 
 
 @app.command("sign")
@@ -74,23 +73,15 @@ def sign(
 
     Signatures of several keys come to lie in one file, one after the other.
     """
-    from toft.managed import document, keys, signatures  # noqa: PLC0415 - as above
-
-    session = sessions.of(context)
-    data = documents.read_bytes(file)
-    if make is not None:
-        from toft.store import durable  # noqa: PLC0415 - as above
-
-        data = document.author(data, file).data
-        durable.write_file(make, data)
-        file = str(make)
+    session, room = sessions.of(context), _room()
+    private = room.keys.read_key(key, _passphrase(passphrase_file))
+    told, found = room.sign(file, private, into=into, make=make)
+    names = [each.key_id for each in found]
+    if as_json:
+        session.terminal.json({**told, "signed_by": names})
     else:
-        document.parse(data, file)
-    private = keys.read_key(key, _passphrase(passphrase_file))
-    place = into or Path(f"{'document.json' if file == '-' else file}.sigs")
-    found = keys.sign_file(place, signatures.DOCUMENT_TYPE, data, private)
-    told = {"file": file, "etag": document.etag_of(data), "signatures": str(place)}
-    _signed(session, told, found, as_json=as_json)
+        session.terminal.line(told["signatures"])
+        session.terminal.note(f"{told['etag']}, signed by {', '.join(names)}")
 
 
 @app.command("trust")
@@ -106,13 +97,10 @@ def trust(
 
     A node that joins is told whom to trust by toft join --server-key, or by its central.
     """
-    from toft.managed import generations, joining, keys, signatures  # noqa: PLC0415 - as above
-
     session = sessions.of(context)
     if (key is None) is not anybody:
         raise UsageError("name a key, or --anybody", code="request.command_line")
-    root = None if key is None else signatures.read_key(keys.text_of(key))
-    joining.trust(generations.Generations.at(session.settings().home), root)
+    root = _room().trust(session, key)
     names = [] if root is None else sorted(root.keys)
     if as_json:
         session.terminal.json({"threshold": root.threshold if root else 0, "keys": names})
@@ -137,14 +125,8 @@ def new_root(
     as_json: JsonOption = False,
 ) -> None:
     """Say which keys count; then sign it with enough of them, and of those of the one before."""
-    from toft.managed import keys, signatures  # noqa: PLC0415 - as above
-
     session = sessions.of(context)
-    if file.exists():
-        raise UsageError(f"{file} is there already", code="request.command_line")
-    version = 1 if after is None else keys.read_root(after)[0].version + 1
-    root = signatures.Root.of(version, threshold, [keys.public_of(each) for each in key])
-    keys.write_root(file, root)
+    root = _room().new_root(file, key, threshold, after)
     _tell_root(session, file, root, (), as_json=as_json)
 
 
@@ -157,26 +139,24 @@ def sign_root(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a trust root with one more key."""
-    from toft.managed import keys  # noqa: PLC0415 - as above
-
-    private = keys.read_key(key, _passphrase(passphrase_file))
-    root, found = keys.sign_root(file, private)
-    _tell_root(sessions.of(context), file, root, found, as_json=as_json)
+    session, keys = sessions.of(context), _room().keys
+    root, found = keys.sign_root(file, keys.read_key(key, _passphrase(passphrase_file)))
+    _tell_root(session, file, root, found, as_json=as_json)
 
 
 @roots.command("show")
 def show_root(context: typer.Context, file: RootArgument, as_json: JsonOption = False) -> None:
     """Show which keys a trust root names, and who has signed it so far."""
-    from toft.managed import keys  # noqa: PLC0415 - as above
-
-    root, signed = keys.read_root(file)
-    _tell_root(sessions.of(context), file, root, signed.signatures, as_json=as_json)
+    session = sessions.of(context)
+    root, signed = _room().keys.read_root(file)
+    _tell_root(session, file, root, signed.signatures, as_json=as_json)
 
 
 def _passphrase(file: Path | None) -> bytes:
     if file is None:
         return b""
-    found = file.read_bytes()[:4096].rstrip(b"\r\n")
+    with file.open("rb") as opened:
+        found = opened.read(_LONGEST).rstrip(b"\r\n")
     if not found:
         raise UsageError(f"{file} is empty, and no key is locked with nothing", code="request.command_line")
     return found
@@ -190,21 +170,10 @@ def _show(session: Session, key: PublicKey, *, as_json: bool) -> None:
         session.terminal.note(f"its name is {key.key_id}; nodes trust it with toft join --server-key")
 
 
-def _signed(session: Session, told: dict[str, Any], found: tuple[Signature, ...], *, as_json: bool) -> None:
-    names = [each.key_id for each in found]
-    if as_json:
-        session.terminal.json({**told, "signed_by": names})
-    else:
-        session.terminal.line(told["signatures"])
-        session.terminal.note(f"{told['etag']}, signed by {', '.join(names)}")
-
-
 def _tell_root(
-    session: Session, file: Path, root: Root, found: tuple[Signature, ...], *, as_json: bool
+    session: Session, file: Path, root: Root, found: Sequence[Signature], *, as_json: bool
 ) -> None:
-    from toft.managed import keys  # noqa: PLC0415 - as above
-
-    left = keys.missing(root, found)
+    left = _room().keys.missing(root, found)
     names = [each.key_id for each in found]
     if as_json:
         value = {"file": str(file), "root": root.to_value(), "signed_by": names, "missing": left}
@@ -212,3 +181,9 @@ def _tell_root(
         return
     session.terminal.line(f"version {root.version}: {root.threshold} of {', '.join(sorted(root.keys))}")
     session.terminal.note(f"signed by {', '.join(names) or 'nobody'}; of its own keys {left} more must sign")
+
+
+def _room() -> ModuleType:
+    from toft.cli import signing  # noqa: PLC0415 - a tenth of a second that `toft --help` does not pay
+
+    return signing

@@ -1,57 +1,39 @@
-"""`toft plugin pin`: what a document says of a wheel and of everything that it needs."""
+"""What `toft plugin pin` prints: what a document says of a wheel and of everything that it needs.
+
+Imported when it runs, and not before: it brings along what looks into wheels.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-import typer
-
-from toft.cli import session as sessions
-from toft.cli.session import JsonOption, argument, option
+from toft.cli.session import Session
 from toft.kernel import ids
 from toft.kernel.errors import NotFoundError
+from toft.plugins.environments import interpreters, projects, wheelhouses
 
 
-def pin(
-    context: typer.Context,
-    wheels: Annotated[list[Path], argument("WHEEL...", "Wheels of plugins.")],
-    houses: Annotated[
-        list[Path] | None,
-        option("--from", metavar="DIR", help="Where what they need lies; beside each wheel by default."),
-    ] = None,
-    python: Annotated[
-        str | None, option("--python", metavar="VERSION", help="For which Python, such as 3.12.")
-    ] = None,
-    url: Annotated[
-        str, option("--url", metavar="URL", help="Where nodes find the files; each name is put behind it.")
-    ] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Print the plugins section of a document for some wheels.
+def pins(
+    session: Session, wheels: list[Path], houses: list[Path] | None, *, python: str | None, url: str
+) -> dict[str, Any]:
+    """Return the plugins section of a document for some wheels; blocks.
 
-    Everything a wheel needs is taken from directories of wheels, the newest that fits, and pinned with it.
-    Nothing is installed, and no index is asked.
+    Raises:
+        NodeError: A wheel is none, or what it needs does not lie in those directories.
     """
-    session = sessions.of(context)
     for each in (*wheels, *(houses or ())):
         if not each.exists():
             raise NotFoundError(f"there is no {each}", code="source.not_found")
-    found = asyncio.run(_pins(session, wheels, houses, python, url))
-    if as_json:
-        session.terminal.json({"plugins": found})
-    else:
-        session.terminal.write(_toml(found))
+    return asyncio.run(_pins(session, wheels, houses, python, url))
 
 
 async def _pins(
-    session: sessions.Session, wheels: list[Path], houses: list[Path] | None, python: str | None, url: str
+    session: Session, wheels: list[Path], houses: list[Path] | None, python: str | None, url: str
 ) -> dict[str, Any]:
-    from toft.plugins.environments import interpreters, projects, wheelhouses  # noqa: PLC0415 - as in config
-
     known = interpreters.Interpreters(session.settings().interpreters, environ=session.environ)
     found: dict[str, Any] = {}
     for wheel in wheels:
@@ -81,7 +63,8 @@ def _told(wheel: Any, url: str) -> dict[str, Any]:
     return {**told, "url": f"{url.rstrip('/')}/{quote(wheel.filename)}"} if url else told
 
 
-def _toml(plugins: dict[str, Any]) -> str:
+def toml(plugins: dict[str, Any]) -> str:
+    """Return a plugins section as a person writes it."""
     lines = []
     for name, pin in plugins.items():
         lines += ["", f"[plugins.{name}]", *_values(pin)]
@@ -93,8 +76,3 @@ def _toml(plugins: dict[str, Any]) -> str:
 def _values(told: dict[str, Any]) -> list[str]:
     # A JSON string of what may stand in a name, a version or an address is a TOML string, too.
     return [f"{name} = {json.dumps(value)}" for name, value in told.items() if not isinstance(value, list)]
-
-
-def register(app: typer.Typer) -> None:
-    """Put the command on `toft plugin`."""
-    app.command("pin")(pin)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import authoring, failures, install, pinning, rendering, shown
+from toft.cli import authoring, failures, install, rendering, shown
 from toft.cli import follow as following
 from toft.cli import session as sessions
 from toft.cli import words as typed
@@ -23,7 +23,6 @@ from toft.plugins.manifests import signatures
 app = typer.Typer(no_args_is_help=True, help="Install, look at and configure plugins.")
 install.register(app)
 authoring.register(app)
-pinning.register(app)
 
 InstanceOption = Annotated[
     str | None, option("--instance", metavar="ID", help="Which instance; the plugin's own by default.")

@@ -105,7 +105,7 @@ class Session:
     def _opened(self, **options: Any) -> Iterator[Any]:
         target = self.target()
         if target is not None:
-            from toft.blocking import connecting  # noqa: PLC0415 - as below
+            from toft.blocking import connecting  # noqa: PLC0415 - a fifth of a second that `toft --help` does not pay
 
             with connecting.open_target(target) as node:
                 yield node

@@ -83,15 +83,15 @@ class Terminal:
 
     def highlighted_json(self, text: str) -> None:
         """Write JSON text in colour, for a person."""
-        from rich.highlighter import JSONHighlighter  # noqa: PLC0415 - as above
-        from rich.text import Text  # noqa: PLC0415 - as above
+        from rich import highlighter  # noqa: PLC0415 - 35 ms that only a person at a terminal pays
+        from rich import text as texts  # noqa: PLC0415 - comes with the one before
 
-        self.console().print(JSONHighlighter()(Text(visible(text))))
+        self.console().print(highlighter.JSONHighlighter()(texts.Text(visible(text))))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write rows under headings; plain columns when a program reads them."""
         if self.shows_results:
-            from rich.table import Table  # noqa: PLC0415 - as above
+            from rich.table import Table  # noqa: PLC0415 - 44 ms that only a person at a terminal pays
 
             table = Table(*columns, box=None, pad_edge=False, header_style="bold")
             for row in rows:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import webbrowser
 from typing import Annotated, Any
+from urllib.parse import quote, unquote, urlencode
 
 import typer
 
@@ -81,7 +84,7 @@ def revoke(
 ) -> None:
     """End a token; whatever is open with it ends within a second."""
     session = sessions.of(context)
-    ended = _ask(session, "DELETE", f"/v1/tokens/{_part(name)}")
+    ended = _ask(session, "DELETE", f"/v1/tokens/{quote(name, safe='')}")
     if as_json:
         session.terminal.json(ended)
     else:
@@ -103,8 +106,6 @@ def hash_token(
 
     The token is read from standard input; with --new one is made up.
     """
-    import hashlib  # noqa: PLC0415 - `toft --help` does not pay for it
-
     session = sessions.of(context)
     text = _made_up() if new else documents.read_bytes("-").decode(errors="replace").strip()
     if not text.startswith("toft_"):
@@ -123,7 +124,7 @@ def hash_token(
 
 
 def _made_up() -> str:
-    from toft.access import tokens  # noqa: PLC0415 - as above
+    from toft.access import tokens  # noqa: PLC0415 - 17 ms that `toft --help` does not pay
 
     return tokens.make_up(os.urandom)
 
@@ -167,8 +168,6 @@ def why_denied(
 ) -> None:
     """Say whether somebody may do something, which rule says so, and what scope would do."""
     session = sessions.of(context)
-    from urllib.parse import urlencode  # noqa: PLC0415 - `toft --help` does not pay for it
-
     given = {"action": action, "kind": kind, "id": id, "token": token}
     query = urlencode({name: value for name, value in given.items() if value is not None})
     found = _ask(session, "GET", f"/v1/access/why?{query}")
@@ -193,7 +192,7 @@ def _ask(session: Session, method: str, route: str, body: dict[str, Any] | None 
         return administration.ask(target, method, route, body)
     socket = _socket(session)
     if socket is not None:
-        from toft.client import probe  # noqa: PLC0415 - as above
+        from toft.client import probe  # noqa: PLC0415 - 10 ms that `toft --help` does not pay
 
         return probe.ask(socket, method, route, body)
     if route.startswith("/v1/access"):
@@ -214,7 +213,7 @@ async def _without_daemon(session: Session, method: str, route: str, body: dict[
         if method == "GET":
             return [tokens.told(each) for each in await tokens.list()]
         if method == "DELETE":
-            return tokens.told(await tokens.revoke(_whole(route.rpartition("/")[2])))
+            return tokens.told(await tokens.revoke(unquote(route.rpartition("/")[2])))
         made, text = await tokens.create(body["name"], body["scopes"], lasts_s=body["lasts_s"])
         return {**tokens.told(made), "token": text}
 
@@ -231,21 +230,9 @@ def _seconds(text: str) -> float:
 
 
 def _socket(session: Session) -> Any:
-    from toft.client import choice  # noqa: PLC0415 - as above
+    from toft.client import choice  # noqa: PLC0415 - 15 ms that `toft --help` does not pay
 
     return choice.find(session.settings().home)
-
-
-def _part(text: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415 - as above
-
-    return quote(text, safe="")
-
-
-def _whole(text: str) -> str:
-    from urllib.parse import unquote  # noqa: PLC0415 - as above
-
-    return unquote(text)
 
 
 def _show(session: Session, url: str) -> bool:
@@ -253,6 +240,4 @@ def _show(session: Session, url: str) -> bool:
     has_screen = session.environ.get("DISPLAY") or session.environ.get("WAYLAND_DISPLAY")
     if not has_screen or not session.terminal.shows_results:
         return False
-    import webbrowser  # noqa: PLC0415 - as above
-
     return webbrowser.open(url)

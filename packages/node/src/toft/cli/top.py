@@ -153,7 +153,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 def _live(session: Session, node: Any, has_enough: Callable[[], bool]) -> None:
     from rich.live import Live  # noqa: PLC0415 - 60 ms that a frame without a terminal does not pay
-    from rich.text import Text  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - comes with the one before
 
     console = session.terminal.console()
     with Live(console=console, screen=True, auto_refresh=False) as live:

@@ -92,10 +92,10 @@ def central(
 
 
 def _measure(context: typer.Context, name: str, *, peers: bool, rounds: int, as_json: bool) -> None:
-    import asyncio  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+    import asyncio  # noqa: PLC0415 - 20 ms that `toft --help` does not pay
 
     from toft.bench import peers as others  # noqa: PLC0415 - packages that no other command needs
-    from toft.bench import report, suite  # noqa: PLC0415 - as above
+    from toft.bench import report, suite  # noqa: PLC0415 - packages that no other command needs
 
     session = sessions.of(context)
     chosen: suite.Suite = getattr(suite, name)

@@ -51,9 +51,8 @@ def arguments(schema: Mapping[str, Any] | None, words: Sequence[str], given: str
     Raises:
         InputError: With everything that does not fit.
     """
-    from toft.plugins.manifests.arguments import parse_cli  # noqa: PLC0415 - schemas, which `toft --help` does not pay
-
-    return parse_cli(schema, words, sys.stdin.read() if given == "-" else given)
+    found: dict[str, Any] = _reading().parse_cli(schema, words, sys.stdin.read() if given == "-" else given)
+    return found
 
 
 def as_typed(bound: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -67,18 +66,23 @@ def as_typed(bound: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
 
 def settings(manifest: Any, words: Sequence[str], given: str | None = None) -> dict[str, Any]:
     """Return settings typed by the plugin's schema; whether they fit is decided where they are used."""
-    from toft.plugins.manifests.arguments import read_cli  # noqa: PLC0415 - as above
-
     schema = manifest.code.config_schema or {}
-    return read_cli({"parameters": schema.get("properties", {})}, words, given)
+    found: dict[str, Any] = _reading().read_cli({"parameters": schema.get("properties", {})}, words, given)
+    return found
 
 
 def options(words: Sequence[str]) -> dict[str, Any]:
     """Return options of an instance, typed; whether they fit is decided where they are used."""
-    from toft.plugins.instances import OPTIONS_SCHEMA  # noqa: PLC0415 - as above
-    from toft.plugins.manifests.arguments import read_cli  # noqa: PLC0415 - as above
+    from toft.plugins.instances import OPTIONS_SCHEMA  # noqa: PLC0415 - 25 ms that `toft --help` does not pay
 
-    return read_cli({"parameters": OPTIONS_SCHEMA["properties"]}, words)
+    found: dict[str, Any] = _reading().read_cli({"parameters": OPTIONS_SCHEMA["properties"]}, words)
+    return found
+
+
+def _reading() -> Any:
+    from toft.plugins.manifests import arguments  # noqa: PLC0415 - 17 ms of schemas that `toft --help` does not pay
+
+    return arguments
 
 
 _RETRY = {"on": str, "first_s": float, "factor": float, "most_s": float, "jitter": float}
