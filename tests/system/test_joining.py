@@ -14,10 +14,25 @@ import pytest
 from tests import centrals, daemons
 from tests.centrals import Central
 from tests.command_line import CommandLine, Done
+from tests.sample_packages import write_project
 from tests.waiting import eventually
 
 from toft.managed import generations, keys, signatures
 
+GREETER = '''
+    """Greets."""
+    from toft_sdk import Plugin
+
+
+    class Greeter(Plugin):
+        """Greet."""
+
+        name = "greeter"
+
+        def execute(self, name: str = "") -> str:
+            """Greet somebody."""
+            return f"hello {name}"
+'''
 LAYER = {"settings": {"lanes": 3}, "health": {"settle_s": 0}}
 
 
@@ -96,6 +111,42 @@ def test_a_pasted_line_ends_in_a_confirmed_document(
     assert files <= {"journal.json", "journal.prev", "lock", "store", "reports.json"}
     assert node.toft("leave", "--json").value["left"] is False
     assert (node.home / "toft.toml").read_bytes() == b"# mine\r\n"
+
+
+def test_a_revoked_node_keeps_what_it_runs_and_says_so(central: Central, node: Node, tmp_path: Path) -> None:
+    """T71, and what a central serves beside what runs."""
+    toft = node.toft
+    write_project(tmp_path / "greeter", "greeter", {"greeter.py": GREETER})
+    assert toft("plugin", "add", "./greeter").status == 0
+    joined = node.join(central, central.join_token()).value
+    assert joined["outcome"] == "confirmed"
+    served = toft("config", "diff", "--against", "served")
+    assert (served.status, served.out) == (0, ""), "it runs what is served"
+    # Who holds still sees what would come.
+    assert toft("config", "pin", "--reason", "looking").status == 0
+    central.save({**LAYER, "settings": {"lanes": 5}})
+    served = toft("config", "diff", "--against", "served")
+    assert [line for line in served.out.splitlines() if "lanes" in line] == [
+        '-    "lanes": 3',
+        '+    "lanes": 5',
+    ]
+    assert toft("config", "show", "--json").value["active"] == joined["etag"]
+
+    central.admin("POST", f"nodes/{joined['node_id']}/revoke")
+    eventually(
+        lambda: json.loads(toft("status", "--json").out)["config"]["central"] == "revoked", within_s=30
+    )
+    told = toft("status")
+    assert told.status == 1
+    assert "revoked" in told.out
+    assert "toft join" in told.err, "what to do about it"
+    assert json.loads(toft("status", "--json").out)["lanes"] == 3
+    assert toft("run", "greeter", "--json", "name=Ada").value["result"] == "hello Ada"
+    assert toft("config", "show", "--json").value["confirmed"] == joined["etag"]
+    refused = toft("config", "diff", "--against", "served")
+    assert refused.status != 0
+    assert "403" in refused.err
+    central.save(LAYER)
 
 
 def test_a_used_token_joins_nobody_and_says_so_in_time(central: Central, node: Node, tmp_path: Path) -> None:

@@ -96,7 +96,12 @@ def test_a_red_gate_that_counts_and_polls_that_fail_degrade_a_node(tmp_path: Pat
     assert standing.with_live(found, {"gates": [{**gate, "counts": False}]})["exit_code"] == 0
     assert standing.with_live(found, {"consecutive_failures": 2})["exit_code"] == 0
     assert standing.with_live(found, {"consecutive_failures": 3})["exit_code"] == 1
-    assert standing.with_live(found, {"central": "revoked"})["exit_code"] == 1
+    for word in ("revoked", "refused"):
+        out = standing.with_live(found, {"central": word})
+        assert out["exit_code"] == 1
+        assert [(each["code"], "toft join" in each["hint"]) for each in out["diagnostics"]] == [
+            (f"config_{word}", True)
+        ], "with what to do about it"
 
 
 LIVE: dict[str, Any] = {

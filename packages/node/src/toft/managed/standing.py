@@ -35,6 +35,10 @@ CODES: Mapping[str, int] = {
     Word.NOT_ENROLLED: 3,
     Word.ROLLED_BACK: 4,
 }
+_THROWN_OUT: Mapping[str | None, tuple[str, str]] = {
+    "revoked": ("config_revoked", "the central has revoked this node"),
+    "refused": ("config_refused", "the central does not take the credential of this node"),
+}
 
 
 def describe(home: Path) -> dict[str, Any]:
@@ -150,7 +154,7 @@ def _judged(found: dict[str, Any]) -> dict[str, Any]:
     is_degraded = (
         bool(found["problems"])
         or failures >= MOST_FAILURES
-        or found["central"] in ("revoked", "refused")
+        or found["central"] in _THROWN_OUT
         or any(each["counts"] and each["state"] == gates.Light.RED for each in found["gates"])
     )
     word = Word.HEALTHY
@@ -178,6 +182,10 @@ def _diagnostics(found: Mapping[str, Any], word: Word) -> list[dict[str, str]]:
                 "hint": "toft config history shows why; mend the document, or: toft config ack",
             }
         )
+    if found["central"] in _THROWN_OUT:
+        code, message = _THROWN_OUT[found["central"]]
+        hint = "toft join URL TOKEN with a new token, or: toft leave"
+        told.append({"code": code, "message": f"{message}; it runs on with what it has", "hint": hint})
     return told
 
 
