@@ -189,6 +189,32 @@ def test_nothing_that_a_central_says_hurts_what_runs(joined: Daemon, central: Fa
     eventually(lambda: shown(joined)["confirmed"] == last, within_s=30)
 
 
+def test_what_comes_while_one_is_on_trial_waits_for_it_and_goes_back_to_it(
+    joined: Daemon, central: FakeCentral
+) -> None:
+    """T37: the first answer on trial is a newer document."""
+    first = text(central, 7, health={"settle_s": 2.0})
+    second = central.serve(text(central, 8), revision=11)
+    central.then(protocol.CONFIG, offered({**first, "revision": 10}))
+    etag = document.etag_of(document.encode({**first, "revision": 10}))
+    began = asked(central)
+    nudge(joined)
+    eventually(lambda: shown(joined)["confirmed"] == second, within_s=60)
+    happened = [(each["event"], each["etag"]) for each in shown(joined)["history"][-4:]]
+    assert happened == [("staged", etag), ("applied", etag), ("staged", second), ("applied", second)]
+    names = [each.headers["if-none-match"] for each in central.seen(protocol.CONFIG)[began:]]
+    assert [name for name, _ in itertools.groupby(names)][1:3] == [
+        protocol.quoted(etag), protocol.quoted(second)
+    ]  # fmt: skip
+    assert names.count(protocol.quoted(etag)) >= 2, "asked on trial, and once more when it was proven"
+    assert "generation.probation_active" in joined.log()
+    assert second not in [each["etag"] for each in shown(joined)["bad"]], "it came too early, and no more"
+
+    assert joined.toft("config", "rollback", "--json").value["active"] == etag, "the first, and no older one"
+    eventually(lambda: joined.status()["lanes"] == 7, within_s=30)
+    assert joined.toft("config", "unpin").status == 0
+
+
 def test_a_node_that_lost_all_it_had_is_mended_by_its_central(joined: Daemon, central: FakeCentral) -> None:
     wanted = central.serve(text(central, 6), revision=9)
     managed = joined.toft.home / "managed"
