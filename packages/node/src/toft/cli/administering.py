@@ -3,60 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
-from toft.cli.session import Session, option
+import typer
+
+from toft.cli import session as sessions
+from toft.cli.answers import Answer
+from toft.cli.session import option
 from toft.kernel.errors import UsageError
+
+if TYPE_CHECKING:
+    from toft.client.target import Target
 
 TenantOption = Annotated[
     str | None, option("--tenant", metavar="NAME", help="Whose; main where you say nothing.")
 ]
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-def ask(
-    session: Session,
-    method: str,
-    route: str | Sequence[str],
-    body: Mapping[str, Any] | None = None,
-    *,
-    query: Mapping[str, Any] | None = None,
-) -> Any:
-    """Ask the central that the command line names.
+class Central:
+    """The central that a command line names.
 
     Args:
-        session: Of the command.
-        method: Of the request.
-        route: A whole path, or the parts of one below the administration.
-        body: As JSON.
-        query: What stands behind the path.
+        context: Of the command.
+        as_json: A script reads what it answers.
+        tenant: Whose fleet the command is about; None leaves that to the central.
     """
-    from toft.client import administration  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
 
-    path = route if isinstance(route, str) else administration.path(*route)
-    return administration.ask(target(session), method, path, body, query=query)
+    def __init__(self, context: typer.Context, as_json: bool, tenant: str | None = None) -> None:
+        self._session = sessions.of(context)
+        self._as_json = as_json
+        self._tenant = tenant
+
+    def ask(
+        self,
+        method: str,
+        *route: str,
+        body: Mapping[str, Any] | None = None,
+        root: str = "/v1/admin",
+        **query: Any,
+    ) -> Answer:
+        """Ask something.
+
+        Args:
+            method: Of the request.
+            *route: Its parts, whatever stands in them.
+            body: As JSON.
+            root: Below which route.
+            **query: What stands behind it, beside the tenant.
+
+        Raises:
+            UsageError: The command line names no central.
+            NodeError: Nobody answers there, or as the central raised it.
+        """
+        room = _room()
+        query = {"tenant": self._tenant, **query}
+        return self.answer(room.ask(self._target(), method, room.path(root, *route), body, query=query))
+
+    def upload(self, files: Sequence[Path], *route: str) -> Answer:
+        """Send files as they are, each below a route under its sha256.
+
+        Raises:
+            UsageError: The command line names no central.
+            NodeError: Nobody answers there, or as the central raised it.
+            OSError: A file cannot be read.
+        """
+        room, target = _room(), self._target()
+        made = []
+        for file in files:
+            path = room.path("/v1/admin", *route, room.digest(file))
+            query = {"tenant": self._tenant, "filename": file.name}
+            made.append(room.upload(target, path, file, query=query))
+        return self.answer(made)
+
+    def answer(self, value: Any) -> Answer:
+        """Return a value as an answer to this command."""
+        return Answer(self._session.terminal, value, self._as_json)
+
+    def _target(self) -> Target:
+        found = self._session.target()
+        if found is None:
+            raise UsageError(
+                "which central is to be asked is not said",
+                code="central.no_url",
+                hint="toft --url https://central.example --token-file FILE central ..., or set TOFT_URL and "
+                "TOFT_TOKEN_FILE",
+            )
+        return found
 
 
-def target(session: Session) -> Any:
-    """Return the central that the command line names.
+def _room() -> ModuleType:
+    from toft.client import administration  # noqa: PLC0415 - 80 ms that `toft --help` does not pay
 
-    Raises:
-        UsageError: It names none.
-    """
-    found = session.target()
-    if found is None:
-        raise UsageError(
-            "which central is to be asked is not said",
-            code="central.no_url",
-            hint="toft --url https://central.example --token-file FILE central ..., or set TOFT_URL and "
-            "TOFT_TOKEN_FILE",
-        )
-    return found
-
-
-def query_of(tenant: str | None, **more: Any) -> dict[str, Any]:
-    """Return what stands behind a path."""
-    return {"tenant": tenant, **more}
+    return administration
 
 
 def labels_of(texts: Sequence[str] | None, *, takes_away: bool = False) -> dict[str, Any]:
@@ -72,22 +112,10 @@ def labels_of(texts: Sequence[str] | None, *, takes_away: bool = False) -> dict[
             found[text[:-1]] = None
         elif not equals or not name:
             raise UsageError(
-                f"{text[:80]!r} is no NAME=VALUE", code="central.labels", hint="such as --label role=gpu"
+                f"{text[:80]!r} is no NAME=VALUE",
+                code="central.labels",
+                hint="such as --label role=gpu",
             )
         else:
             found[name] = value
     return found
-
-
-def lasting(text: str) -> float:
-    """Return the seconds that a text such as 12h says.
-
-    Raises:
-        UsageError: It says none.
-    """
-    number, unit = text[:-1], text[-1:]
-    if unit in _UNITS and number.isdecimal():
-        return int(number) * _UNITS[unit]
-    raise UsageError(
-        f"{text[:40]!r} is no length of time", code="access.expiry", hint="such as 90d, 12h, 30m or 45s"
-    )

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import central_documents, central_nodes, central_rollouts, shown
+from toft.cli import central_documents, central_nodes, central_rollouts, failures, shown
 from toft.cli import session as sessions
-from toft.cli.administering import TenantOption, ask, labels_of, lasting, query_of
+from toft.cli.administering import Central, TenantOption, labels_of
+from toft.cli.moments import lasting
 from toft.cli.session import JsonOption, argument, option
+from toft.cli.terminal import Terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +32,9 @@ app.add_typer(central_documents.roots, name="root")
 app.add_typer(central_nodes.app, name="node")
 app.add_typer(central_rollouts.app, name="rollout")
 app.command("fleet")(central_rollouts.fleet)
+
+_OWN = "/v1"
+"""Below it is what a central and a node answer alike."""
 
 
 @app.command("serve")
@@ -81,15 +86,14 @@ def serve(
 @app.command("status")
 def status(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """Tell how many nodes there are, how many wait for a document now, and where they ask."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("status",), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
+    Central(context, as_json, tenant).ask("GET", "status").show(_show_status)
+
+
+def _show_status(terminal: Terminal, found: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in found["nodes"].items())
-    session.terminal.line(f"nodes    {counts}; {found['waiting']} wait for a document")
-    session.terminal.line(f"asked at {' '.join(found['urls'])}")
-    session.terminal.line(f"version  {found['version']}")
+    terminal.line(f"nodes    {counts}; {found['waiting']} wait for a document")
+    terminal.line(f"asked at {' '.join(found['urls'])}")
+    terminal.line(f"version  {found['version']}")
 
 
 @tokens.command("create")
@@ -113,7 +117,6 @@ def create_token(
 
     Its text alone goes to standard output, so that > FILE keeps it. --json prints everything about it.
     """
-    session = sessions.of(context)
     body = {
         "group": group,
         "labels": labels_of(label),
@@ -121,30 +124,24 @@ def create_token(
         "lasts_s": None if expires is None else lasting(expires),
         "needs_approval": approve,
     }
-    made = ask(session, "POST", ("tokens",), body, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(made)
-        return
-    session.terminal.line(made["token"])
-    session.terminal.note(f"good until {shown.local(made['expires_at'])}; this is the only time it is shown")
+    Central(context, as_json, tenant).ask("POST", "tokens", body=body).show(_show_token)
+
+
+def _show_token(terminal: Terminal, made: Mapping[str, Any]) -> None:
+    terminal.line(made["token"])
+    terminal.note(f"good until {shown.local(made['expires_at'])}; this is the only time it is shown")
 
 
 @tokens.command("list")
 def list_tokens(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """List join tokens; never the tokens themselves."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("tokens",), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [
+    Central(context, as_json, tenant).ask("GET", "tokens").table(
+        ["token", "state", "group", "used", "expires", "made by"],
+        lambda each: [
             *(each["id"], each["state"], each["group"] or "", f"{each['uses']}/{each['max_uses']}"),
             *(shown.local(each["expires_at"]), each["created_by"]),
-        ]
-        for each in found
-    ]
-    session.terminal.table(["token", "state", "group", "used", "expires", "made by"], rows)
+        ],
+    )
 
 
 @tokens.command("revoke")
@@ -155,12 +152,8 @@ def revoke_token(
     as_json: JsonOption = False,
 ) -> None:
     """End a join token; the nodes that joined with it stay."""
-    session = sessions.of(context)
-    ended = ask(session, "DELETE", ("tokens", id), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(ended)
-    else:
-        session.terminal.note(f"nobody joins with {ended['id']} any more")
+    ended = Central(context, as_json, tenant).ask("DELETE", "tokens", id)
+    ended.note(lambda each: f"nobody joins with {each['id']} any more")
 
 
 @admins.command("create")
@@ -177,29 +170,25 @@ def create_admin(
     as_json: JsonOption = False,
 ) -> None:
     """Make a token for an administrator and show it, once; nobody gives more than they have."""
-    session = sessions.of(context)
     body = {"name": name, "scopes": scope, "lasts_s": None if expires is None else lasting(expires)}
-    made = ask(session, "POST", "/v1/tokens", body)
-    if as_json:
-        session.terminal.json(made)
-        return
-    session.terminal.line(made["token"])
-    session.terminal.note("this is the only time it is shown")
+    Central(context, as_json).ask("POST", "tokens", body=body, root=_OWN).show(_show_admin)
+
+
+def _show_admin(terminal: Terminal, made: Mapping[str, Any]) -> None:
+    terminal.line(made["token"])
+    terminal.note("this is the only time it is shown")
 
 
 @admins.command("list")
 def list_admins(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the tokens of administrators; never the tokens themselves."""
-    session = sessions.of(context)
-    found = ask(session, "GET", "/v1/tokens")
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [each["name"], each["state"], " ".join(each["scopes"]), shown.local(each["last_used_at"]) or "never"]
-        for each in found
-    ]
-    session.terminal.table(["token", "state", "scopes", "last used"], rows)
+    Central(context, as_json).ask("GET", "tokens", root=_OWN).table(
+        ["token", "state", "scopes", "last used"],
+        lambda each: [
+            *(each["name"], each["state"], " ".join(each["scopes"])),
+            shown.local(each["last_used_at"]) or "never",
+        ],
+    )
 
 
 @admins.command("revoke")
@@ -209,14 +198,8 @@ def revoke_admin(
     as_json: JsonOption = False,
 ) -> None:
     """End the token of an administrator."""
-    session = sessions.of(context)
-    from toft.client import administration  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
-
-    ended = ask(session, "DELETE", administration.path(name).replace("/v1/admin/", "/v1/tokens/"))
-    if as_json:
-        session.terminal.json(ended)
-    else:
-        session.terminal.note(f"token {ended['name']} holds no more")
+    ended = Central(context, as_json).ask("DELETE", "tokens", name, root=_OWN)
+    ended.note(lambda each: f"token {each['name']} holds no more")
 
 
 @tenants.command("create")
@@ -226,24 +209,19 @@ def create_tenant(
     as_json: JsonOption = False,
 ) -> None:
     """Make a tenant; there is always one called main."""
-    session = sessions.of(context)
-    made = ask(session, "POST", ("tenants",), {"name": name})
-    if as_json:
-        session.terminal.json(made)
-    else:
-        session.terminal.note(f"there is a tenant {made['name']}")
+    made = Central(context, as_json).ask("POST", "tenants", body={"name": name})
+    made.note(lambda each: f"there is a tenant {each['name']}")
 
 
 @tenants.command("list")
 def list_tenants(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the tenants that you may see."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("tenants",))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        for each in found:
-            session.terminal.line(each["name"])
+    Central(context, as_json).ask("GET", "tenants").show(_show_tenants)
+
+
+def _show_tenants(terminal: Terminal, found: Sequence[Mapping[str, Any]]) -> None:
+    for each in found:
+        terminal.line(each["name"])
 
 
 @app.command("audit")
@@ -261,36 +239,26 @@ def audit(
 
     Who may not join is told here, and only here.
     """
-    session = sessions.of(context)
     if verify:
-        found = ask(session, "GET", ("audit", "verify"))
-        if as_json:
-            session.terminal.json(found)
-        elif found["is_whole"]:
-            session.terminal.line(
-                f"{found['lines']} lines, each as it was written; the last is {found['head']}"
-            )
-        else:
-            session.terminal.line(f"line {found['broken_at']} is not what was written")
-        if not found["is_whole"]:
-            raise typer.Exit(1)
+        answer = Central(context, as_json).ask("GET", "audit", "verify")
+        answer.show(_show_verified)
+        if not answer.value["is_whole"]:
+            raise typer.Exit(failures.FAILED)
         return
-    found = ask(session, "GET", ("audit",), query=query_of(tenant, before=before, most=most))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [
-            str(each["seq"]),
-            shown.local(each["at"]),
-            each["actor"],
-            each["action"],
-            each["subject"],
+    Central(context, as_json, tenant).ask("GET", "audit", before=before, most=most).table(
+        ["line", "at", "who", "did", "to", ""],
+        lambda each: [
+            *(str(each["seq"]), shown.local(each["at"]), each["actor"], each["action"], each["subject"]),
             _said(each),
-        ]
-        for each in found
-    ]
-    session.terminal.table(["line", "at", "who", "did", "to", ""], rows)
+        ],
+    )
+
+
+def _show_verified(terminal: Terminal, found: Mapping[str, Any]) -> None:
+    if found["is_whole"]:
+        terminal.line(f"{found['lines']} lines, each as it was written; the last is {found['head']}")
+    else:
+        terminal.line(f"line {found['broken_at']} is not what was written")
 
 
 def _said(entry: Mapping[str, Any]) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
 from toft.cli import documents, shown
-from toft.cli import session as sessions
-from toft.cli.administering import TenantOption, ask, labels_of, query_of, target
-from toft.cli.session import JsonOption, Session, argument, option
+from toft.cli.administering import Central, TenantOption, labels_of
+from toft.cli.session import JsonOption, argument, option
+from toft.cli.terminal import Terminal
 from toft.kernel.errors import UsageError
 from toft.kernel.quantities import size
 
@@ -45,7 +47,6 @@ def save(
     Without --publish no node gets it before a rollout or `toft central document publish`. Saved is only a
     layer with which every node it reaches still has a document that leads back to this central.
     """
-    session = sessions.of(context)
     if group is not None and node is not None:
         raise UsageError("a layer is for one group or for one node", code="request.command_line")
     scope = "group" if group is not None else "node" if node is not None else "tenant"
@@ -60,15 +61,12 @@ def save(
         "base": base,
         "publish": publish,
     }
-    found = ask(session, "POST", ("documents",), body, query=query_of(tenant, dry_run=1 if dry_run else None))
-    if as_json:
-        session.terminal.json(found)
-        return
-    _show_preview(session, found, is_published=publish and not dry_run)
+    central = Central(context, as_json, tenant)
+    saved = central.ask("POST", "documents", body=body, dry_run=1 if dry_run else None)
+    saved.show(functools.partial(_show_preview, is_published=publish and not dry_run))
 
 
-def _show_preview(session: Session, found: Mapping[str, Any], *, is_published: bool) -> None:
-    terminal = session.terminal
+def _show_preview(terminal: Terminal, found: Mapping[str, Any], *, is_published: bool) -> None:
     for each in found["changes"]:
         whom = each["node"] or (f"group {each['group']}" if each["group"] else "nodes without a group")
         terminal.line(
@@ -93,21 +91,13 @@ def _show_preview(session: Session, found: Mapping[str, Any], *, is_published: b
 @app.command("list")
 def list_documents(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """List the documents of a tenant: its own, those of groups, those of nodes."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("documents",), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [
-            each["id"],
-            each["scope"],
-            each["target"],
+    Central(context, as_json, tenant).ask("GET", "documents").table(
+        ["document", "for", "which", "published"],
+        lambda each: [
+            *(each["id"], each["scope"], each["target"]),
             "" if each["published"] is None else str(each["published"]),
-        ]
-        for each in found
-    ]
-    session.terminal.table(["document", "for", "which", "published"], rows)
+        ],
+    )
 
 
 @app.command("show")
@@ -119,17 +109,16 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Tell of a document and its revisions, and what one of them says."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("documents", document), query=query_of(tenant, number=number))
-    if as_json:
-        session.terminal.json(found)
-        return
-    session.terminal.line(f"{found['id']}  {found['scope']} {found['target']}")
+    Central(context, as_json, tenant).ask("GET", "documents", document, number=number).show(_show_document)
+
+
+def _show_document(terminal: Terminal, found: Mapping[str, Any]) -> None:
+    terminal.line(f"{found['id']}  {found['scope']} {found['target']}")
     for each in found["revisions"]:
         mark = "*" if each["is_published"] else " "
         at = shown.local(each["created_at"])
-        session.terminal.line(f" {mark} {each['number']:>6}  {at}  {each['author']}  {each['message']}")
-    session.terminal.line(json.dumps(found["layer"], indent=2, ensure_ascii=False, sort_keys=True))
+        terminal.line(f" {mark} {each['number']:>6}  {at}  {each['author']}  {each['message']}")
+    terminal.line(json.dumps(found["layer"], indent=2, ensure_ascii=False, sort_keys=True))
 
 
 @app.command("diff")
@@ -142,15 +131,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Tell how two revisions of a document differ."""
-    session = sessions.of(context)
-    query = query_of(tenant, before=before, after=after)
-    found = ask(session, "GET", ("documents", document, "diff"), query=query)
-    if as_json:
-        session.terminal.json(found)
-    elif found["diff"]:
-        session.terminal.line(found["diff"])
-    else:
-        session.terminal.note("they say the same")
+    central = Central(context, as_json, tenant)
+    found = central.ask("GET", "documents", document, "diff", before=before, after=after)
+    found.difference("they say the same")
 
 
 @app.command("publish")
@@ -162,13 +145,9 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Give every node a revision at once, without a rollout."""
-    session = sessions.of(context)
-    body = {"number": number or None}
-    found = ask(session, "POST", ("documents", document, "publish"), body, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        session.terminal.note(f"every node that {found['id']} reaches is offered revision {number or 'none'}")
+    central = Central(context, as_json, tenant)
+    found = central.ask("POST", "documents", document, "publish", body={"number": number or None})
+    found.note(lambda each: f"every node that {each['id']} reaches is offered revision {number or 'none'}")
 
 
 @app.command("payloads")
@@ -183,20 +162,16 @@ def payloads(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what must be signed before nodes can be given a revision; the key may be elsewhere."""
-    from toft.managed import signatures  # noqa: PLC0415 - `toft --help` does not pay for it
-
-    session = sessions.of(context)
-    query = query_of(tenant, number=number)
-    found = ask(session, "GET", ("documents", document, "payloads"), query=query)
+    central = Central(context, as_json, tenant)
+    found = central.ask("GET", "documents", document, "payloads", number=number)
     if into is not None:
         into.mkdir(parents=True, exist_ok=True)
-        for each in found:
-            (into / f"{each['sha256']}.json").write_bytes(signatures.from_base64(each["payload"]))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [[each["sha256"], "signed" if each["is_signed"] else "not signed"] for each in found]
-    session.terminal.table(["sha256", ""], rows)
+        for each in found.value:
+            data = _signatures().from_base64(each["payload"])
+            (into / f"{each['sha256']}.json").write_bytes(data)
+    found.table(
+        ["sha256", ""], lambda each: [each["sha256"], "signed" if each["is_signed"] else "not signed"]
+    )
 
 
 @app.command("sign")
@@ -208,29 +183,26 @@ def sign(
     as_json: JsonOption = False,
 ) -> None:
     """Bring signatures that were made elsewhere, over the bytes that payloads has written."""
-    session = sessions.of(context)
     value = documents.read(file)
-    listed = value if isinstance(value, list) else [value]
-    found = ask(session, "POST", ("signatures", sha256), {"signatures": listed}, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        enough = "enough" if found["is_enough"] else "not enough yet"
-        session.terminal.note(f"signed by {', '.join(found['keys'])}: {enough}")
+    body = {"signatures": value if isinstance(value, list) else [value]}
+    found = Central(context, as_json, tenant).ask("POST", "signatures", sha256, body=body)
+    found.note(
+        lambda each: (
+            f"signed by {', '.join(each['keys'])}: {'enough' if each['is_enough'] else 'not enough yet'}"
+        )
+    )
 
 
 @groups.command("list")
 def list_groups(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """List the groups of a tenant, the one that counts first in front."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("groups",), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [each["name"], str(each["priority"]), json.dumps(each["selector"], sort_keys=True)] for each in found
-    ]
-    session.terminal.table(["group", "priority", "selector"], rows)
+    Central(context, as_json, tenant).ask("GET", "groups").table(
+        ["group", "priority", "selector"],
+        lambda each: [
+            *(each["name"], str(each["priority"])),
+            json.dumps(each["selector"], sort_keys=True),
+        ],
+    )
 
 
 @groups.command("put")
@@ -245,13 +217,9 @@ def put_group(
     as_json: JsonOption = False,
 ) -> None:
     """Make a group, or change which nodes are in it."""
-    session = sessions.of(context)
     body = {"selector": labels_of(selector), "priority": priority}
-    found = ask(session, "PUT", ("groups", name), body, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        session.terminal.note(f"group {name} is there")
+    made = Central(context, as_json, tenant).ask("PUT", "groups", name, body=body)
+    made.note(lambda _: f"group {name} is there")
 
 
 @groups.command("delete")
@@ -262,12 +230,8 @@ def delete_group(
     as_json: JsonOption = False,
 ) -> None:
     """Take away a group that has no document."""
-    session = sessions.of(context)
-    found = ask(session, "DELETE", ("groups", name), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        session.terminal.note(f"group {name} is gone")
+    gone = Central(context, as_json, tenant).ask("DELETE", "groups", name)
+    gone.note(lambda _: f"group {name} is gone")
 
 
 @artifacts.command("add")
@@ -278,35 +242,21 @@ def add_artifact(
     as_json: JsonOption = False,
 ) -> None:
     """Give a central wheels that documents may pin."""
-    from toft.client import administration  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+    Central(context, as_json, tenant).upload(files, "artifacts").show(_show_artifacts)
 
-    session = sessions.of(context)
-    made = [
-        administration.upload(
-            target(session),
-            administration.path("artifacts", administration.digest(file)),
-            file,
-            query=query_of(tenant, filename=file.name),
-        )
-        for file in files
-    ]
-    if as_json:
-        session.terminal.json(made)
-        return
+
+def _show_artifacts(terminal: Terminal, made: Sequence[Mapping[str, Any]]) -> None:
     for each in made:
-        session.terminal.line(f"{each['sha256']}  {each['filename']}")
+        terminal.line(f"{each['sha256']}  {each['filename']}")
 
 
 @artifacts.command("list")
 def list_artifacts(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """List the wheels of a tenant."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("artifacts",), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [[each["name"], each["version"], size(each["size_bytes"]), each["sha256"]] for each in found]
-    session.terminal.table(["wheel", "version", "size", "sha256"], rows)
+    Central(context, as_json, tenant).ask("GET", "artifacts").table(
+        ["wheel", "version", "size", "sha256"],
+        lambda each: [each["name"], each["version"], size(each["size_bytes"]), each["sha256"]],
+    )
 
 
 @roots.command("add")
@@ -320,31 +270,32 @@ def add_root(
 
     From the first one on, nodes of this tenant take only documents that are signed.
     """
-    session = sessions.of(context)
     value = documents.read(file)
     if not isinstance(value, Mapping):
         raise UsageError(f"{file} is no trust root with signatures", code="signature.bad_key")
-    found = ask(session, "POST", ("roots",), value, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        session.terminal.note(
-            f"trust root {found['version']}: {found['threshold']} of {len(found['keys'])} keys must sign"
+    Central(context, as_json, tenant).ask("POST", "roots", body=value).note(
+        lambda each: (
+            f"trust root {each['version']}: {each['threshold']} of {len(each['keys'])} keys must sign"
         )
+    )
 
 
 @roots.command("list")
 def list_roots(context: typer.Context, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """Tell the chain of trust roots of a tenant, the first one first."""
-    from toft.managed import signatures  # noqa: PLC0415 - `toft --help` does not pay for it
+    Central(context, as_json, tenant).ask("GET", "roots").show(_show_roots)
 
-    session = sessions.of(context)
-    found = ask(session, "GET", ("roots",), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
+
+def _show_roots(terminal: Terminal, found: Mapping[str, Any]) -> None:
+    signatures = _signatures()
     rows = []
     for each in found["roots"]:
         root = signatures.Root.parse(signatures.from_base64(each["root"]))
         rows.append([str(root.version), f"{root.threshold} of {len(root.keys)}", " ".join(sorted(root.keys))])
-    session.terminal.table(["root", "must sign", "keys"], rows)
+    terminal.table(["root", "must sign", "keys"], rows)
+
+
+def _signatures() -> ModuleType:
+    from toft.managed import signatures  # noqa: PLC0415 - 60 ms that `toft --help` does not pay
+
+    return signatures

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import session as sessions
 from toft.cli import shown
-from toft.cli.administering import TenantOption, ask, labels_of, query_of
-from toft.cli.session import JsonOption, Session, argument, option
+from toft.cli.administering import Central, TenantOption, labels_of
+from toft.cli.session import JsonOption, argument, option
+from toft.cli.terminal import Terminal
 from toft.kernel.visible import one_line
 
 app = typer.Typer(no_args_is_help=True, help="The nodes of a fleet.")
@@ -28,19 +28,13 @@ def list_nodes(
     as_json: JsonOption = False,
 ) -> None:
     """List the nodes of a fleet, what they run, and when they were last heard of."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("nodes",), query=query_of(tenant, state=state, group=group))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [
+    Central(context, as_json, tenant).ask("GET", "nodes", state=state, group=group).table(
+        ["node", "name", "state", "group", "runs", "phase", "last seen"],
+        lambda each: [
             *(each["id"], one_line(each["name"], 40), each["state"], each["group"] or ""),
             *(_short(each["asked_etag"]), each["phase"] or "", shown.local(each["last_seen_at"]) or "never"),
-        ]
-        for each in found
-    ]
-    session.terminal.table(["node", "name", "state", "group", "runs", "phase", "last seen"], rows)
+        ],
+    )
 
 
 @app.command("show")
@@ -48,16 +42,10 @@ def show(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
 ) -> None:
     """Tell everything about a node: what it runs, what it is offered, what happened on it."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("nodes", node), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-        return
-    _show(session, found)
+    Central(context, as_json, tenant).ask("GET", "nodes", node).show(_show)
 
 
-def _show(session: Session, found: Mapping[str, Any]) -> None:
-    terminal = session.terminal
+def _show(terminal: Terminal, found: Mapping[str, Any]) -> None:
     terminal.line(f"{found['id']}  {one_line(found['name'])}  {found['state']}")
     offered = found["offered"] or {}
     fields = {
@@ -86,14 +74,8 @@ def diff(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
 ) -> None:
     """Tell how what a node runs differs from what it is offered."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("nodes", node, "diff"), query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    elif found["diff"]:
-        session.terminal.line(found["diff"])
-    else:
-        session.terminal.note("it runs what it is offered")
+    found = Central(context, as_json, tenant).ask("GET", "nodes", node, "diff")
+    found.difference("it runs what it is offered")
 
 
 @app.command("revoke")
@@ -101,7 +83,7 @@ def revoke(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
 ) -> None:
     """Throw a node out: it keeps what it runs, and gets nothing any more. This cannot be undone."""
-    _do(sessions.of(context), node, "revoke", tenant, as_json, "is out, and keeps what it runs")
+    _do(Central(context, as_json, tenant), node, "revoke", "is out, and keeps what it runs")
 
 
 @app.command("approve")
@@ -109,7 +91,7 @@ def approve(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
 ) -> None:
     """Let a node in that waits for it."""
-    _do(sessions.of(context), node, "approve", tenant, as_json, "is in")
+    _do(Central(context, as_json, tenant), node, "approve", "is in")
 
 
 @app.command("label")
@@ -129,7 +111,7 @@ def label(
 ) -> None:
     """Change the labels of a node, its name or its group."""
     body = {"labels": labels_of(labels, takes_away=True), "name": name, "group": group}
-    _do(sessions.of(context), node, "label", tenant, as_json, "is changed", body)
+    _do(Central(context, as_json, tenant), node, "label", "is changed", body)
 
 
 @app.command("pin")
@@ -143,7 +125,7 @@ def pin(
     as_json: JsonOption = False,
 ) -> None:
     """Keep a node on a document, whatever is published."""
-    _do(sessions.of(context), node, "pin", tenant, as_json, "stays where it is", {"sha256": sha256})
+    _do(Central(context, as_json, tenant), node, "pin", "stays where it is", {"sha256": sha256})
 
 
 @app.command("unpin")
@@ -151,7 +133,7 @@ def unpin(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
 ) -> None:
     """Let a node have again what all others have."""
-    _do(sessions.of(context), node, "unpin", tenant, as_json, "goes with the others again")
+    _do(Central(context, as_json, tenant), node, "unpin", "goes with the others again")
 
 
 @app.command("retry")
@@ -159,23 +141,12 @@ def retry(
     context: typer.Context, node: NodeArgument, tenant: TenantOption = None, as_json: JsonOption = False
 ) -> None:
     """Ask a node to try again what it has refused, without another revision."""
-    _do(sessions.of(context), node, "retry", tenant, as_json, "tries again when it asks next")
+    _do(Central(context, as_json, tenant), node, "retry", "tries again when it asks next")
 
 
-def _do(
-    session: Session,
-    node: str,
-    verb: str,
-    tenant: str | None,
-    as_json: bool,
-    said: str,
-    body: Mapping[str, Any] | None = None,
-) -> None:
-    found = ask(session, "POST", ("nodes", node, verb), body, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        session.terminal.note(f"{one_line(found['name'])} {said}")
+def _do(central: Central, node: str, verb: str, said: str, body: Mapping[str, Any] | None = None) -> None:
+    changed = central.ask("POST", "nodes", node, verb, body=body)
+    changed.note(lambda each: f"{one_line(each['name'])} {said}")
 
 
 def _short(etag: str | None) -> str:

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from toft.cli import documents, shown
-from toft.cli import session as sessions
-from toft.cli.administering import TenantOption, ask, lasting, query_of
-from toft.cli.session import JsonOption, Session, argument, option
+from toft.cli import documents, failures, shown
+from toft.cli.administering import Central, TenantOption
+from toft.cli.moments import lasting
+from toft.cli.session import JsonOption, argument, option
+from toft.cli.terminal import Terminal
 from toft.kernel.errors import UsageError
 from toft.kernel.quantities import duration
 from toft.kernel.visible import one_line
@@ -21,8 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Rollouts: a revision reaches its n
 RolloutArgument = Annotated[str, argument("ROLLOUT", "Its id, as toft central rollout list tells it.")]
 ReasonOption = Annotated[str, option("--reason", "-m", metavar="TEXT", help="Why, for people.")]
 _LOOK_S = 1.0
-_ENDED = ("done", "aborted")
-_HOLDS = (*_ENDED, "paused", "draft")
+_HOLDS = ("done", "aborted", "paused", "draft")
 
 
 @app.command("create")
@@ -48,7 +48,6 @@ def create(
 
     Two nodes that go back or fail, or one of twenty reached, end it: all get back what they had.
     """
-    session = sessions.of(context)
     body = {
         "document": document,
         "number": number,
@@ -57,15 +56,18 @@ def create(
         "draft": draft,
         "emergency": emergency,
     }
-    made = ask(session, "POST", ("rollouts",), body, query=query_of(tenant))
+    central = Central(context, as_json, tenant)
+    made = central.ask("POST", "rollouts", body=body)
     if watch:
-        _watch(session, made["id"], tenant, as_json)
-    elif as_json:
-        session.terminal.json(made)
+        _watch(central, made.value["id"])
     else:
-        session.terminal.line(made["id"])
-        session.terminal.note(f"revision {made['number']} is {made['state']}; {_plan(made)}")
-        session.terminal.note(f"next: toft central rollout show {made['id']} --watch")
+        made.show(_show_made)
+
+
+def _show_made(terminal: Terminal, made: Mapping[str, Any]) -> None:
+    terminal.line(made["id"])
+    terminal.note(f"revision {made['number']} is {made['state']}; {_plan(made)}")
+    terminal.note(f"next: toft central rollout show {made['id']} --watch")
 
 
 def _rules(waves: list[str] | None, file: str | None) -> Mapping[str, Any] | None:
@@ -99,19 +101,13 @@ def list_rollouts(
     as_json: JsonOption = False,
 ) -> None:
     """List rollouts, the newest first."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("rollouts",), query=query_of(tenant, document=document))
-    if as_json:
-        session.terminal.json(found)
-        return
-    rows = [
-        [
+    Central(context, as_json, tenant).ask("GET", "rollouts", document=document).table(
+        ["rollout", "state", "revision", "nodes", "made", "by", "why"],
+        lambda each: [
             *(each["id"], each["state"], str(each["number"]), _counts(each)),
             *(shown.local(each["created_at"]), each["created_by"], one_line(each["reason"], 60)),
-        ]
-        for each in found
-    ]
-    session.terminal.table(["rollout", "state", "revision", "nodes", "made", "by", "why"], rows)
+        ],
+    )
 
 
 @app.command("show")
@@ -128,19 +124,14 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Tell how a rollout stands: its waves, why it was held or ended, and how far each node is."""
-    session = sessions.of(context)
+    central = Central(context, as_json, tenant)
     if watch:
-        _watch(session, rollout, tenant, as_json)
-        return
-    found = ask(session, "GET", ("rollouts", rollout), query=query_of(tenant, stage=stage))
-    if as_json:
-        session.terminal.json(found)
-        return
-    _show(session, found)
+        _watch(central, rollout)
+    else:
+        central.ask("GET", "rollouts", rollout, stage=stage).show(_show)
 
 
-def _show(session: Session, found: Mapping[str, Any]) -> None:
-    terminal = session.terminal
+def _show(terminal: Terminal, found: Mapping[str, Any]) -> None:
     terminal.line(f"{found['id']}  {found['state']}  revision {found['number']}, attempt {found['attempt']}")
     fields = {
         "why": found["reason"],
@@ -165,25 +156,30 @@ def _show(session: Session, found: Mapping[str, Any]) -> None:
         terminal.table(["node", "name", "wave", "stage", "why"], rows)
 
 
-def _watch(session: Session, id: str, tenant: str | None, as_json: bool) -> None:
+def _watch(central: Central, id: str) -> None:
     """Tell each change until nothing more happens by itself; status 1 unless it reached everybody."""
     told: tuple[Any, ...] = ()
     while True:
-        found = ask(session, "GET", ("rollouts", id), query=query_of(tenant))
+        answer = central.ask("GET", "rollouts", id)
+        found = answer.value
         now = (found["state"], found["wave"], found["counts"])
         if now != told:
             told = now
-            if as_json:
-                session.terminal.json_line({name: each for name, each in found.items() if name != "nodes"})
+            if answer.as_json:
+                answer.terminal.json_line({name: each for name, each in found.items() if name != "nodes"})
             else:
-                why = f": {one_line(found['reason'])}" if found["reason"] else ""
-                session.terminal.line(f"{found['state']}{why}  wave {_wave_of(found)}  {_counts(found)}")
+                answer.terminal.line(_step(found))
         if found["state"] in _HOLDS:
             break
         time.sleep(_LOOK_S)
     if found["state"] != "done":
-        session.terminal.note(f"next: toft central rollout show {id}")
-        raise typer.Exit(1)
+        answer.terminal.note(f"next: toft central rollout show {id}")
+        raise typer.Exit(failures.FAILED)
+
+
+def _step(found: Mapping[str, Any]) -> str:
+    why = f": {one_line(found['reason'])}" if found["reason"] else ""
+    return f"{found['state']}{why}  wave {_wave_of(found)}  {_counts(found)}"
 
 
 @app.command("start")
@@ -195,7 +191,7 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Begin a rollout that was a draft."""
-    _ask(sessions.of(context), rollout, "start", reason, tenant, as_json)
+    _ask(Central(context, as_json, tenant), rollout, "start", reason)
 
 
 @app.command("pause")
@@ -207,7 +203,7 @@ def pause(
     as_json: JsonOption = False,
 ) -> None:
     """Offer the revision to nobody else for now; those that have it keep it."""
-    _ask(sessions.of(context), rollout, "pause", reason, tenant, as_json)
+    _ask(Central(context, as_json, tenant), rollout, "pause", reason)
 
 
 @app.command("resume")
@@ -219,7 +215,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Let a paused rollout go on; its wave is given its time once more."""
-    _ask(sessions.of(context), rollout, "resume", reason, tenant, as_json)
+    _ask(Central(context, as_json, tenant), rollout, "resume", reason)
 
 
 @app.command("promote")
@@ -231,7 +227,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Open the next wave now, proven or not; after the last one the revision is everybody's."""
-    _ask(sessions.of(context), rollout, "promote", reason, tenant, as_json)
+    _ask(Central(context, as_json, tenant), rollout, "promote", reason)
 
 
 @app.command("abort")
@@ -243,7 +239,7 @@ def abort(
     as_json: JsonOption = False,
 ) -> None:
     """Give every node what it had before. Nothing has to be signed for that. This cannot be undone."""
-    _ask(sessions.of(context), rollout, "abort", reason, tenant, as_json)
+    _ask(Central(context, as_json, tenant), rollout, "abort", reason)
 
 
 @app.command("emergency")
@@ -255,7 +251,7 @@ def emergency(
     as_json: JsonOption = False,
 ) -> None:
     """Open all waves at once. Signatures are asked for all the same."""
-    _ask(sessions.of(context), rollout, "emergency", reason, tenant, as_json)
+    _ask(Central(context, as_json, tenant), rollout, "emergency", reason)
 
 
 def fleet(
@@ -268,13 +264,12 @@ def fleet(
     as_json: JsonOption = False,
 ) -> None:
     """Tell how many nodes follow, and which lag, fell silent or went back, and why."""
-    session = sessions.of(context)
-    found = ask(session, "GET", ("fleet",), query=query_of(tenant, standing=standing))
-    if as_json:
-        session.terminal.json(found)
-        return
+    Central(context, as_json, tenant).ask("GET", "fleet", standing=standing).show(_show_fleet)
+
+
+def _show_fleet(terminal: Terminal, found: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(found["counts"].items()))
-    session.terminal.line(f"{found['nodes']} nodes{': ' + counts if counts else ''}")
+    terminal.line(f"{found['nodes']} nodes{': ' + counts if counts else ''}")
     rows = [
         [
             *(each["node"], one_line(each["name"], 40), each["standing"].replace("_", " ")),
@@ -283,19 +278,16 @@ def fleet(
         for each in found["listed"]
     ]
     if rows:
-        session.terminal.table(["node", "name", "stands", "last seen", "why"], rows)
+        terminal.table(["node", "name", "stands", "last seen", "why"], rows)
 
 
 def _trouble(trouble: Mapping[str, Any] | None) -> str:
     return one_line(f"{trouble['reason']} {trouble['detail']}", 80) if trouble else ""
 
 
-def _ask(session: Session, id: str, verb: str, reason: str, tenant: str | None, as_json: bool) -> None:
-    found = ask(session, "POST", ("rollouts", id, verb), {"reason": reason}, query=query_of(tenant))
-    if as_json:
-        session.terminal.json(found)
-    else:
-        session.terminal.note(f"{found['id']} is {found['state']}; {_counts(found) or 'no node has it'}")
+def _ask(central: Central, id: str, verb: str, reason: str) -> None:
+    changed = central.ask("POST", "rollouts", id, verb, body={"reason": reason})
+    changed.note(lambda each: f"{each['id']} is {each['state']}; {_counts(each) or 'no node has it'}")
 
 
 def _counts(found: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Moments as people write them on a command line."""
+"""Moments and lengths of time as people write them on a command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from datetime import UTC, datetime, time, timedelta
 from toft.kernel.clock import SYSTEM, Clock
 from toft.kernel.errors import UsageError
 from toft.kernel.visible import one_line
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LONGEST = 9
+
+
+def lasting(text: str) -> float:
+    """Return the seconds that a text such as 12h says.
+
+    Raises:
+        UsageError: It says none.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and number.isdecimal() and len(number) <= _LONGEST:
+        return int(number) * _UNITS[unit]
+    raise UsageError(
+        f"{text[:40]!r} is no length of time",
+        code="access.expiry",
+        hint="such as 90d, 12h, 30m or 45s",
+    )
 
 
 def read(text: str, clock: Clock = SYSTEM, *, is_past: bool = False) -> float:

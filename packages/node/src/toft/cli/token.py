@@ -10,14 +10,14 @@ from urllib.parse import quote, unquote, urlencode
 
 import typer
 
-from toft.cli import documents, shown
+from toft.cli import documents, moments, shown
 from toft.cli import session as sessions
+from toft.cli.answers import Answer
 from toft.cli.session import JsonOption, Session, argument, option
+from toft.cli.terminal import Terminal
 from toft.kernel.errors import UnavailableError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Let programs elsewhere use this node: create, list, revoke.")
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def register(tree: typer.Typer) -> None:
@@ -45,15 +45,15 @@ def create(
     Its text alone goes to standard output, so that > FILE keeps it. --json prints everything about it.
     """
     session = sessions.of(context)
-    lasts_s = None if expires is None else _seconds(expires)
+    lasts_s = None if expires is None else moments.lasting(expires)
     body = {"name": name, "scopes": scope, "lasts_s": lasts_s}
-    made = _ask(session, "POST", "/v1/tokens", body)
-    if as_json:
-        session.terminal.json(made)
-        return
-    session.terminal.line(made["token"])
+    Answer(session.terminal, _ask(session, "POST", "/v1/tokens", body), as_json).show(_show_made)
+
+
+def _show_made(terminal: Terminal, made: dict[str, Any]) -> None:
+    terminal.line(made["token"])
     until = f"until {shown.local(made['expires_at'])}" if made["expires_at"] else "until it is revoked"
-    session.terminal.note(f"token {name} holds {until}; this is the only time it is shown")
+    terminal.note(f"token {made['name']} holds {until}; this is the only time it is shown")
 
 
 @app.command("list")
@@ -85,10 +85,7 @@ def revoke(
     """End a token; whatever is open with it ends within a second."""
     session = sessions.of(context)
     ended = _ask(session, "DELETE", f"/v1/tokens/{quote(name, safe='')}")
-    if as_json:
-        session.terminal.json(ended)
-    else:
-        session.terminal.note(f"token {ended['name']} holds no more")
+    Answer(session.terminal, ended, as_json).note(lambda each: f"token {each['name']} holds no more")
 
 
 def _origin(token: dict[str, Any]) -> str:
@@ -216,17 +213,6 @@ async def _without_daemon(session: Session, method: str, route: str, body: dict[
             return tokens.told(await tokens.revoke(unquote(route.rpartition("/")[2])))
         made, text = await tokens.create(body["name"], body["scopes"], lasts_s=body["lasts_s"])
         return {**tokens.told(made), "token": text}
-
-
-def _seconds(text: str) -> float:
-    number, unit = text[:-1], text[-1:]
-    if unit in _UNITS and number.isdecimal():
-        return int(number) * _UNITS[unit]
-    raise UsageError(
-        f"{text[:40]!r} is no length of time",
-        code="access.expiry",
-        hint="such as --expires 90d, 12h, 30m or 45s",
-    )
 
 
 def _socket(session: Session) -> Any:

@@ -58,9 +58,9 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def path(*parts: str) -> str:
-    """Return a route of the administration, whatever stands in its parts."""
-    return "/v1/admin/" + "/".join(quote(part, safe="") for part in parts)
+def path(root: str, *parts: str) -> str:
+    """Return a route below another one, whatever stands in its parts."""
+    return "/".join((root, *(quote(part, safe="") for part in parts)))
 
 
 def _url(route: str, query: Mapping[str, Any] | None) -> str:
