@@ -53,7 +53,7 @@ async def test_what_too_few_have_signed_is_rolled_out_to_nobody_whatever_the_hur
         for verb in ("start", "emergency"):
             with pytest.raises(ConflictError, match="not signed by enough keys") as refused:
                 await central.launching.ask(TENANT, draft.id, verb, by="token:ops")
-            assert refused.value.code == "rollout.unsigned"
+            assert refused.value.code == "central.unsigned"
             (payload,) = await central.payloads(fleets.document(central), number)
             assert refused.value.details["sha256"] == [payload.sha256]
             assert f"document payloads {draft.document} {number} " in refused.value.hint
@@ -61,7 +61,7 @@ async def test_what_too_few_have_signed_is_rolled_out_to_nobody_whatever_the_hur
         for is_emergency in (False, True):
             with pytest.raises(ConflictError) as refused:
                 await fleets.roll_out(central, is_emergency=is_emergency)
-            assert refused.value.code == "rollout.unsigned"
+            assert refused.value.code == "central.unsigned"
         await run(central, fleet, 2)
         assert fleet.runs == before
         assert [each.state for each in await central.rollouts.list(TENANT)] == [State.ABORTED]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests import centrals
-from tests.centrals import Agent, Central
+from tests.centrals import Agent, Answer, Central
 from tests.waiting import eventually
 
 from toft.cli import app as command_line
@@ -307,6 +307,25 @@ def test_reports_are_kept_in_their_order_and_a_machine_set_back_is_seen(central:
     assert agent.report(4, boot="boot-0", phase="old").status == 204
     assert central.admin("GET", f"nodes/{agent.node_id}")["restored_at"] is not None
     assert "hunter2" not in json.dumps(central.admin("GET", f"nodes/{agent.node_id}"))
+
+
+def test_a_node_that_talks_without_a_pause_is_slowed_down(central: Central) -> None:
+    agent = Agent(central).join()
+
+    def refresh(number: int) -> Answer:
+        body = messages.refresh(agent.node_id, agent.key, f"{number:032x}", clocks.SYSTEM.now())
+        return central.ask("POST", protocol.REFRESH, body, source=agent.source)
+
+    for ask, good in ((agent.report, 204), (refresh, 200)):
+        statuses = [ask(number).status for number in range(30)]
+        assert statuses[:10] == [good] * 10
+        assert set(statuses) == {good, 429}
+    # Whoever has not the key slows down nobody but themselves.
+    other = Agent(central).join()
+    body = {**messages.refresh(other.node_id, agent.key, "0" * 32, clocks.SYSTEM.now())}
+    for _ in range(20):
+        central.ask("POST", protocol.REFRESH, body, source=agent.source)
+    assert other.poll().status in (200, 404)
 
 
 def test_signed_documents_wait_for_their_signatures(central: Central) -> None:

@@ -214,7 +214,7 @@ def test_what_nodes_get_is_signed_elsewhere_and_brought(central: Commands, tmp_p
     assert public["key_id"] in central.text("root", "list", *of)
     refused = central("rollout", "create", document, *of, "--json")
     problem = json.loads(refused.err)
-    assert problem["error"]["code"] == "rollout.unsigned"
+    assert problem["error"]["code"] == "central.unsigned"
     # What it says to do next is done, word by word.
     hinted = problem["error"]["hint"].replace("DIR writes what to sign", into).split()
     assert hinted[:2] == ["toft", "central"]

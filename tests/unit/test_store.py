@@ -212,6 +212,17 @@ async def test_a_failing_migration_changes_nothing(tmp_path: Path, tables: Path)
     assert "things" in names
 
 
+async def test_two_scripts_of_one_number_are_refused_whichever_was_run(tmp_path: Path, tables: Path) -> None:
+    store = database.Database(tmp_path / "node.db")
+    await store.open({"sample": "sampleroom"})
+    await store.close()
+    (tables / "migrations" / "0001_pre_again.sql").write_text("CREATE TABLE more (id INTEGER) STRICT;\n")
+    with pytest.raises(errors.IntegrityError, match=r"0001_pre_again\.sql and 0001_") as caught:
+        await store.open({"sample": "sampleroom"})
+    await store.close()
+    assert caught.value.code == "store.scripts"
+
+
 async def test_tables_of_a_newer_toft_are_refused(tmp_path: Path, tables: Path) -> None:
     extra = tables / "migrations" / "0002_post_more.sql"
     extra.write_text("CREATE TABLE more (id INTEGER) STRICT;\n")

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toft.central import audit, nodes, tokens
+from toft.central import audit, nodes, tokens, writing
 from toft.central.nodes import Node
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
@@ -25,6 +25,7 @@ _log = log.get_logger("central.admission")
 _LATEST_S = 30 * 86_400.0
 _NONCES_S = 4 * protocol.SKEW_S
 _KEPT_S = 86_400.0
+Counted = Callable[[Node], None]
 
 
 class JoinRefusedError(errors.RefusedError):
@@ -98,20 +99,28 @@ class Admission:
             ConflictError: The key is one of another tenant's node.
         """
         text = self._credential()
-        done = await self._store.write(lambda connection: self._enroll(connection, wish, text))
+
+        def written(done: tokens.Refusal | tuple[Node, float, bool]) -> None:
+            if not isinstance(done, tokens.Refusal):
+                self._let_in(done[0], text, done[1])
+
+        done = await writing.commit(
+            self._store, lambda connection: self._enroll(connection, wish, text), written
+        )
         if isinstance(done, tokens.Refusal):
             raise JoinRefusedError(done, wish)
         node, expires_at, is_new = done
+        _log.info("enrolled", node=node.id, tenant=node.tenant, is_new=is_new)
+        return self._nodes.find(node.id) or node, text, expires_at, is_new
+
+    def _let_in(self, node: Node, text: str, expires_at: float) -> None:
         self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
         known = self._nodes.find(node.id)
         if known is None:
             self._nodes.add(node)
-            known = node
         else:
             _copy(known, node)
             self._nodes.tell(known)
-        _log.info("enrolled", node=node.id, tenant=node.tenant, is_new=is_new)
-        return known, text, expires_at, is_new
 
     async def note_refused(self, error: JoinRefusedError) -> None:
         """Write down why somebody may not join; for whoever bounds how often that is done."""
@@ -197,22 +206,32 @@ class Admission:
         def change(connection: database.Connection) -> float:
             until = now + protocol.OVERLAP_S
             connection.execute(_QUERIES["shorten_credentials"], {"node": node.id, "until": until})
+            # That of a node which is silent is kept for as long as its key may bring it back.
             connection.execute(_QUERIES["forget_credentials"], {"before": now - _LATEST_S})
+            connection.execute(_QUERIES["forget_ended"], {"node": node.id, "now": now})
             return self._give(connection, node.id, text, now)
 
-        expires_at = await self._store.write(change)
-        self._shorten(node.id, now + protocol.OVERLAP_S)
-        self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
-        return text, expires_at
+        def written(expires_at: float) -> None:
+            self._shorten(node.id, now + protocol.OVERLAP_S)
+            self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
 
-    async def signed_refresh(self, wish: messages.Refresh) -> tuple[Node, str, float]:
+        return text, await writing.commit(self._store, change, written)
+
+    async def signed_refresh(
+        self, wish: messages.Refresh, *, counted: Counted = lambda node: None
+    ) -> tuple[Node, str, float]:
         """Give a new credential to a node whose old one is over, by its key.
+
+        Args:
+            wish: What it signed.
+            counted: Told who asks, once that is proven and before anything is written.
 
         Raises:
             RefusedError: Its key did not sign this, its clock is wrong, it was asked for before, or the last
                 credential was over more than 30 days ago.
         """
         node = self._by_key(wish.node_id, wish.check)
+        counted(node)
         await self._once(node, wish.nonce, wish.at)
         last = await self._store.read(
             lambda connection: connection.execute(_QUERIES["last_credential"], {"node": node.id}).fetchone()
@@ -222,8 +241,12 @@ class Admission:
         text, expires_at = await self.refresh(node)
         return node, text, expires_at
 
-    async def rotate(self, wish: messages.RotateKey) -> None:
+    async def rotate(self, wish: messages.RotateKey, *, counted: Counted = lambda node: None) -> None:
         """Give a node another key; asked again with the same one, nothing happens.
+
+        Args:
+            wish: What it signed.
+            counted: Told who asks, once that is proven and before anything is written.
 
         Raises:
             RefusedError: The old key did not sign this, its clock is wrong, or it was asked for before.
@@ -234,6 +257,7 @@ class Admission:
             # The answer was lost. That the new key signed this was looked at when it was read.
             return
         node = self._by_key(wish.node_id, wish.check)
+        counted(node)
         await self._once(node, wish.nonce, wish.at)
         now = self._clock.now()
 
@@ -248,8 +272,10 @@ class Admission:
             )
             audit.add(connection, now, entry)
 
-        await self._store.write(change)
-        node.public_key = wish.new_key.text
+        def written(_: None) -> None:
+            node.public_key = wish.new_key.text
+
+        await writing.commit(self._store, change, written)
 
     def forget(self, node: Node) -> None:
         """Know nothing of a node's credentials any more."""

@@ -117,15 +117,18 @@ class Artifacts:
         hashed, gathered, size = hashlib.sha256(), bytearray(), 0
         try:
             file = await threads.finished(lambda: staged.open("xb"))
+
+            async def flush() -> None:
+                await threads.finished(lambda: _write(file, hashed, gathered, staged))
+                gathered.clear()
+
             try:
                 async for piece in pieces:
-                    gathered += piece
+                    gathered.extend(piece)
                     size += len(piece)
                     if len(gathered) >= _GATHERED:
-                        data = bytes(gathered)
-                        gathered.clear()
-                        await threads.finished(lambda data=data: _write(file, hashed, data, staged))  # type: ignore[misc]
-                await threads.finished(lambda: _write(file, hashed, bytes(gathered), staged))
+                        await flush()
+                await flush()
             finally:
                 with contextlib.suppress(OSError):
                     await threads.finished(file.close)
@@ -143,7 +146,7 @@ class Artifacts:
         return size
 
 
-def _write(file: IO[bytes], hashed: Any, data: bytes, staged: Path) -> None:
+def _write(file: IO[bytes], hashed: Any, data: bytearray, staged: Path) -> None:
     hashed.update(data)
     try:
         file.write(data)

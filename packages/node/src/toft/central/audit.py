@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from toft.kernel import clock as clocks
+from toft.kernel import errors, ids
 from toft.managed import document
 from toft.store import database
 
 _QUERIES = database.read_queries("toft.central")
 _FIRST = "0" * 64
 _AT_ONCE = 1000
+_MOST_WHY = 2000
 _SIGNED = ("seq", "happened_at", "tenant", "actor", "action", "subject", "details", "previous")
 MOST = 500
 
@@ -51,6 +53,16 @@ class Verified:
     lines: int
     head: str
     broken_at: int | None
+
+
+def check_why(text: str, name: str) -> None:
+    """Refuse what is no reason that can be kept: too long, or no text.
+
+    Raises:
+        UsageError: It is one of these.
+    """
+    if len(text) > _MOST_WHY or not ids.is_text(text):
+        raise errors.UsageError(f"a {name} has up to {_MOST_WHY} characters", code="central.message")
 
 
 def add(connection: database.Connection, now: float, entry: Entry) -> None:
@@ -101,10 +113,7 @@ async def verify(store: database.Store) -> Verified:
     """Walk through all lines and look whether each is what it was."""
     count, previous = 0, _FIRST
     while True:
-        after = {"after": count, "most": _AT_ONCE}
-        rows = await store.read(
-            lambda connection, after=after: connection.execute(_QUERIES["walk_audit"], after).fetchall()  # type: ignore[misc]
-        )
+        rows = await _lines_after(store, count)
         for row in rows:
             fields = {name: row[name] for name in _SIGNED}
             is_next = row["seq"] == count + 1 and row["previous"] == previous
@@ -113,6 +122,11 @@ async def verify(store: database.Store) -> Verified:
             count, previous = row["seq"], row["sha256"]
         if len(rows) < _AT_ONCE:
             return Verified(count, previous, None)
+
+
+async def _lines_after(store: database.Store, seq: int) -> list[Any]:
+    values = {"after": seq, "most": _AT_ONCE}
+    return await store.read(lambda connection: connection.execute(_QUERIES["walk_audit"], values).fetchall())
 
 
 def _digest(row: Mapping[str, Any]) -> str:

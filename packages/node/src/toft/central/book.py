@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from toft.central import audit, ledger
+from toft.central import audit, ledger, writing
 from toft.central.documents import Document, Documents
 from toft.central.ledger import Placed, Record
 from toft.central.nodes import Node, Nodes
@@ -174,10 +174,13 @@ class Book:
         def write(connection: database.Connection) -> None:
             self._write_change(connection, record, action, by, values)
 
-        await self._commit(write, lambda: self._changed(record, values))
-        if not record.is_serving:
-            for id in record.reached:
-                self._wake(self._nodes.find(id))
+        def written() -> None:
+            self._changed(record, values)
+            if not record.is_serving:
+                for id in record.reached:
+                    self._wake(self._nodes.find(id))
+
+        await self._commit(write, written)
 
     async def finish(self, record: Record, *, by: str) -> None:
         """Give the revision to everybody, those included whom nobody has heard of."""
@@ -191,10 +194,10 @@ class Book:
         def written() -> None:
             document.published = record.number
             self._changed(record, values)
+            for node in list(self.about(document)):
+                self._wake(node)
 
         await self._commit(write, written)
-        for node in list(self.about(document)):
-            self._wake(node)
 
     def _write_change(
         self, connection: database.Connection, record: Record, action: str, by: str, values: Mapping[str, Any]
@@ -233,15 +236,7 @@ class Book:
             self._nodes.tell(node)
 
     async def _commit(self, work: Callable[[database.Connection], None], then: Callable[[], None]) -> None:
-        """Write, and change what is known in memory exactly when that is on disk, whoever is cancelled."""
-        writing = asyncio.ensure_future(self._store.write(work))
-
-        def written(done: asyncio.Future[None]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                then()
-
-        writing.add_done_callback(written)
-        await asyncio.shield(writing)
+        await writing.commit(self._store, work, lambda _: then())
 
     def _tell(self) -> None:
         for each in self.changed:

@@ -122,8 +122,7 @@ class Controller:
         return Member(
             id=node.id,
             labels=node.labels,
-            # When it last asked is written down now and then only, so after a kill it may not be known.
-            seen_at=max(node.last_seen_at or 0.0, node.reported_at or 0.0, node.created_at),
+            seen_at=max(node.heard_at or 0.0, node.created_at),
             place=None if place is None else Place(place.wave, place.stage, place.reason),
             kept_out="pinned" if node.pinned is not None else "",
         )

@@ -115,9 +115,9 @@ def standing(node: Node, offered: str | None, patience: float, now: float, bad: 
         return Standing.REVOKED
     if node.state == "pending":
         return Standing.PENDING
-    if node.last_seen_at is None:
+    if node.heard_at is None:
         return Standing.NEW
-    if now - node.last_seen_at > patience:
+    if now - node.heard_at > patience:
         return Standing.SILENT
     if offered is None or runs(node) == offered:
         is_trial = node.report.get("phase") == str(phases.Phase.STAGED)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toft.central import audit, layers
+from toft.central import audit, layers, writing
 from toft.central.nodes import Node
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
@@ -80,6 +80,8 @@ class Documents:
         self._by_id: dict[str, Document] = {}
         self._by_place: dict[tuple[str, str, str], Document] = {}
         self._layers: dict[tuple[str, int], Mapping[str, Any]] = {}
+        self.changed: list[Callable[[str], None]] = []
+        """Told of each tenant whose nodes may be made of something else now."""
 
     async def open(self) -> None:
         """Read what there is, and the layers that nodes get now."""
@@ -124,11 +126,13 @@ class Documents:
         now = self._clock.now()
 
         def change(connection: database.Connection) -> None:
-            connection.execute(_QUERIES["insert_tenant"], {"id": tenant, "now": now})
-            _audit(connection, now, tenant, by, "tenant.create", tenant)
+            if connection.execute(_QUERIES["insert_tenant"], {"id": tenant, "now": now}).fetchone():
+                _audit(connection, now, tenant, by, "tenant.create", tenant)
 
-        await self._store.write(change)
-        self._tenants[tenant] = now
+        def written(_: None) -> None:
+            self._tenants[tenant] = now
+
+        await writing.commit(self._store, change, written)
 
     def groups(self, tenant: str) -> Sequence[Group]:
         """Return the groups of a tenant, the one that counts first in front."""
@@ -143,9 +147,7 @@ class Documents:
         for each in self._groups.get(tenant, ()):
             if each.name == name:
                 return each
-        raise errors.NotFoundError(
-            f"there is no group {name[:80]!r}", code="central.no_group", hint="toft central group list"
-        )
+        raise no_group(name)
 
     async def put_group(self, group: Group, *, by: str) -> None:
         """Make a group, or change which nodes are in it."""
@@ -164,9 +166,7 @@ class Documents:
             connection.execute(_QUERIES["put_group"], values)
             _audit(connection, now, group.tenant, by, "group.put", group.name, **group.to_dict())
 
-        await self._store.write(change)
-        others = [each for each in self._groups.get(group.tenant, ()) if each.name != group.name]
-        self._groups[group.tenant] = sorted([*others, group], key=lambda each: (-each.priority, each.name))
+        await self._commit(change, lambda: self._regroup(group.tenant, group.name, group), group.tenant)
 
     async def delete_group(self, tenant: str, name: str, *, by: str) -> None:
         """Take a group away that has no document.
@@ -176,20 +176,25 @@ class Documents:
             ConflictError: It has a document, and its nodes would lose what that says.
         """
         self.group(tenant, name)
-        if self.find(tenant, "group", name) is not None:
-            raise errors.ConflictError(
-                f"the group {name} has a document, and its nodes would lose what that says",
-                code="central.group_used",
-                hint="publish an empty document for it first, or give it a selector that no node fits",
-            )
         now = self._clock.now()
 
         def change(connection: database.Connection) -> None:
-            connection.execute(_QUERIES["delete_group"], {"tenant": tenant, "name": name})
+            # Its first revision may be saved in this moment.
+            values = {"tenant": tenant, "name": name}
+            if connection.execute(_QUERIES["delete_group"], values).fetchone() is None:
+                raise errors.ConflictError(
+                    f"the group {name} has a document, and its nodes would lose what that says",
+                    code="central.group_used",
+                    hint="publish an empty document for it first, or give it a selector that no node fits",
+                )
             _audit(connection, now, tenant, by, "group.delete", name)
 
-        await self._store.write(change)
-        self._groups[tenant] = [each for each in self._groups[tenant] if each.name != name]
+        await self._commit(change, lambda: self._regroup(tenant, name, None), tenant)
+
+    def _regroup(self, tenant: str, name: str, group: Group | None) -> None:
+        others = [each for each in self._groups.get(tenant, ()) if each.name != name]
+        found = others if group is None else [*others, group]
+        self._groups[tenant] = sorted(found, key=lambda each: (-each.priority, each.name))
 
     def group_of(self, node: Node) -> Group | None:
         """Return the one group that counts for a node."""
@@ -290,8 +295,20 @@ class Documents:
             told = {"number": number, "scope": document.scope, "target": document.target}
             _audit(connection, now, document.tenant, by, "document.publish", document.id, **told)
 
-        await self._store.write(change)
-        document.published = number
+        def published() -> None:
+            document.published = number
+
+        await self._commit(change, published, document.tenant)
+
+    async def _commit(
+        self, work: Callable[[database.Connection], None], then: Callable[[], None], tenant: str
+    ) -> None:
+        def written(_: None) -> None:
+            then()
+            for each in self.changed:
+                each(tenant)
+
+        await writing.commit(self._store, work, written)
 
     def note(self, document: Document, number: int, layer: Mapping[str, Any]) -> None:
         """Take note of a revision that a transaction has written."""
@@ -301,6 +318,13 @@ class Documents:
     def _note(self, document: Document) -> None:
         self._by_id[document.id] = document
         self._by_place[document.tenant, document.scope, document.target] = document
+
+
+def no_group(name: str) -> errors.NotFoundError:
+    """Return the error for a group that there is not."""
+    return errors.NotFoundError(
+        f"there is no group {name[:80]!r}", code="central.no_group", hint="toft central group list"
+    )
 
 
 def _group(row: Mapping[str, Any]) -> Group:

@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toft.central import rollouts, waves
+from toft.central import audit, rollouts, waves
 from toft.central.book import Book
 from toft.central.documents import Document, Documents
 from toft.central.ledger import Record
 from toft.central.offers import Offers, Served
+from toft.central.previews import Previews
 from toft.central.rollouts import State
-from toft.central.saving import Saving
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.managed import document as node_documents
 from toft.managed import phases
-
-_MOST_MESSAGE = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class Launching:
         book: All rollouts.
         documents: What there is to roll out.
         offers: Makes the bytes of it.
-        saving: Knows the combinations of layers.
+        previews: Knows the combinations of layers.
         clock: The time.
     """
 
@@ -59,14 +57,14 @@ class Launching:
         book: Book,
         documents: Documents,
         offers: Offers,
-        saving: Saving,
+        previews: Previews,
         *,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self._book = book
         self._documents = documents
         self._offers = offers
-        self._saving = saving
+        self._previews = previews
         self._clock = clock
         self.changed: list[Callable[[], None]] = []
         """Told when there is something to be done."""
@@ -78,8 +76,7 @@ class Launching:
             ConflictError: The document is in another one, or nodes have this revision already, or nobody has
                 signed what they would get.
         """
-        if len(wish.message) > _MOST_MESSAGE or not ids.is_text(wish.message):
-            raise errors.UsageError(f"a message has up to {_MOST_MESSAGE} characters", code="central.message")
+        audit.check_why(wish.message, "message")
         document = self._documents.get(wish.tenant, wish.document)
         number = wish.number if wish.number is not None else await self._newest(document)
         await self._documents.revision(document, number)
@@ -114,7 +111,7 @@ class Launching:
             is_emergency=wish.is_emergency,
         )
         if not wish.is_draft:
-            await self._check_startable(document, number)
+            await self.check_startable(document, number)
         await self._book.add(record, by=wish.by)
         return record
 
@@ -125,15 +122,14 @@ class Launching:
             NotFoundError: There is none of that id.
             ConflictError: It is in no state for that.
         """
-        if len(reason) > _MOST_MESSAGE or not ids.is_text(reason):
-            raise errors.UsageError(f"a reason has up to {_MOST_MESSAGE} characters", code="central.message")
+        audit.check_why(reason, "reason")
         async with self._book.changing:
             record = await self._book.get(tenant, id)
             known = record.known()
             rollouts.check_verb(verb, known)
             document = self._documents.get(tenant, record.document)
             if verb == "start" or (verb == "emergency" and record.state is State.DRAFT):
-                await self._check_startable(document, record.number)
+                await self.check_startable(document, record.number)
             changes = rollouts.asked(verb, known, self._clock.now())
             if changes.get("state") is State.DONE:
                 await self._book.finish(record, by=by)
@@ -156,7 +152,7 @@ class Launching:
         """Return the waves that fit the slowest of the documents that nodes would get."""
         slowest = 0.0
         settle_s = 0.0
-        for served in await self._payloads(document, number):
+        for served in await self.payloads(document, number):
             slowest = max(slowest, served.poll_interval_s)
             value = json.loads(served.data)
             settle_s = max(
@@ -165,10 +161,11 @@ class Launching:
         interval_s = slowest or float(node_documents.DEFAULT_POLL_S)
         return waves.default_waves(interval_s, phases.window_s(interval_s), settle_s)
 
-    async def _payloads(self, document: Document, number: int) -> list[Served]:
+    async def payloads(self, document: Document, number: int) -> list[Served]:
+        """Return the bytes that nodes would get with a revision: one for each combination of layers."""
         return [
             await self._offers.merged(document.tenant, chosen)
-            for chosen in self._saving.combinations(document, number)
+            for chosen in self._previews.combinations(document, number)
         ]
 
     def check_free(self, document: Document) -> None:
@@ -186,15 +183,28 @@ class Launching:
                 hint=f"toft central rollout show {other.id} --watch; toft central rollout abort {other.id}",
             )
 
-    async def _check_startable(self, document: Document, number: int) -> None:
+    async def check_startable(self, document: Document, number: int) -> None:
+        """Refuse a revision that cannot be given to nodes now: whoever decides so holds `Book.changing`.
+
+        Raises:
+            ConflictError: A rollout brings another one to them; no document would come of it for some, which
+                would silently stay where they are; or nodes ask for signatures and some are missing.
+        """
         self.check_free(document)
-        payloads = await self._payloads(document, number)
-        check_fit(payloads)
+        payloads = await self.payloads(document, number)
+        wrong = next((each for each in payloads if each.problems), None)
+        if wrong is not None:
+            raise errors.ConflictError(
+                f"some nodes would have no document with it: {'; '.join(wrong.problems[:3])}",
+                code="rollout.unfit",
+                details={"problems": list(wrong.problems[:20])},
+                hint="another layer was changed since it was saved; save it again",
+            )
         unsigned = [each.sha256 for each in payloads if not each.is_vouched]
         if unsigned:
             raise errors.ConflictError(
                 f"{len(unsigned)} documents that nodes would get are not signed by enough keys",
-                code="rollout.unsigned",
+                code="central.unsigned",
                 details={"sha256": unsigned[:50]},
                 hint=f"toft central document payloads {document.id} {number} --into DIR writes what to sign",
             )
@@ -202,19 +212,3 @@ class Launching:
     def _tell(self) -> None:
         for each in self.changed:
             each()
-
-
-def check_fit(payloads: Sequence[Served]) -> None:
-    """Refuse what no document would come of for some nodes: they would silently stay where they are.
-
-    Raises:
-        ConflictError: For some that is so.
-    """
-    wrong = next((each for each in payloads if each.problems), None)
-    if wrong is not None:
-        raise errors.ConflictError(
-            f"some nodes would have no document with it: {'; '.join(wrong.problems[:3])}",
-            code="rollout.unfit",
-            details={"problems": list(wrong.problems[:20])},
-            hint="another layer was changed since it was saved; save it again",
-        )

@@ -83,6 +83,11 @@ def check_selector(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def called(number: int | None) -> str:
+    """Return what a revision is called in a diff; None for where there was none."""
+    return "nothing" if number is None else f"revision {number}"
+
+
 def diff(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, names: Sequence[str]) -> str:
     """Return what changes between two documents, line by line; empty when nothing does.
 

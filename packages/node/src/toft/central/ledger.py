@@ -234,19 +234,10 @@ def read_history(connection: database.Connection, since: Mapping[str, float]) ->
     return found
 
 
-def read_troubles(connection: database.Connection) -> dict[str, Event]:
-    """Return the last thing that went wrong on each node on which something did."""
-    return {row["node"]: _trouble(row) for row in connection.execute(_QUERIES["last_troubles"]).fetchall()}
-
-
-def read_trouble(connection: database.Connection, node: str) -> Event | None:
-    """Return the last thing that went wrong on a node."""
-    row = connection.execute(_QUERIES["last_trouble"], {"node": node}).fetchone()
-    return None if row is None else _trouble(row)
-
-
-def _trouble(row: Mapping[str, Any]) -> Event:
-    return dataclasses.replace(_event(row), is_over=bool(row["is_over"]))
+def read_troubles(connection: database.Connection, tenant: str, node: str = "") -> dict[str, Event]:
+    """Return the last thing that went wrong on each node of a tenant on which something did, or on one."""
+    rows = connection.execute(_QUERIES["last_troubles"], {"tenant": tenant, "node": node}).fetchall()
+    return {row["node"]: dataclasses.replace(_event(row), is_over=bool(row["is_over"])) for row in rows}
 
 
 def _event(row: Mapping[str, Any]) -> Event:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toft.central import audit, layers
+from toft.central import audit, layers, writing
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids
 from toft.store import database
@@ -67,11 +67,22 @@ class Node:
     report: Mapping[str, Any] = field(default_factory=dict)
     reported_at: float | None = None
 
+    @property
+    def heard_at(self) -> float | None:
+        """Return when it was heard of last; None for never.
+
+        When it asked is written down now and then only: after a kill, what it said and what it was given tell
+        that it was there.
+        """
+        known = (self.last_seen_at, self.reported_at, self.offered_at)
+        return max((each for each in known if each is not None), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
-        times = ("created_at", "last_seen_at", "offered_at", "restored_at", "reported_at")
+        times = ("created_at", "offered_at", "restored_at", "reported_at")
         plain = ("id", "tenant", "name", "state", "hostname", "os", "agent_version", "attempt", "join_token")
-        told = {name: None if (at := getattr(self, name)) is None else clocks.rfc3339(at) for name in times}
+        moments = {**{name: getattr(self, name) for name in times}, "last_seen_at": self.heard_at}
+        told = {name: None if at is None else clocks.rfc3339(at) for name, at in moments.items()}
         running = self.report.get("running") or {}
         return {
             **{name: getattr(self, name) for name in plain},
@@ -183,14 +194,14 @@ class Nodes:
             values = {"id": node.id, "state": state}
             # Somebody may have thrown it out while this waited for its turn.
             if connection.execute(_QUERIES["set_state"], values).fetchone() is None:
+                if state == "revoked":
+                    return
                 raise stays
             if state == "revoked":
                 connection.execute(_QUERIES["delete_credentials"], {"node": node.id})
             self._audit(connection, node, f"node.{_VERBS[state]}", by)
 
-        await self._store.write(change)
-        node.state = state
-        self.tell(node)
+        await self._commit(node, change, state=state)
 
     async def label(
         self, node: Node, labels: Mapping[str, str], *, name: str, group: str | None, by: str
@@ -209,9 +220,7 @@ class Nodes:
             connection.execute(_QUERIES["set_labels"], values)
             self._audit(connection, node, "node.label", by, labels=labels, name=name, group=group)
 
-        await self._store.write(change)
-        node.labels, node.name, node.assigned_group = dict(labels), name, group
-        self.tell(node)
+        await self._commit(node, change, labels=dict(labels), name=name, assigned_group=group)
 
     async def pin(self, node: Node, sha256: str | None, *, by: str) -> None:
         """Keep a node on one document, whatever is published; None lets it go on."""
@@ -220,22 +229,33 @@ class Nodes:
             connection.execute(_QUERIES["set_pinned"], {"id": node.id, "pinned": sha256})
             self._audit(connection, node, "node.unpin" if sha256 is None else "node.pin", by, sha256=sha256)
 
-        await self._store.write(change)
-        node.pinned = sha256
-        self.tell(node)
+        await self._commit(node, change, pinned=sha256)
 
     async def retry(self, node: Node, *, by: str) -> int:
         """Ask a node to try again what it has refused; returns which attempt that is."""
-        attempt = node.attempt + 1
 
-        def change(connection: database.Connection) -> None:
-            connection.execute(_QUERIES["set_attempt"], {"id": node.id, "attempt": attempt})
+        def change(connection: database.Connection) -> int:
+            attempt = int(
+                connection.execute(_QUERIES["count_attempt"], {"id": node.id}).fetchone()["attempt"]
+            )
             self._audit(connection, node, "node.retry", by, attempt=attempt)
+            return attempt
 
-        await self._store.write(change)
-        node.attempt = max(node.attempt, attempt)
-        self.tell(node)
-        return node.attempt
+        def written(attempt: int) -> None:
+            node.attempt = attempt
+            self.tell(node)
+
+        return await writing.commit(self._store, change, written)
+
+    async def _commit(self, node: Node, work: Callable[[database.Connection], None], **changed: Any) -> None:
+        """Write, and give a node what is so from then on."""
+
+        def written(_: None) -> None:
+            for name, value in changed.items():
+                setattr(node, name, value)
+            self.tell(node)
+
+        await writing.commit(self._store, work, written)
 
     def see(self, node: Node, etag: str) -> None:
         """Take note that a node asked, and what it runs; written later, many at once."""

@@ -19,6 +19,7 @@ from toft.kernel import clock as clocks
 from toft.kernel import log, schemas
 from toft.managed import document as documents_of_nodes
 from toft.managed import messages
+from toft.managed.signatures import Signature
 from toft.store import database
 
 _QUERIES = database.read_queries("toft.central")
@@ -106,6 +107,7 @@ class Offers:
         self._merged: dict[tuple[str, Layers], Served] = {}
         self._by_hash: dict[tuple[str, str], Served] = {}
         self._merging = asyncio.Lock()
+        self._forgotten = 0
         self.choose: Choose = published
 
     async def offered(self, node: Node) -> Offer | None:
@@ -164,6 +166,7 @@ class Offers:
 
     def forget(self, tenant: str) -> None:
         """Look anew at what vouches for the bytes of a tenant."""
+        self._forgotten += 1
         self._merged = {key: each for key, each in self._merged.items() if key[0] != tenant}
         self._by_hash = {key: each for key, each in self._by_hash.items() if key[0] != tenant}
 
@@ -195,7 +198,7 @@ class Offers:
 
     async def _vouched(self, tenant: str, data: bytes, found: tuple[str, ...]) -> Served:
         sha256 = hashlib.sha256(data).hexdigest()
-        signatures = await self._trusts.signatures(tenant, sha256)
+        signatures = await self._signatures(tenant, sha256)
         value: Mapping[str, Any] = json.loads(data)
         served = Served(
             tenant=tenant,
@@ -212,6 +215,14 @@ class Offers:
         )
         self._by_hash[tenant, sha256] = served
         return served
+
+    async def _signatures(self, tenant: str, sha256: str) -> Sequence[Signature]:
+        """Return what was signed of some bytes, no older than what was forgotten last."""
+        while True:
+            forgotten = self._forgotten
+            found = await self._trusts.signatures(tenant, sha256)
+            if forgotten == self._forgotten:
+                return found
 
 
 def compose(tenant: str, values: Sequence[Mapping[str, Any]], revision: int) -> tuple[bytes, tuple[str, ...]]:

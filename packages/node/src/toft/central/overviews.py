@@ -36,7 +36,7 @@ class Look:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
-        seen, bad = self.node.last_seen_at, self.bad
+        seen, bad = self.node.heard_at, self.bad
         return {
             "node": self.node.id,
             "name": self.node.name,
@@ -73,14 +73,16 @@ class Overviews:
 
     async def of(self, tenant: str) -> list[Look]:
         """Return how every node of a tenant stands, in the order in which they joined."""
-        troubles = await self._store.read(ledger.read_troubles)
+        troubles = await self._store.read(lambda connection: ledger.read_troubles(connection, tenant))
         now = self._clock.now()
         return [await self._look(node, troubles.get(node.id), now) for node in self._nodes.of(tenant)]
 
     async def one(self, node: Node) -> Look:
         """Return how a node stands."""
-        troubles = await self._store.read(lambda connection: ledger.read_trouble(connection, node.id))
-        return await self._look(node, troubles, self._clock.now())
+        troubles = await self._store.read(
+            lambda connection: ledger.read_troubles(connection, node.tenant, node.id)
+        )
+        return await self._look(node, troubles.get(node.id), self._clock.now())
 
     async def _look(self, node: Node, bad: Event | None, now: float) -> Look:
         offer = await self._offers.offered(node) if node.state == "active" else None

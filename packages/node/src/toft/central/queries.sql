@@ -1,5 +1,5 @@
 -- name: insert_tenant
-INSERT INTO tenants (id, created_at) VALUES (:id, :now) ON CONFLICT (id) DO NOTHING
+INSERT INTO tenants (id, created_at) VALUES (:id, :now) ON CONFLICT (id) DO NOTHING RETURNING id
 
 -- name: list_tenants
 SELECT id, counter, created_at FROM tenants ORDER BY id
@@ -13,7 +13,12 @@ VALUES (:tenant, :name, :selector, :priority, :now)
 ON CONFLICT (tenant, name) DO UPDATE SET selector = excluded.selector, priority = excluded.priority
 
 -- name: delete_group
-DELETE FROM node_groups WHERE tenant = :tenant AND name = :name
+DELETE FROM node_groups WHERE tenant = :tenant AND name = :name AND NOT EXISTS (
+    SELECT 1 FROM documents WHERE tenant = :tenant AND scope = 'group' AND target = :name
+) RETURNING name
+
+-- name: find_group
+SELECT name FROM node_groups WHERE tenant = :tenant AND name = :name
 
 -- name: list_groups
 SELECT tenant, name, selector, priority, created_at FROM node_groups ORDER BY tenant, priority DESC, name
@@ -70,8 +75,8 @@ UPDATE nodes SET labels = :labels, name = :name, assigned_group = :assigned_grou
 -- name: set_pinned
 UPDATE nodes SET pinned = :pinned WHERE id = :id
 
--- name: set_attempt
-UPDATE nodes SET attempt = :attempt WHERE id = :id
+-- name: count_attempt
+UPDATE nodes SET attempt = attempt + 1 WHERE id = :id RETURNING attempt
 
 -- name: set_key
 UPDATE nodes SET public_key = :public_key WHERE id = :id
@@ -99,6 +104,9 @@ DELETE FROM node_credentials WHERE node = :node
 -- name: forget_credentials
 DELETE FROM node_credentials WHERE expires_at < :before
 
+-- name: forget_ended
+DELETE FROM node_credentials WHERE node = :node AND expires_at < :now
+
 -- name: last_credential
 SELECT max(expires_at) AS expires_at FROM node_credentials WHERE node = :node
 
@@ -114,6 +122,9 @@ DELETE FROM node_nonces WHERE noted_at < :before
 
 -- name: insert_document
 INSERT INTO documents (id, tenant, scope, target, created_at) VALUES (:id, :tenant, :scope, :target, :now)
+
+-- name: find_document
+SELECT id FROM documents WHERE tenant = :tenant AND scope = :scope AND target = :target
 
 -- name: list_documents
 SELECT id, tenant, scope, target, published, created_at FROM documents ORDER BY tenant, scope, target
@@ -187,6 +198,12 @@ DELETE FROM node_reports WHERE node = :node AND received_at < (
     ) AS kept
 )
 
+-- name: find_place
+-- The latest of its numbers, and whether a boot is one that it has reported of.
+SELECT n.boot_nonce, n.seq, n.restored_at, EXISTS (
+    SELECT 1 FROM node_reports r WHERE r.node = n.id AND r.boot_nonce = :boot_nonce
+) AS is_known FROM nodes n WHERE n.id = :node
+
 -- name: latest_reports
 SELECT r.node, r.data, r.received_at FROM node_reports r
 JOIN nodes n ON n.id = r.node AND n.boot_nonce = r.boot_nonce AND n.seq = r.seq
@@ -201,9 +218,10 @@ SELECT happened_at, etag, event, data, received_at FROM node_history WHERE node 
 ORDER BY happened_at DESC, received_at DESC LIMIT :most
 
 -- name: forget_history
-DELETE FROM node_history WHERE node = :node AND happened_at < (
-    SELECT min(happened_at) FROM (
-        SELECT happened_at FROM node_history WHERE node = :node ORDER BY happened_at DESC LIMIT :most
+-- By when it was heard: the clock of a node may have been years ahead for a while.
+DELETE FROM node_history WHERE node = :node AND received_at < (
+    SELECT min(received_at) FROM (
+        SELECT received_at FROM node_history WHERE node = :node ORDER BY received_at DESC LIMIT :most
     ) AS kept
 )
 

@@ -1,6 +1,6 @@
 """What nodes say of themselves: the latest, and everything that happened, each thing once.
 
-A report that comes late, twice or out of order changes nothing that a later one said. One from another boot
+A report that comes late, twice or out of order changes nothing that a later one said. One from a new boot
 with a number that was there before comes from a machine that was set back to an earlier moment.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from toft.central import audit, literals
+from toft.central import audit, literals, writing
 from toft.central.nodes import Node, Nodes
 from toft.kernel import clock as clocks
 from toft.kernel import log, schemas
@@ -51,42 +52,39 @@ class Reports:
         report = check(value)
         effective = report.pop("effective", None)
         history = report.pop("history", [])
-        is_newer, restored = _place(node, report)
         now = self._clock.now()
-        # What a node says of itself must not fill the log of everybody.
-        is_news = restored and (node.restored_at is None or now - node.restored_at >= _RESTORED_EACH_S)
+        known = {
+            "agent_version": report.get("agent_version") or node.agent_version,
+            "os": report.get("platform") or node.os,
+        }
 
-        def write(connection: database.Connection) -> None:
+        def write(connection: database.Connection) -> Place:
+            place = _place(connection, node.id, report, now)
             _write(connection, node.id, report, history, effective, now)
-            if is_newer:
-                values = {
-                    "node": node.id,
-                    "boot_nonce": report["boot_nonce"],
-                    "seq": report["seq"],
-                    "agent_version": report.get("agent_version") or node.agent_version,
-                    "os": report.get("platform") or node.os,
-                    "restored_at": now if restored else node.restored_at,
-                }
+            if place.is_newer:
+                values = {"node": node.id, "restored_at": place.restored_at, **known}
+                values |= {"boot_nonce": report["boot_nonce"], "seq": report["seq"]}
                 connection.execute(_QUERIES["note_report"], values)
-            if is_news:
-                told = {"seq": report["seq"], "was": node.seq, "boot": report["boot_nonce"]}
+            if place.is_news:
+                told = {"seq": report["seq"], "was": place.was, "boot": report["boot_nonce"]}
                 entry = audit.Entry(
                     tenant=node.tenant, actor=node.id, action="node.restored", subject=node.id, details=told
                 )
                 audit.add(connection, now, entry)
+            return place
 
-        await self._store.write(write)
-        if restored:
-            _log.warning("node_restored", node=node.id, seq=report["seq"], was=node.seq)
-            node.restored_at = now
-        # Another one may have come while this was written.
-        if is_newer and _place(node, report)[0]:
-            node.report, node.reported_at = report, now
+        def written(place: Place) -> None:
+            if place.is_news:
+                _log.warning("node_restored", node=node.id, seq=report["seq"], was=place.was)
+            if not place.is_newer:
+                return
+            node.report, node.reported_at, node.restored_at = report, now, place.restored_at
             node.boot_nonce, node.seq = report["boot_nonce"], report["seq"]
-            node.agent_version = report.get("agent_version") or node.agent_version
-            node.os = report.get("platform") or node.os
+            node.agent_version, node.os = known["agent_version"], known["os"]
             for each in self.taken:
                 each(node, {**report, "history": history})
+
+        await writing.commit(self._store, write, written)
 
     async def reports(self, node: Node, *, most: int = 20) -> list[dict[str, Any]]:
         """Return the latest reports of a node, the newest first."""
@@ -135,16 +133,40 @@ def check(value: Any) -> dict[str, Any]:
     return report
 
 
-def _place(node: Node, report: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Say whether a report is newer than the latest, and whether its machine was set back."""
-    if node.seq is None or node.boot_nonce is None:
-        return True, False
-    if report["boot_nonce"] == node.boot_nonce:
-        return report["seq"] > node.seq, False
-    # Numbers go on from boot to boot: one that was there already comes from an older copy of the machine,
-    # or it was sent before the latest and has been on its way since then.
-    is_repeated = report["seq"] <= node.seq
-    return True, is_repeated
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a report stands among those before it.
+
+    Attributes:
+        is_newer: Than the latest one.
+        was: The number of that one.
+        restored_at: When the machine was seen to have been set back.
+        is_news: It was just now, and that was not told lately.
+    """
+
+    is_newer: bool
+    was: int | None = None
+    restored_at: float | None = None
+    is_news: bool = False
+
+
+def _place(connection: database.Connection, node: str, report: Mapping[str, Any], now: float) -> Place:
+    """Find out where a report stands, as part of the transaction that keeps it."""
+    values = {"node": node, "boot_nonce": report["boot_nonce"]}
+    last = connection.execute(_QUERIES["find_place"], values).fetchone()
+    was, restored_at = last["seq"], last["restored_at"]
+    if was is None:
+        return Place(is_newer=True)
+    is_higher = report["seq"] > was
+    if report["boot_nonce"] == last["boot_nonce"]:
+        return Place(is_newer=is_higher, was=was, restored_at=restored_at)
+    # Numbers go on from boot to boot. A lower one of a boot that was heard of before has been on its way; a
+    # higher one of it, or a lower one of a boot that nobody knows, is from an older copy of the machine.
+    if bool(last["is_known"]) is not is_higher:
+        return Place(is_newer=is_higher, was=was, restored_at=restored_at)
+    is_news = restored_at is None or now - restored_at >= _RESTORED_EACH_S
+    # What a node says of itself must not fill the log of everybody.
+    return Place(is_newer=True, was=was, restored_at=now, is_news=is_news)
 
 
 def _write(

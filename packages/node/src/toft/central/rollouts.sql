@@ -56,23 +56,14 @@ SELECT node, happened_at, etag, event, data, received_at FROM node_history
 WHERE node = :node AND received_at >= :since ORDER BY happened_at
 
 -- name: last_troubles
--- The newest thing that went wrong on each node, and whether a document has proven itself there since.
+-- The newest thing that went wrong on each node, and whether a document has proven itself there since: by when it
+-- was heard, for the clock of a node may have jumped back between two of them.
 SELECT h.node, h.happened_at, h.etag, h.event, h.data, h.received_at, EXISTS (
-    SELECT 1 FROM node_history a WHERE a.node = h.node AND a.event = 'applied' AND (
-        a.received_at > h.received_at OR (a.received_at = h.received_at AND a.happened_at > h.happened_at)
+    SELECT 1 FROM node_history a WHERE a.node = h.node AND a.event = 'applied'
+        AND (a.received_at, a.happened_at) > (h.received_at, h.happened_at)
+) AS is_over FROM nodes n JOIN node_history h ON h.node = n.id
+WHERE n.tenant = :tenant AND (:node = '' OR n.id = :node)
+    AND h.event IN ('rolled_back', 'rejected', 'stranded') AND NOT EXISTS (
+        SELECT 1 FROM node_history l WHERE l.node = h.node AND l.event IN ('rolled_back', 'rejected', 'stranded')
+            AND (l.received_at, l.happened_at) > (h.received_at, h.happened_at)
     )
-) AS is_over FROM node_history h
-JOIN (
-    SELECT node, max(happened_at) AS at FROM node_history
-    WHERE event IN ('rolled_back', 'rejected', 'stranded') GROUP BY node
-) l ON l.node = h.node AND l.at = h.happened_at
-WHERE h.event IN ('rolled_back', 'rejected', 'stranded')
-
--- name: last_trouble
-SELECT h.node, h.happened_at, h.etag, h.event, h.data, h.received_at, EXISTS (
-    SELECT 1 FROM node_history a WHERE a.node = h.node AND a.event = 'applied' AND (
-        a.received_at > h.received_at OR (a.received_at = h.received_at AND a.happened_at > h.happened_at)
-    )
-) AS is_over FROM node_history h
-WHERE h.node = :node AND h.event IN ('rolled_back', 'rejected', 'stranded')
-ORDER BY h.happened_at DESC LIMIT 1

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
-from toft.central import launching, layers
+from toft.central import layers, writing
 from toft.central.admission import Admission
 from toft.central.book import Book
 from toft.central.controller import Controller
@@ -16,6 +16,7 @@ from toft.central.launching import Launching
 from toft.central.nodes import Node, Nodes
 from toft.central.offers import Offers, Served
 from toft.central.overviews import Overviews
+from toft.central.previews import Previews
 from toft.central.reports import Reports
 from toft.central.saving import Saving
 from toft.central.tokens import Tokens
@@ -59,11 +60,12 @@ class Central:
         self.documents = Documents(store, clock=clock)
         self.trusts = Trusts(store, clock=clock)
         self.offers = Offers(store, self.documents, self.trusts, clock=clock)
-        self.saving = Saving(store, self.documents, self.nodes, urls, clock=clock)
+        self.previews = Previews(store, self.documents, self.nodes, urls)
+        self.saving = Saving(store, self.documents, self.nodes, self.previews, clock=clock)
         self.reports = Reports(store, self.nodes, clock=clock)
         self.waiting = Waiting(slots)
         self.rollouts = Book(store, self.nodes, self.documents, clock=clock)
-        self.launching = Launching(self.rollouts, self.documents, self.offers, self.saving, clock=clock)
+        self.launching = Launching(self.rollouts, self.documents, self.offers, self.previews, clock=clock)
         self.controller = Controller(
             store, self.rollouts, self.nodes, self.documents, self.offers, clock=clock
         )
@@ -71,7 +73,9 @@ class Central:
         self.launching.changed.append(self.controller.stir)
         self.nodes.changed.append(lambda node: self.controller.stir())
         self.reports.taken.append(lambda node, report: self.controller.stir())
-        self.nodes.changed.append(lambda node: self.waiting.wake(node.id))
+        self.nodes.changed.append(self._look_again)
+        self.documents.changed.append(self.wake)
+        self.trusts.changed.append(self._vouched_anew)
 
     async def open(self) -> Central:
         """Read what there is."""
@@ -112,6 +116,15 @@ class Central:
         self.offers.tidy(current)
         self.documents.tidy(current)
 
+    def _look_again(self, node: Node) -> None:
+        if node.state == "revoked":
+            self.admission.forget(node)
+        self.waiting.wake(node.id)
+
+    def _vouched_anew(self, tenant: str) -> None:
+        self.offers.forget(tenant)
+        self.wake(tenant)
+
     def wake(self, tenant: str) -> None:
         """Let every node of a tenant look again what it is offered."""
         for node in self.nodes.of(tenant):
@@ -124,22 +137,17 @@ class Central:
             ConflictError: A rollout brings another one to some of them, some would have no document with it,
                 or the tenant's nodes ask for signatures and some are missing.
         """
-        self.launching.check_free(document)
-        if number is not None:
-            payloads = await self.payloads(document, number)
-            launching.check_fit(payloads)
-            unsigned = [each.sha256 for each in payloads if not each.is_vouched]
-            if unsigned:
-                raise unsigned_error(unsigned)
-        await self.documents.publish(document, number, by=by)
-        self.wake(document.tenant)
+        # No rollout begins between the look and what is written.
+        async with self.rollouts.changing:
+            if number is None:
+                self.launching.check_free(document)
+            else:
+                await self.launching.check_startable(document, number)
+            await self.documents.publish(document, number, by=by)
 
     async def payloads(self, document: Document, number: int) -> list[Served]:
         """Return the bytes that nodes would get with a revision: one for each combination of layers."""
-        return [
-            await self.offers.merged(document.tenant, chosen)
-            for chosen in self.saving.combinations(document, number)
-        ]
+        return await self.launching.payloads(document, number)
 
     def check_resolves(self, tenant: str, group: str | None, labels: Mapping[str, str]) -> None:
         """Refuse a join token whose nodes would meet no document.
@@ -207,7 +215,7 @@ class Central:
     @property
     def urls(self) -> Sequence[str]:
         """Return by which addresses nodes reach it."""
-        return self.saving.urls
+        return self.previews.urls
 
     async def given(self, node: Node, sha256: str) -> Served | None:
         """Return bytes that a node was given once; None for all others, whosever they are."""
@@ -224,20 +232,12 @@ class Central:
             return
         now = self.clock.now()
         values = {"node": node.id, "sha256": sha256, "etag": etag, "now": now}
-        await self.store.write(lambda connection: _note_offer(connection, values))
-        node.offered_etag, node.offered_at = etag, now
 
+        def change(connection: database.Connection) -> None:
+            connection.execute(_QUERIES["put_offer"], values)
+            connection.execute(_QUERIES["note_offer"], values)
 
-def unsigned_error(sha256s: Sequence[str]) -> errors.ConflictError:
-    """Return the error for what nodes would refuse because nobody has signed it."""
-    return errors.ConflictError(
-        f"{len(sha256s)} documents that nodes would get are not signed by enough keys",
-        code="central.unsigned",
-        details={"sha256": list(sha256s[:100])},
-        hint="toft central document payloads ID NUMBER tells what is to be signed; then document sign",
-    )
+        def written(_: None) -> None:
+            node.offered_etag, node.offered_at = etag, now
 
-
-def _note_offer(connection: database.Connection, values: dict[str, object]) -> None:
-    connection.execute(_QUERIES["put_offer"], values)
-    connection.execute(_QUERIES["note_offer"], values)
+        await writing.commit(self.store, change, written)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from toft.central import audit
+from toft.central import audit, writing
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.managed import messages, signatures
@@ -32,6 +32,8 @@ class Trusts:
         self._clock = clock
         self._chains: dict[str, list[SignedRoot]] = {}
         self._roots: dict[str, Root] = {}
+        self.changed: list[Callable[[str], None]] = []
+        """Told of each tenant for which something else may be vouched for now."""
 
     async def open(self) -> None:
         """Read what there is."""
@@ -85,8 +87,11 @@ class Trusts:
             entry = audit.Entry(tenant=tenant, actor=by, action="root.add", subject=tenant, details=told)
             audit.add(connection, now, entry)
 
-        await self._store.write(change)
-        self._keep(tenant, signed)
+        def written(_: None) -> None:
+            self._keep(tenant, signed)
+            self._tell(tenant)
+
+        await writing.commit(self._store, change, written)
         return found
 
     async def sign(
@@ -123,7 +128,7 @@ class Trusts:
             entry = audit.Entry(tenant=tenant, actor=by, action="document.sign", subject=sha256, details=told)
             audit.add(connection, now, entry)
 
-        await self._store.write(change)
+        await writing.commit(self._store, change, lambda _: self._tell(tenant))
         return await self.signatures(tenant, sha256)
 
     async def signatures(self, tenant: str, sha256: str) -> tuple[Signature, ...]:
@@ -146,6 +151,10 @@ class Trusts:
         except signatures.SignatureError:
             return False
         return True
+
+    def _tell(self, tenant: str) -> None:
+        for each in self.changed:
+            each(tenant)
 
     def _keep(self, tenant: str, signed: SignedRoot) -> None:
         self._chains.setdefault(tenant, []).append(signed)

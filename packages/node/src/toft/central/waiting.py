@@ -18,6 +18,8 @@ class Waiting:
         self._slots = slots
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._is_open = True
+        self.changes = 0
+        """How often something changed for somebody; whoever looks before waiting takes note of it first."""
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -31,11 +33,18 @@ class Waiting:
         """Say whether a node waits."""
         return node in self._waiting
 
-    async def wait(self, node: str, timeout_s: float) -> bool:
+    async def wait(self, node: str, timeout_s: float, *, since: int | None = None) -> bool:
         """Say whether something may have changed for a node meanwhile; False after so long.
 
         A node that asks a second time has given up what it asked first: for that, nothing has changed.
+
+        Args:
+            node: Which.
+            timeout_s: So long.
+            since: What `changes` was when it looked; None for now.
         """
+        if since is not None and since != self.changes:
+            return True
         loop = asyncio.get_running_loop()
         if (before := self._waiting.get(node)) is not None:
             _end(before, False)
@@ -51,6 +60,7 @@ class Waiting:
 
     def wake(self, node: str) -> None:
         """Let a node look again, if it waits."""
+        self.changes += 1
         waiting = self._waiting.get(node)
         if waiting is not None:
             _end(waiting, True)

@@ -17,7 +17,14 @@ async def finished(work: Callable[[], T]) -> T:
     Cancellation: Raised when the work has ended, so that nobody takes away what it still writes to.
     """
     # No task: the end of the loop cancels those, and leaves the thread alone.
-    working = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, work)
+    return await ended(asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, work))
+
+
+async def ended(working: asyncio.Future[T]) -> T:
+    """Return what comes out of something that is under way.
+
+    Cancellation: Raised when that has ended.
+    """
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

@@ -20,13 +20,27 @@ _NAMED = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
 
 
 def read_migrations(package: str) -> list[tuple[int, str]]:
-    """Return the numbered scripts in a package's `migrations` directory, in order."""
-    scripts = []
+    """Return the numbered scripts in a package's `migrations` directory, in order.
+
+    Raises:
+        IntegrityError: Two have the same number: whoever has run one of them would never run the other.
+    """
+    scripts: dict[int, tuple[str, str]] = {}
     for entry in resources.files(package).joinpath("migrations").iterdir():
         match = _SCRIPT.fullmatch(entry.name)
-        if match:
-            scripts.append((int(match.group(1)), entry.read_text(encoding="utf-8")))
-    return sorted(scripts)
+        if match is None:
+            continue
+        number = int(match.group(1))
+        if number in scripts:
+            names = sorted((scripts[number][0], entry.name))
+            raise errors.IntegrityError(
+                f"{' and '.join(names)} of {package} have one number",
+                code="store.scripts",
+                details={"package": package, "scripts": names},
+                hint="this toft was built wrongly: install it anew; who builds it numbers one of them apart",
+            )
+        scripts[number] = (entry.name, entry.read_text(encoding="utf-8"))
+    return [(number, text) for number, (_, text) in sorted(scripts.items())]
 
 
 def read_queries(package: str, file: str = "queries.sql") -> dict[str, str]:

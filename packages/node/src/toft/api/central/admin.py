@@ -159,7 +159,6 @@ async def revoke_node(request: Request, serves: Serves, id: str) -> Response:
     """Throw a node out: it keeps what it runs, and gets nothing any more."""
     node = serves.central.nodes.get(tenant_of(request), id)
     await serves.central.nodes.set_state(node, "revoked", by=_by(request))
-    serves.central.admission.forget(node)
     return bodies.answer(_told(serves, node))
 
 
@@ -239,16 +238,13 @@ async def put_group(request: Request, serves: Serves, name: str) -> Response:
         tenant=tenant, name=name, selector=wanted["selector"] or {}, priority=wanted["priority"] or 0
     )
     await serves.central.documents.put_group(group, by=_by(request))
-    serves.central.wake(tenant)
     return bodies.answer(group.to_dict())
 
 
 @router.delete(_ROOT + "/groups/{name}", dependencies=_needs(Action.WRITE, Kind.DOCUMENT))
 async def delete_group(request: Request, serves: Serves, name: str) -> Response:
     """Take away a group that has no document."""
-    tenant = tenant_of(request)
-    await serves.central.documents.delete_group(tenant, name, by=_by(request))
-    serves.central.wake(tenant)
+    await serves.central.documents.delete_group(tenant_of(request), name, by=_by(request))
     return bodies.answer({"deleted": name})
 
 
@@ -280,8 +276,6 @@ async def add_root(request: Request, serves: Serves) -> Response:
     wanted = bodies.taken(await bodies.fields(request), **taken.ROOT.kinds)
     signed = messages.read_roots({"roots": [wanted]})[0]
     root = await serves.central.trusts.add_root(tenant, signed, by=_by(request))
-    serves.central.offers.forget(tenant)
-    serves.central.wake(tenant)
     return bodies.answer(root.to_value(), status=201)
 
 

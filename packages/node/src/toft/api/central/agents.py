@@ -73,7 +73,9 @@ async def refresh(request: Request, serves: Serves) -> Response:
     else:
         try:
             wish = messages.read_refresh(await _json(request))
-            node, text, expires_at = await serves.central.admission.signed_refresh(wish)
+            node, text, expires_at = await serves.central.admission.signed_refresh(
+                wish, counted=lambda node: serves.pace.step(node.id)
+            )
         except errors.RefusedError as error:
             _count_refused(serves, request, error)
             raise
@@ -84,7 +86,8 @@ async def refresh(request: Request, serves: Serves) -> Response:
 async def rotate_key(request: Request, serves: Serves) -> Response:
     """Change the key of a node; signed by the old one and by the new one."""
     try:
-        await serves.central.admission.rotate(messages.read_rotate_key(await _json(request)))
+        wish = messages.read_rotate_key(await _json(request))
+        await serves.central.admission.rotate(wish, counted=lambda node: serves.pace.step(node.id))
     except SignatureError as error:
         count_failure(serves, address_of(request.scope), error.message)
         raise admission.refused_credential() from None
@@ -139,6 +142,7 @@ async def report(request: Request, serves: Serves) -> Response:
         raise errors.RefusedError(
             f"a report has up to {protocol.MAX_REPORT_BYTES} bytes", code="request.too_large"
         )
+    serves.reporting.step(node.id)
     await serves.central.reports.take(node, _parsed(body))
     return Response(status_code=204)
 

@@ -91,7 +91,7 @@ async def diff_document(
     values: list[Any] = [
         None if number is None else await documents.layer(found, number) for number in (first, second)
     ]
-    text = layers.diff(values[0], values[1], [_called(first), _called(second)])
+    text = layers.diff(values[0], values[1], [layers.called(first), layers.called(second)])
     return bodies.answer({"before": first, "after": second, "diff": text})
 
 
@@ -126,8 +126,6 @@ async def add_signatures(request: Request, serves: Serves, sha256: str) -> Respo
     given = messages.read_signatures(wanted["signatures"])
     by = permits.principal_of(request).principal_id
     kept = await central.trusts.sign(tenant, served.data, given, by=by)
-    central.offers.forget(tenant)
-    central.wake(tenant)
     is_enough = central.trusts.is_vouched(tenant, served.data, kept)
     return bodies.answer({"sha256": sha256, "keys": [each.key_id for each in kept], "is_enough": is_enough})
 
@@ -145,7 +143,3 @@ async def _payloads(central: Central, document: Document, number: int) -> list[d
             }
         )
     return found
-
-
-def _called(number: int | None) -> str:
-    return "nothing" if number is None else f"revision {number}"

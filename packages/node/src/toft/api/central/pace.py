@@ -19,14 +19,21 @@ class Pace:
         clock: The time.
         at_once: How many questions may come in a row.
         each_s: Seconds after which one more may come.
+        enough: Tells whoever comes too often how to do with less.
     """
 
     def __init__(
-        self, clock: clocks.Clock = clocks.SYSTEM, *, at_once: int = AT_ONCE, each_s: float = EACH_S
+        self,
+        clock: clocks.Clock = clocks.SYSTEM,
+        *,
+        at_once: int = AT_ONCE,
+        each_s: float = EACH_S,
+        enough: str = "once in 5 s is enough; waiting for a change costs nothing: Prefer: wait=55",
     ) -> None:
         self._clock = clock
         self._at_once = at_once
         self._each_s = each_s
+        self._enough = enough
         # When the bucket of a node would be empty again.
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
@@ -50,5 +57,5 @@ class Pace:
                 code="too_many_requests",
                 blame="caller",
                 retry_after_s=max(1.0, too_soon_s),
-                hint="once in 5 s is enough; waiting for a change costs nothing: Prefer: wait=55",
+                hint=self._enough,
             )

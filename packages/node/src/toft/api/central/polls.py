@@ -68,6 +68,7 @@ async def answer(
     runs = protocol.read_etag(headers.get(b"if-none-match", b"").decode("latin-1"))
     central.nodes.see(node, runs)
     check_active(node)
+    seen = central.waiting.changes
     offer = await _offered(central, node)
     until = clock.monotonic() + _wait_s(headers.get(b"prefer", b""))
     while (
@@ -75,7 +76,8 @@ async def answer(
         and (left_s := until - clock.monotonic()) > 0
         and central.waiting.may(node.id)
     ):
-        has_changed = await central.waiting.wait(node.id, left_s)
+        has_changed = await central.waiting.wait(node.id, left_s, since=seen)
+        seen = central.waiting.changes
         check_active(node)
         offer = await _offered(central, node)
         if not has_changed:

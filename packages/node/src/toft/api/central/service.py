@@ -28,6 +28,7 @@ class Service:
         request_bytes: The most one upload may carry.
         failures: Join tokens and credentials that were none, by address.
         pace: How often each node may ask.
+        reporting: How often each node may say how it is.
         state: As its pages show it.
     """
 
@@ -39,11 +40,15 @@ class Service:
     state: str = "ready"
     failures: Failures = field(init=False)
     pace: Pace = field(init=False)
+    reporting: Pace = field(init=False)
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
         self.failures = Failures(self.central.clock)
         self.pace = Pace(self.central.clock)
+        self.reporting = Pace(
+            self.central.clock, enough="what has changed since the last report is told by the next one"
+        )
 
     @property
     def clock(self) -> clocks.Clock:

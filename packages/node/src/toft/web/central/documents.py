@@ -60,7 +60,7 @@ async def document(
     layer = None if shown is None else await central.documents.layer(found, shown)
     against = before if before is not None else _against(found, shown, revisions)
     older = None if against is None else await central.documents.layer(found, against)
-    names = ("nothing" if against is None else f"revision {against}", f"revision {shown}")
+    names = (layers.called(against), layers.called(shown))
     rollout = central.rollouts.of_document(found)
     return showing.page(
         request,

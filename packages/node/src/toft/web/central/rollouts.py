@@ -143,8 +143,7 @@ async def _diff(serves: Service, record: Record, document: Document) -> list[str
     documents = serves.central.documents
     before = None if record.previous is None else await documents.layer(document, record.previous)
     after = await documents.layer(document, record.number)
-    was = "nothing" if record.previous is None else f"revision {record.previous}"
-    names = (was, f"revision {record.number}")
+    names = (layers.called(record.previous), layers.called(record.number))
     return layers.diff(before, after, names).splitlines()
 
 
