@@ -1,4 +1,4 @@
-"""What an entry of the list of operations is; the list itself is in `operations.py`."""
+"""What an entry of the list of operations is, and what many say; the list itself is in `operations.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from toft.api import frames
 from toft.api.schemas import Body
 
-JSON = frames.JSON_TYPE
+# What a plugin does wrong, and what its environment, its worker or the machine cannot do.
+RUNS = (409, 422, 502, 504, 507)
+CHANGES = (409, 422, 507)
+NO_PAGE = "- for programs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,6 @@ class Operation:
     takes: Body | None = None
     gives: str = "Nothing"
     status: int = 200
-    media: tuple[str, ...] = (JSON,)
+    media: tuple[str, ...] = (frames.JSON_TYPE,)
     fails: tuple[int, ...] = ()
     brings: str = ""

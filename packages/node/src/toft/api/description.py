@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
-from toft.api import answers, document_bodies, operations, permits, problems, schemas
+from toft.api import answers, document_bodies, frames, operations, permits, problems, schemas
 from toft.api.operations import Operation
 from toft.api.permits import Permit
 
@@ -97,7 +97,7 @@ def _complete(route: dict[str, Any], path: str, operation: Operation, permit: Pe
         route["requestBody"] = {
             "required": bool(operation.takes.required),
             "content": {
-                operations.JSON: {
+                frames.JSON_TYPE: {
                     "schema": operation.takes.schema(),
                     "example": dict(operation.takes.example),
                 }
@@ -112,7 +112,7 @@ def _complete(route: dict[str, Any], path: str, operation: Operation, permit: Pe
         str(operation.status): {
             "description": "Done.",
             "content": {
-                media: {"schema": schemas.of(operation.gives)} if media == operations.JSON else {}
+                media: {"schema": schemas.of(operation.gives)} if media == frames.JSON_TYPE else {}
                 for media in operation.media
             },
         },

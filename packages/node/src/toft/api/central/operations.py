@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from toft.api import frames
+from toft.api.asked import Operation
 from toft.api.central import answers, bodies
-from toft.api.operations import BYTES, Operation
 from toft.api.schemas import Body
 
 _ROOT = "/v1/admin"
@@ -25,7 +26,7 @@ def _agent(
     media: str = "",
     fails: tuple[int, ...] = (),
 ) -> Operation:
-    kinds = (media,) if media else ("application/json",)
+    kinds = (media,) if media else (frames.JSON_TYPE,)
     return Operation(
         name, route, _NODE, _NODE, _PAGE, gives=gives, status=status, media=kinds, fails=(*_PROOF, *fails)
     )
@@ -66,7 +67,7 @@ AGENTS = (
     _agent("node.config_again", "GET /v1/config/{sha256}", gives="Document", fails=(404,)),
     _agent("node.roots", "GET /v1/roots", gives="Roots"),
     _agent("node.report", "POST /v1/report", status=204, fails=(413, 422)),
-    _agent("node.artifact", "GET /v1/artifacts/{sha256}", media=BYTES, fails=(404, 416)),
+    _agent("node.artifact", "GET /v1/artifacts/{sha256}", media=frames.BYTES_TYPE, fails=(404, 416)),
 )
 FLEET = (
     _admin("fleet.status", "GET status", "status", "FleetStatus"),
@@ -127,7 +128,14 @@ DOCUMENTS = (
         fails=(409,),
     ),
     _admin("artifact.list", "GET artifacts", "artifact list", "Wheels"),
-    _admin("artifact.add", "PUT artifacts/{sha256}", "artifact add", "Wheel", status=201, brings=BYTES),
+    _admin(
+        "artifact.add",
+        "PUT artifacts/{sha256}",
+        "artifact add",
+        "Wheel",
+        status=201,
+        brings=frames.BYTES_TYPE,
+    ),
     _admin("root.list", "GET roots", "root list", "Roots"),
     _admin("root.add", "POST roots", "root add", "Root", takes=bodies.ROOT, status=201, fails=(409,)),
     _admin("audit.list", "GET audit", "audit", "AuditLines"),
