@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from toft.blocking.node import Node
 from toft.client import choice
 from toft.client import target as targets
-from toft.kernel import errors, log
+from toft.kernel import errors
 from toft.kernel import settings as node_settings
 from toft.plugins.loop_thread import LoopThread
-
-_log = log.get_logger("blocking")
 
 
 def connect(
@@ -66,7 +63,9 @@ def connect(
         settings = node_settings.read(os.environ, home=home, **given)
     socket = None if embedded else choice.find(settings.home)
     if socket is not None:
-        found = _daemon(socket, settings)
+        from toft.blocking import reaching  # noqa: PLC0415 - HTTP, for which an embedded node has no use
+
+        found = reaching.daemon(socket, settings, partial(_open, settings, runs_jobs=False))
         if found is not None:
             return found
     return _open(settings, runs_jobs=runs_jobs)
@@ -74,18 +73,9 @@ def connect(
 
 def open_target(target: targets.Target) -> Node:
     """Use the node of a target."""
-    from toft.blocking.remote import NodeElsewhere  # noqa: PLC0415 - HTTP, for this only
-    from toft.client.connection import Connection  # noqa: PLC0415 - as above
-    from toft.client.origins import NodeOrigin  # noqa: PLC0415 - as above
+    from toft.blocking import reaching  # noqa: PLC0415 - HTTP, for which an embedded node has no use
 
-    thread = LoopThread("toft-client")
-    asked = Connection(NodeOrigin(target))
-    try:
-        thread.run(asked.__aenter__())
-    except BaseException:
-        thread.stop()
-        raise
-    return NodeElsewhere(thread, asked)
+    return reaching.target(target)
 
 
 def _open(
@@ -98,34 +88,6 @@ def _open(
     opening = wiring.open_node(settings=settings, runs_jobs=runs_jobs)
     try:
         return make(thread, opening, thread.run(opening.__aenter__()))
-    except BaseException:
-        thread.stop()
-        raise
-
-
-def _daemon(socket: Path, settings: node_settings.Settings) -> Node | None:
-    """Return the daemon's node, or one beside it when a call would not be the same there."""
-    from toft.blocking.remote import DaemonNode, NodeBesideDaemon  # noqa: PLC0415 - HTTP, for this only
-    from toft.client.connection import Connection  # noqa: PLC0415 - as above
-    from toft.client.origins import HomeOrigin  # noqa: PLC0415 - as above
-
-    thread = LoopThread("toft-client")
-    asked = Connection(HomeOrigin(socket))
-    try:
-        thread.run(asked.__aenter__())
-        reason = choice.differs(settings, asked.settings, directory=Path.cwd())
-        if not reason:
-            return DaemonNode(thread, asked, lambda: _open(settings, runs_jobs=False))
-        _log.info("daemon_not_used", because=reason)
-        make = partial(NodeBesideDaemon, asking=thread, asked=asked)
-        return _open(settings, runs_jobs=False, make=make)
-    except errors.UnavailableError as error:
-        thread.stop()
-        if error.code not in ("daemon.no_answer", "daemon.gone"):
-            raise
-        # It ended in this moment.
-        _log.info("daemon_not_used", because=error.message)
-        return None
     except BaseException:
         thread.stop()
         raise
