@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from toft.access.resources import Action, Kind
-from toft.api import bodies, document_bodies, permits, service
+from toft.api import bodies, document_bodies, frames, permits, service
 from toft.api.service import Documents, Service
 from toft.kernel import errors
 from toft.managed import console, document
@@ -33,23 +33,26 @@ async def show(serves: Serves) -> Response:
 async def text(serves: Serves, which: Which = "running") -> Response:
     """Show the exact bytes of a document: the running one, the one before it, or what the central serves."""
     data = await _text(serves, which)
-    etag = f'"{document.etag_of(data)}"'
-    return Response(data, media_type="application/json", headers={"ETag": etag, "Cache-Control": "no-store"})
+    headers = {"ETag": f'"{document.etag_of(data)}"', "Cache-Control": "no-store"}
+    return Response(data, media_type=frames.JSON_TYPE, headers=headers)
 
 
 @router.get("/v1/configuration/diff", dependencies=[_READS])
 async def diff(serves: Serves, against: Against = "lkg") -> Response:
     """Show how the running document differs from another one, line by line; `<set>` for what is secret."""
-    shown = _of(serves).console.redacted
-    running = await asyncio.to_thread(shown, await _text(serves, "running"))
-    other = await asyncio.to_thread(shown, await _text(serves, against))
-    older, newer, names = (
-        (other, running, ("before", "running"))
-        if against == "lkg"
-        else (running, other, ("running", "served"))
-    )
-    lines = await asyncio.to_thread(console.difference, older, newer, names)
-    return bodies.answer({"against": against, "lines": lines})
+    return bodies.answer({"against": against, "lines": await difference(serves, against)})
+
+
+async def difference(serves: Service, against: str) -> list[str]:
+    """Return the lines by which the running document differs from another one, the newer one second.
+
+    Raises:
+        NotFoundError: One of them is not there.
+    """
+    running, other = [await _shown(serves, which) for which in ("running", against)]
+    older, newer = (running, other) if against == "served" else (other, running)
+    names = ("running", "served") if against == "served" else ("before", "running")
+    return await asyncio.to_thread(console.difference, older, newer, names)
 
 
 @router.get("/v1/configuration/effective", dependencies=[_READS])
@@ -135,6 +138,10 @@ async def _text(serves: Service, which: str) -> bytes:
     if which == "served":
         return await documents.served()
     return await asyncio.to_thread(documents.console.document, which)
+
+
+async def _shown(serves: Service, which: str) -> bytes:
+    return await asyncio.to_thread(_of(serves).console.redacted, await _text(serves, which))
 
 
 async def _reason(request: Request) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-_CLOSE_S = 1.0
 # A central says what time it is in whole seconds.
+_CLOSE_S = 1.0
 
 
 def duration(duration_s: float) -> str:

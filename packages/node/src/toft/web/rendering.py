@@ -56,7 +56,7 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> Re
 def fragment(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Return what a template makes of values."""
     serves = service.here(request)
-    face: navigation.Face = getattr(request.app.state, "face", navigation.NODE)
+    face = _face(request)
     text = _ENVIRONMENT.get_template(template).render(
         path=request.url.path,
         origin=str(request.base_url).rstrip("/"),
@@ -68,6 +68,11 @@ def fragment(request: Request, template: str, *, status: int = 200, **values: An
         **values,
     )
     return HTMLResponse(text, status_code=status, headers=HEADERS)
+
+
+def _face(request: Request) -> navigation.Face:
+    face: navigation.Face = getattr(request.app.state, "face", navigation.NODE)
+    return face
 
 
 def part(template: str, **values: Any) -> str:
@@ -102,8 +107,7 @@ def failure(request: Request, error: errors.NodeError | PluginError) -> Response
     if request.headers.get("hx-request") == "true":
         return problems.response(error)
     status = problems.status_of(error)
-    face: navigation.Face = getattr(request.app.state, "face", navigation.NODE)
-    template = f"{face.folder}sign_in.html" if status == 401 else "failure.html"
+    template = f"{_face(request).folder}sign_in.html" if status == 401 else "failure.html"
     return fragment(request, template, status=status, status_code=status, error=problems.describe(error))
 
 
