@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import toft_sdk.errors
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, threads
-from toft.kernel.version import VERSION
 from toft.plugins import listed
 from toft.plugins.artifacts import Artifacts
-from toft.plugins.environments import environment_errors, environments, plugin_classes, projects, provisioning
+from toft.plugins.describing import Describe, Describer
+from toft.plugins.environments import environment_errors, environments, plugin_classes, provisioning
 from toft.plugins.environments.sources import Source
 from toft.plugins.environments.wishes import Wish
 from toft.plugins.findings import Finding
 from toft.plugins.manifests import manifest
 from toft.plugins.manifests.registry import Registry
-from toft.plugins.supervision import orders
 
 _MOST_LOCK = 4 << 20
-Describe = Callable[[orders.Interpreter, str, str | None], Awaitable[Mapping[str, Any]]]
 
 
 class Installer:
@@ -63,6 +58,7 @@ class Installer:
         self._registry = registry
         self._store = store
         self._describe = describe
+        self._describer = Describer(describe, clock)
         self._clock = clock
 
     async def add(
@@ -96,7 +92,7 @@ class Installer:
                 )
 
             async def describe(environment: environments.Environment) -> list[manifest.Manifest]:
-                found = await self._manifests(environment, wish, source, progress)
+                found = await self._describer.manifests(environment, wish, source, progress)
                 for each in found:
                     self._refuse_taken(each, force)
                 return found
@@ -120,7 +116,7 @@ class Installer:
         async with self._sourced(wish) as (request, source):
 
             async def renew(environment: environments.Environment) -> list[manifest.Manifest]:
-                found = await self._manifests(environment, wish, source, progress, only=old)
+                found = await self._describer.manifests(environment, wish, source, progress, only=old)
                 return [replace(each, overrides=old.overrides, extra=old.extra) for each in found]
 
             return (
@@ -144,7 +140,7 @@ class Installer:
             self._sourced(wish) as (request, source),
             self._store.using(await asyncio.to_thread(request), progress) as environment,
         ):
-            yield environment, await asyncio.to_thread(self._classes, environment, source)
+            yield environment, await asyncio.to_thread(self._describer.classes, environment, source)
         if environment.is_new:
             # An author tries a hundred states of his project; nobody would ask for their environments again.
             with contextlib.suppress(errors.ConflictError):
@@ -179,18 +175,13 @@ class Installer:
         async with self._store.using(request, progress) as environment:
             source = Source("wheel", request.origin, name=environment.local_name)
             async with asyncio.timeout(stall_s):
-                found = await self._manifests(environment, wish, source, progress)
+                found = await self._describer.manifests(environment, wish, source, progress)
             # What a document pins is renewed by a document alone.
             yield environment, replace(found[0], runtime=replace(found[0].runtime, requested={}))
 
     async def own(self, name: str, module: str, class_name: str | None) -> manifest.Manifest:
         """Return what a plugin is that lies in the node's own Python; no registry hears of it."""
-        version = platform.python_version()
-        interpreter = orders.ForeignEnvironment.of(sys.executable, version)
-        told = {**await self._describe(interpreter, module, class_name), "name": name}
-        install = manifest.Install(python_path=sys.executable, package_source="toft")
-        runtime = manifest.Runtime(source="toft", python_version=version, sdk_version=toft_sdk.__version__)
-        return manifest.from_description(told, install, runtime)
+        return await self._describer.own(name, module, class_name)
 
     async def regenerate(self, name: str) -> manifest.Manifest:
         """Ask the code again what it is and rewrite that part of the manifest; the environment stays."""
@@ -284,66 +275,6 @@ class Installer:
                     await threads.finished(lambda: self._store.remove(made, unless=self._is_named))
             raise
 
-    async def _manifests(
-        self,
-        environment: environments.Environment,
-        wish: Wish,
-        source: Source,
-        progress: provisioning.Progress,
-        *,
-        only: manifest.Manifest | None = None,
-    ) -> list[manifest.Manifest]:
-        classes = await asyncio.to_thread(self._classes, environment, source)
-        if only is not None:
-            classes = _the_same(classes, only)
-        if wish.name and only is None and len(classes) > 1:
-            classes = _the_named(classes, wish.name)
-        found = []
-        for each in classes:
-            progress(f"asking {each.module} what it is")
-            told = dict(await self._describe(environment, each.module, each.class_name))
-            told["name"] = ids.check_name(wish.name or each.name or str(told.get("name")), "plugin name")
-            found.append(self._manifest(told, environment, wish, source))
-        names = [each.name for each in found]
-        if len(set(names)) < len(names):
-            raise errors.ConflictError(
-                f"{source.text} has two plugins of one name: {', '.join(names)}", code="plugin.exists"
-            )
-        return found
-
-    def _classes(
-        self, environment: environments.Environment, source: Source
-    ) -> list[plugin_classes.PluginClass]:
-        wanted = environment.local_name or source.name
-        for distribution in projects.distributions(environment.prefix):
-            if distribution.name == wanted:
-                return plugin_classes.find(distribution)
-        raise environment_errors.SourceError(
-            f"{source.text} did not install a distribution called {wanted}", code="source.no_plugin"
-        )
-
-    def _manifest(
-        self, told: Mapping[str, Any], environment: environments.Environment, wish: Wish, source: Source
-    ) -> manifest.Manifest:
-        install = manifest.Install(
-            python_path=environment.python,
-            conda_env=wish.env_name,
-            env_vars=dict(wish.env_vars),
-            installed_at=clocks.rfc3339(self._clock.now()),
-            installer_version=VERSION,
-            package_source=source.text,
-        )
-        runtime = manifest.Runtime(
-            environment=environment.hash,
-            environment_kind=environment.kind,
-            source=source.text,
-            requested=wish.kept(source),
-            lock=environment.lock,
-            python_version=environment.python_version,
-            sdk_version=toft_sdk.__version__,
-        )
-        return manifest.from_description(told, install, runtime)
-
     def _refuse_taken(self, new: manifest.Manifest, force: bool) -> None:
         self._registry.check_free(new.name)
         found = self._registry.find_name(new.name)
@@ -428,31 +359,6 @@ def _request(wish: Wish, source: Source, directory: Path | None) -> provisioning
         origin=source.text,
         directory=directory,
     )
-
-
-def _the_same(
-    classes: list[plugin_classes.PluginClass], old: manifest.Manifest
-) -> list[plugin_classes.PluginClass]:
-    exact = [
-        each for each in classes if (each.module, each.class_name) == (old.code.module, old.code.class_name)
-    ]
-    if not exact and len(classes) > 1:
-        raise environment_errors.SourceError(
-            f"{old.name} was {old.code.module}:{old.code.class_name}, which is no longer there",
-            code="source.no_plugin",
-        )
-    return exact or classes
-
-
-def _the_named(classes: list[plugin_classes.PluginClass], name: str) -> list[plugin_classes.PluginClass]:
-    named = [each for each in classes if name in (each.name, each.class_name)]
-    if len(named) != 1:
-        listed = ", ".join(each.name or f"{each.module}:{each.class_name}" for each in classes)
-        raise environment_errors.SourceError(
-            f"there are {len(classes)} plugins in it, so --name must be one of theirs: {listed}",
-            code="source.several_plugins",
-        )
-    return named
 
 
 def _text_of(path: Path) -> str:
