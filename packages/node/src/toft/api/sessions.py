@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toft.kernel import errors, ids, log
+from toft.plugins import activity as activities
 from toft.plugins import instance as handles
 from toft.plugins import node as nodes
 from toft.plugins.plugin_errors import PluginError
@@ -139,7 +140,7 @@ class Sessions:
         session.shared.discard(name)
         others = any(name in each.shared for each in self._sessions.values())
         is_declared = name in self._node.rooms.records.declared
-        if not others and not is_declared and not handles.is_busy(shared):
+        if not others and not is_declared and not activities.is_busy(shared):
             with contextlib.suppress(errors.NotFoundError):
                 await self._node.unload(name)
 

@@ -17,7 +17,7 @@ from toft.dispatch import schedules
 from toft.kernel import clock as clocks
 from toft.kernel import errors, log
 from toft.managed.applying import Applied
-from toft.plugins import instance as handles
+from toft.plugins import activity as activities
 from toft.plugins import node as nodes
 from toft.plugins.plugin_errors import PluginError
 from toft.plugins.supervision import states
@@ -160,7 +160,7 @@ class Applying:
             return
         loaded = await nodes.load_current(self._node, plugin, instance=name)
         if loaded is not None and loaded is not present:
-            handles.watch(loaded, self._changed)
+            activities.watch(loaded, self._changed)
 
     def _changed(self, name: str) -> None:
         found = self._node.find(name)

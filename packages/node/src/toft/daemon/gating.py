@@ -14,7 +14,7 @@ from toft.kernel import clock as clocks
 from toft.kernel import errors, lasting, log
 from toft.managed import course, document, gates, generations, looks, moments, outcomes, phases, polling
 from toft.managed.gates import Light, Reading
-from toft.plugins import instance as handles
+from toft.plugins import activity as activities
 from toft.plugins import plugin_errors
 from toft.plugins.supervision.states import State
 
@@ -100,7 +100,7 @@ class Subject:
         if found is None:
             return Reading(Light.PENDING, "is not loaded")
         try:
-            is_well, message = await handles.health(found)
+            is_well, message = await activities.health(found)
         except plugin_errors.PluginError as error:
             return Reading(Light.RED, f"says: {error}")
         except errors.NodeError as error:

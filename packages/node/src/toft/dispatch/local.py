@@ -12,6 +12,7 @@ from toft.dispatch import logs, readings
 from toft.jobs import ledger, records
 from toft.jobs.retries import Origin
 from toft.kernel import errors, log, traces
+from toft.plugins import activity as activities
 from toft.plugins import configuring, loading, values
 from toft.plugins import errors as plugin_faults
 from toft.plugins import instance as handles
@@ -115,14 +116,14 @@ class LocalBackend:
     def _seen(self, instance: handles.Instance) -> seam.Loaded:
         if instance not in self._watched:
             self._watched.add(instance)
-            handles.watch(instance, self.changed)
+            activities.watch(instance, self.changed)
         condition = _CONDITIONS.get(instance.state, seam.Condition.DOWN)
         if not instance.is_enabled:
             condition = seam.Condition.DISABLED
         elif instance.id in self._replacing:
             condition = seam.Condition.RESTARTING
         cost_s = self._mine.get(instance)
-        activity = handles.activity(instance)
+        activity = activities.activity(instance)
         return seam.Loaded(
             condition=condition,
             because=activity.reason,
@@ -137,7 +138,7 @@ class LocalBackend:
 
     async def measure(self) -> ledger.Reading:
         """Measure the machine and every loaded instance in one pass."""
-        trees = {each.id: handles.activity(each).tree for each in self._node.instances()}
+        trees = {each.id: activities.activity(each).tree for each in self._node.instances()}
         present = {name: tree for name, tree in trees.items() if tree is not None}
         return await asyncio.to_thread(self._reader.read, present)
 
@@ -173,8 +174,8 @@ class LocalBackend:
 
     async def _replace(self, outdated: handles.Instance) -> None:
         try:
-            while handles.is_busy(outdated):
-                await handles.idle(outdated)
+            while activities.is_busy(outdated):
+                await activities.idle(outdated)
             if self._node.find(outdated.id) is outdated:
                 _log.info("replaced", instance=outdated.id)
                 await self.evict(outdated.id)
@@ -192,7 +193,7 @@ class LocalBackend:
     async def evict(self, instance: str) -> bool:
         """Unload an idle instance; False when it is idle no longer."""
         found = self._node.find(instance)
-        if found is None or handles.activity(found).busy:
+        if found is None or activities.activity(found).busy:
             return False
         await found.unload()
         return True

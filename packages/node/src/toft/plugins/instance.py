@@ -70,6 +70,7 @@ class Instance:
         drift: How the running code differs from what the manifest recorded; None when it does not.
         drift_check: Who looks for that, when it was not done while loading.
         loaded_from: What it is made of.
+        loaded_at: When, by the monotonic clock.
         is_shared: Whether it is nobody's own: loaded as it is remembered, for whoever comes.
         steps: What took how long while it was loaded.
     """
@@ -85,8 +86,8 @@ class Instance:
         self.steps: Sequence[traces.Step] = ()
         self._supervisor = parts.supervisor
         self.drift_check: asyncio.Task[drift.Drift | None] | None = None
-        self._loaded_at = parts.clock.monotonic()
-        self._measured = (Usage(), self._loaded_at)
+        self.loaded_at = parts.clock.monotonic()
+        self._measured = (Usage(), self.loaded_at)
 
     async def __aenter__(self) -> Instance:
         return self
@@ -289,7 +290,7 @@ class Instance:
             "reason": supervised.workers.lifecycle.reason,
             "enabled": self.is_enabled,
             "pid": worker.pid if worker is not None else None,
-            "uptime_s": self._parts.clock.monotonic() - self._loaded_at,
+            "uptime_s": self._parts.clock.monotonic() - self.loaded_at,
             "running": supervised.gate.running,
             "waiting": supervised.gate.waiting,
             "calls": totals.ended,
@@ -360,65 +361,6 @@ def start_raw(
     return call
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What somebody who shares out the machine has to know of an instance.
-
-    Attributes:
-        busy: Calls that run or wait.
-        last_used: Loop time at which its last call ended, or it was loaded.
-        reason: Why it is in the state it is in.
-        tree: Its process and the root of what that started; None while it has none.
-    """
-
-    busy: int
-    last_used: float
-    reason: str
-    tree: tuple[int, int] | None
-
-
-def activity(instance: Instance) -> Activity:
-    """Return what an instance does just now; cheap."""
-    supervised = instance._supervisor
-    worker = supervised.workers.worker
-    return Activity(
-        busy=supervised.gate.running + supervised.gate.waiting,
-        last_used=supervised.totals.last_at or instance._loaded_at,
-        reason=supervised.workers.lifecycle.reason,
-        tree=None if worker is None else worker.tree,
-    )
-
-
-def watch(instance: Instance, told: Callable[[str], object]) -> None:
-    """Name who is told an instance's name whenever its state, configuration or switch has changed."""
-    instance._supervisor.workers.watchers.append(lambda: told(instance.id))
-
-
-async def idle(instance: Instance) -> None:
-    """Return when no call of an instance runs."""
-    await instance._supervisor.idle()
-
-
-def is_busy(instance: Instance) -> bool:
-    """Say whether a call runs or waits."""
-    gate = instance.loaded_from.supervisor.gate
-    return gate.running > 0 or gate.waiting > 0
-
-
-def standing(instance: Instance) -> tuple[Any, ...]:
-    """Return what changes with what an instance does: another value says that a look is worth while."""
-    supervised = instance.loaded_from.supervisor
-    return (
-        instance.state,
-        instance.is_enabled,
-        supervised.totals.ended,
-        supervised.totals.failures,
-        supervised.gate.running,
-        supervised.gate.waiting,
-        supervised.workers.restarts.total,
-    )
-
-
 def the_same(
     present: Instance, plugin: str, config: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> Instance:
@@ -436,17 +378,3 @@ def the_same(
             hint="reconfigure it, unload it first, or load another one under a name of its own",
         )
     return present
-
-
-async def health(instance: Instance) -> tuple[bool | None, str]:
-    """Ask a plugin whether it can do its work; None when it cannot be asked.
-
-    Raises:
-        PluginError: What its `health()` raised instead of an answer.
-    """
-    found = await instance.loaded_from.supervisor.ask("health")
-    if found is None:
-        # It would answer after what runs, however long that is; it does its work meanwhile.
-        return None, "is busy with its calls"
-    is_well = found.get("is_well")
-    return is_well if isinstance(is_well, bool) else None, str(found.get("message") or "")

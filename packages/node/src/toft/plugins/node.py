@@ -16,6 +16,7 @@ from typing import Any
 from toft.host.keeper import Isolation
 from toft.host.monitor import Monitor
 from toft.kernel import errors, ids, log, settings
+from toft.plugins import activity as activities
 from toft.plugins import batches, catalog, install, installed, loading, logs
 from toft.plugins import instance as handles
 from toft.plugins.environments import provisioning
@@ -416,7 +417,7 @@ async def load_current(node: Node, plugin: str, *, instance: str | None = None) 
     present = node.find(name)
     is_its_own = present is not None and present.plugin == plugin
     if present is not None and is_its_own and not await node.rooms.loader.is_current(present, plugin):
-        if handles.is_busy(present):
+        if activities.is_busy(present):
             return None
         _log.info("replaced", instance=name)
         await present.unload()

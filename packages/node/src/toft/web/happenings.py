@@ -11,7 +11,8 @@ from typing import Any
 
 from toft.api.service import Service, State
 from toft.kernel import errors
-from toft.plugins import configuring, instance
+from toft.plugins import activity as activities
+from toft.plugins import configuring
 from toft.plugins.log_reading import Piece, Place
 from toft.plugins.logs import InstanceLog
 from toft.web import rendering, settings
@@ -81,7 +82,7 @@ async def watch(
                 if piece.lines or piece.is_cut:
                     yield Happening(str(after), "log", {"html": _html(piece), "is_cut": _is_cut(piece)})
             loaded = serves.node.find(subject.instance)
-            stands = () if loaded is None else instance.standing(loaded)
+            stands = () if loaded is None else activities.standing(loaded)
             if now() >= look_at and stands != seen:
                 seen, look_at = stands, now() + _LOOK_S
                 yield Happening(str(after or Place()), "state", {"instance": subject.instance})
