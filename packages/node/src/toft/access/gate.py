@@ -13,7 +13,8 @@ from toft.access.failures import Failures
 from toft.access.leases import Leases
 from toft.access.principals import OWNER, Principal
 from toft.access.terms import Term
-from toft.access.tokens import Token, Tokens
+from toft.access.token import Token
+from toft.access.tokens import Tokens
 from toft.kernel import clock as clocks
 from toft.kernel import errors
 

@@ -1,4 +1,4 @@
-"""Tokens: a name and scopes for whoever has a secret text; only its hash is kept.
+"""The tokens of a node: made, found by their text, listed and ended.
 
 Those that are valid are also in memory, so that a request costs no look into the database.
 """
@@ -6,73 +6,27 @@ Those that are valid are also in memory, so that a request costs no look into th
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from toft.access import scopes as words
 from toft.access.leases import Leases
 from toft.access.principals import Principal
 from toft.access.terms import Term
+from toft.access.token import PREFIX, Token, digest_of, make_up, read
 from toft.kernel import clock as clocks
 from toft.kernel import errors, ids, log
 from toft.store import database
 
-PREFIX = "toft_"
 MOST = 1000
 MOST_SCOPES = 100
 _KEEP_S = 30 * 86_400.0
 _NOTED_S = 60.0
 _LONGEST_S = 10 * 366 * 86_400.0
 _log = log.get_logger("access.tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """A token as it is known; not the text that proves it.
-
-    Attributes:
-        id: Never used again.
-        name: What people call it; free again once it is revoked.
-        scopes: What it allows.
-        created_at: Seconds since 1970, as the other times.
-        expires_at: None when it does not expire.
-        revoked_at: None while it holds.
-        last_used_at: To about a minute.
-        expired_at: When it was seen to have expired; it stays so, though the clock be set back.
-        declared_by: The document that it is from; empty for one that was made on this node.
-    """
-
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    created_at: float
-    expires_at: float | None = None
-    revoked_at: float | None = None
-    last_used_at: float | None = None
-    expired_at: float | None = None
-    declared_by: str = ""
-
-    def principal(self) -> Principal:
-        """Return who has it."""
-        return Principal(f"token:{self.name}", "local", self.id, "token", self.scopes)
-
-    def to_dict(self, state: str) -> dict[str, Any]:
-        """Return it as JSON, with the state that it is in."""
-        times = ("created_at", "expires_at", "revoked_at", "last_used_at")
-        told = {name: None if (at := getattr(self, name)) is None else clocks.rfc3339(at) for name in times}
-        return {
-            "id": self.id,
-            "name": self.name,
-            "state": state,
-            "scopes": list(self.scopes),
-            "declared_by": self.declared_by or None,
-            **told,
-        }
 
 
 class Tokens:
@@ -114,7 +68,7 @@ class Tokens:
         rows = await self._store.read(
             lambda connection: connection.execute(self._queries["list_tokens"]).fetchall()
         )
-        self._by_hash = {bytes(row["hash"]): _token(row) for row in rows}
+        self._by_hash = {bytes(row["hash"]): read(row) for row in rows}
         for row in rows:
             self._begin(row["id"], row["expires_at"], max(row["created_at"], row["seen_at"] or 0.0))
         for each in self._declared.values():
@@ -161,7 +115,7 @@ class Tokens:
             created_at=now,
             expires_at=None if lasts_s is None else now + lasts_s,
         )
-        digest = _digest(text)
+        digest = digest_of(text)
         forgotten = await self._store.write(lambda connection: self._insert(connection, token, digest, now))
         self._by_hash = {key: each for key, each in self._by_hash.items() if each.id not in forgotten}
         self._terms = {id: term for id, term in self._terms.items() if id not in forgotten}
@@ -209,7 +163,7 @@ class Tokens:
         What is compared is the hash, and of that a guess controls nothing: how long the comparison takes
         tells nothing about how close a guess was to a token.
         """
-        digest = _digest(raw)
+        digest = digest_of(raw)
         return self._declared.get(digest) or self._by_hash.get(digest)
 
     def get(self, id: str) -> Token | None:
@@ -397,33 +351,3 @@ def _check_length(lasts_s: float | None) -> None:
             code="access.expiry",
             hint="such as --expires 90d",
         )
-
-
-def make_up(randomness: Callable[[int], bytes]) -> str:
-    """Return the text of a new token."""
-    return PREFIX + base64.b32encode(randomness(20)).decode().lower()
-
-
-def declared(name: str, sha256: str, scopes: Sequence[str], **known: Any) -> tuple[bytes, Token]:
-    """Return a token of a document, by its hash; `known` is what else `Token` takes."""
-    # The same id as long as the text is the same: what is told of it goes on.
-    return bytes.fromhex(sha256), Token(
-        id=f"token_{sha256[:26]}", name=name, scopes=tuple(dict.fromkeys(scopes)), **known
-    )
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
-
-
-def _token(row: Any) -> Token:
-    return Token(
-        id=row["id"],
-        name=row["name"],
-        scopes=tuple(json.loads(row["scopes"])),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        last_used_at=row["last_used_at"],
-        expired_at=row["expired_at"],
-    )

@@ -121,9 +121,9 @@ def hash_token(
 
 
 def _made_up() -> str:
-    from toft.access import tokens  # noqa: PLC0415 - 17 ms that `toft --help` does not pay
+    from toft.access import token  # noqa: PLC0415 - only who makes one up needs it
 
-    return tokens.make_up(os.urandom)
+    return token.make_up(os.urandom)
 
 
 def open_pages(context: typer.Context, as_json: JsonOption = False) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toft.access import tokens
+from toft.access import token
 from toft.kernel import clock as clocks
 from toft.kernel import errors, schemas
 from toft.managed import document as documents
@@ -51,7 +51,7 @@ class Applied:
     etag: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     instances: Mapping[str, InstanceRecord] = field(default_factory=dict)
-    tokens: Mapping[bytes, tokens.Token] = field(default_factory=dict)
+    tokens: Mapping[bytes, token.Token] = field(default_factory=dict)
     schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
     pinned: Sequence[tuple[Manifest, Path]] = ()
@@ -163,9 +163,9 @@ def problems(document: Document, knows: Knows) -> list[schemas.Problem]:
     return found
 
 
-def _tokens(document: Document, etag: str, fetched_at: float) -> dict[bytes, tokens.Token]:
+def _tokens(document: Document, etag: str, fetched_at: float) -> dict[bytes, token.Token]:
     return dict(
-        tokens.declared(
+        token.declared(
             name,
             said["sha256"],
             said["scopes"],
