@@ -293,6 +293,14 @@ def test_drift_is_what_was_edited_dropped_or_changed(tmp_path: Path) -> None:
     assert ("file", "slot b") in kinds
 
 
+def test_a_damaged_document_to_go_back_to_is_drift_too(tmp_path: Path) -> None:
+    home = home_with(tmp_path, {})
+    desk = console.Console(home, local(home, {}))
+    assert [each for each in desk.drift() if each["kind"] == "file"] == []
+    (home / "managed" / "slot-a" / "document").write_bytes(b"{}")
+    assert [each["key"] for each in desk.drift() if each["kind"] == "file"] == ["slot a"]
+
+
 def test_the_events_of_a_boot_are_told_once(tmp_path: Path) -> None:
     engine = generations.Generations(tmp_path / "managed", lambda: Moment("m", 1.0, 1.0))
     engine.boot("one")

@@ -74,18 +74,18 @@ def of(
     made: dict[str, InstanceRecord] = {}
     unusable: dict[str, str] = {}
     monitors = document.value.get("monitors", ())
-    for name, said in _own(document.section("instances")).items():
+    for name, said in document.own("instances").items():
         try:
             made[name] = _record(name, said, etag, is_monitor=name in monitors)
         except (errors.NodeError, PluginError) as error:
             unusable[name] = error.message
-    settings = _own(document.section("settings"))
+    settings = document.own("settings")
     schedules = {
         name: {
             **said,
             "plugin": made[said["instance"]].plugin if said["instance"] in made else said["instance"],
         }
-        for name, said in _own(document.section("schedules")).items()
+        for name, said in document.own("schedules").items()
     }
     return Applied(
         etag=etag,
@@ -149,7 +149,7 @@ class Present:
 def problems(document: Document, knows: Knows) -> list[schemas.Problem]:
     """Return what of a document does not fit the plugins that would be there with it."""
     found: list[schemas.Problem] = []
-    declared = _own(document.section("instances"))
+    declared = document.own("instances")
     for name, said in document.section("schedules").items():
         plugin = _plugin_of(document, said["instance"])
         found += _bad_schedule(("schedules", name), said, plugin, knows(plugin))
@@ -173,7 +173,8 @@ def _tokens(document: Document, etag: str, fetched_at: float) -> dict[bytes, tok
             expires_at=clocks.from_rfc3339(said["expires_at"]) if "expires_at" in said else None,
             declared_by=etag,
         )
-        for name, said in _own(document.section("access").get("tokens", {})).items()
+        for name, said in document.section("access").get("tokens", {}).items()
+        if not documents.is_note(name)
     )
 
 
@@ -264,8 +265,3 @@ def _plugin_of(document: Document, instance: str) -> str:
     """Return whose an instance is: what the document says, or the plugin of its name."""
     plugin: str = document.section("instances").get(instance, {}).get("plugin", instance)
     return plugin
-
-
-def _own(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a section says to the node, without what its writer keeps in it."""
-    return {name: value for name, value in section.items() if not name.startswith("x-")}

@@ -100,6 +100,15 @@ class Document:
         found: Mapping[str, Any] = self.value.get(name, {})
         return found
 
+    def own(self, name: str) -> dict[str, Any]:
+        """Return what a section says to the node, without what its writer keeps in it."""
+        return {name: value for name, value in self.section(name).items() if not is_note(name)}
+
+
+def is_note(name: str) -> bool:
+    """Say whether a name is of something that the writer of a document keeps in it, and nobody here reads."""
+    return name.startswith("x-")
+
 
 def etag_of(data: bytes) -> str:
     """Return the name of some bytes: `sha256-` and their hash; it changes exactly when they do."""

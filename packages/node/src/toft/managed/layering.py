@@ -18,7 +18,6 @@ from toft.managed import document, generations, hiding
 from toft.managed.document import Document
 from toft.managed.hiding import SET, Schemas
 
-"""What stands for a value that nobody is to read."""
 _SECRET_SETTINGS = frozenset({"tracing_endpoint"})
 """Settings whose values can hold a password in an address."""
 
@@ -105,7 +104,7 @@ def overrides(running: Document, local: Local) -> list[dict[str, Any]]:
 
 def effective(running: Document, local: Local, schema_of: Schemas = hiding.nothing_known) -> dict[str, Any]:
     """Return what a node is with its document and what it is told locally; `<set>` for what is secret."""
-    merged = {**dataclasses.asdict(local.settings), **_own(running.section("settings"))}
+    merged = {**dataclasses.asdict(local.settings), **running.own("settings")}
     body = {name: value for name, value in running.value.items() if name != "settings"}
     body = {
         "settings": {name: _shown(name, value) for name, value in sorted(merged.items())},
@@ -143,9 +142,9 @@ def drift(
         changed: What is different in the code that belongs to the document.
     """
     found = [{"kind": "file", "key": "journal", "detail": each} for each in standing.problems]
-    for name in (standing.active, None):
-        slot = standing.slots.get(name or "")
-        if slot is not None and slot.problem:
+    # The other slot too: it is what one would go back to.
+    for slot in standing.slots.values():
+        if slot.problem and not slot.is_absent:
             found.append({"kind": "file", "key": f"slot {slot.name}", "detail": slot.problem})
     for each in dropped:
         where = each.get("where") or each.get("layer", "")
@@ -217,7 +216,3 @@ def _shown(name: str, value: Any) -> Any:
     if value is not None and name in _SECRET_SETTINGS:
         return SET
     return json.loads(json.dumps(value, default=str))
-
-
-def _own(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in section.items() if not name.startswith("x-")}
