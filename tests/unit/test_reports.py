@@ -264,6 +264,23 @@ def test_a_disk_that_is_full_or_damaged_stops_no_report_for_good() -> None:
         assert told(play(scene, act)) == [(0, 1, True)]
 
 
+def test_what_nobody_thought_of_ends_no_reports_for_good() -> None:
+    async def act(made: Reports) -> None:
+        await asyncio.sleep(50)
+
+    scene = begin()
+    look, left = scene.look, [1]
+
+    async def fails_once() -> Seen:
+        if left:
+            raise LookupError(f"nobody thought of {left.pop()}")
+        return await look()
+
+    scene.look = fails_once  # type: ignore[method-assign]
+    play(scene, act)
+    assert [round(at) for at, _, is_whole in told(scene) if is_whole] == [30]
+
+
 class Full(Disk):
     """A disk that takes nothing any more."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toft.kernel import clock as clocks
-from toft.kernel import log, threads
+from toft.kernel import lasting, log, threads
 from toft.kernel.errors import NodeError
 from toft.kernel.version import VERSION
 from toft.managed import answers, belonging, generations, protocol, retrying, transport
@@ -187,7 +187,8 @@ class Reports:
 
     def start(self) -> None:
         """Begin, with a report of everything."""
-        self._task = asyncio.create_task(self._run())
+        # What nobody thought of must not keep a node from ever telling again.
+        self._task = asyncio.create_task(lasting.keep_on(self._run, again_s=retrying.LADDER_S[0]))
 
     def note(self) -> None:
         """Report that something has changed, as soon as it can be; whoever says so waits for nothing."""
