@@ -334,6 +334,18 @@ def test_a_start_that_could_not_be_written_down_counts_as_soon_as_it_can(node: N
     assert node.engine.confirm(later)
 
 
+def test_a_change_that_changes_nothing_writes_nothing_unless_something_is_damaged(node: Node) -> None:
+    node.prove(1)
+    engine = Generations(node.path, lambda: node.now, disk := Full())
+    disk.named = "journal"
+    engine.record(lambda state: state)
+    with pytest.raises(OSError, match="no space"):
+        engine.record(phases.stopped)
+    (node.path / "journal.json").write_bytes(b"{")
+    with pytest.raises(OSError, match="no space"):
+        engine.record(lambda state: state)
+
+
 def test_what_a_full_disk_keeps_a_start_from_finishing_is_finished_later(node: Node) -> None:
     good = node.prove(1)
     node.engine.commit(offer(2), "cli")

@@ -9,7 +9,6 @@ from typing import Any
 from toft.api.service import Service
 from toft.daemon import gating, pulling
 from toft.kernel import clock as clocks
-from toft.kernel import errors
 from toft.managed import generations, staging, standing
 from toft.managed.console import Console
 
@@ -90,11 +89,7 @@ class Desk:
             NodeError: It does not answer, or serves none.
         """
         if self.central is None:
-            raise errors.NotFoundError(
-                "this node asks no central, so that nothing is served to it",
-                code="generation.no_central",
-                hint="toft join URL TOKEN",
-            )
+            raise pulling.no_central()
         return await self.central.served()
 
     async def drift(self) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from toft.access import tokens
 from toft.api import service as services
-from toft.daemon import applying as keeping
+from toft.daemon import applying as declaring
 from toft.daemon import desk, gating, installing, provisioning, pulling
 from toft.dispatch import jobs
 from toft.dispatch import node as nodes
@@ -67,7 +67,7 @@ class Managing:
         parsed = _parse(boot)
         self._is_readable = parsed is not None
         self._document = parsed or _nothing(boot)
-        self._kept: keeping.Applying | None = None
+        self._kept: declaring.Applying | None = None
         self._is_member = identity.Files.at(engine.directory.parent).read().membership is not None
         self.gating: gating.Gating | None = None
         self._desk: desk.Desk | None = None
@@ -131,7 +131,7 @@ class Managing:
         check = functools.partial(jobs.checked, node.jobs)
         self._timed = scheduling.Schedules(node.jobs.open, check, wanted)
         self._tokens = service.gate.tokens if service.gate is not None else None
-        self._kept = keeping.Applying(node, self.applied, self._tokens, self._timed)
+        self._kept = declaring.Applying(node, self.applied, self._tokens, self._timed)
         self._installs = installing.Installs(node, self._environ, self.boot, self._document)
         service.document = self._kept.told
         chosen = node.rooms.settings

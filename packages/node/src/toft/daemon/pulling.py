@@ -183,11 +183,7 @@ class Pulling:
             NodeError: No control URL gives one.
         """
         if self._polling is None or self._credentials is None:
-            raise NotFoundError(
-                "this node asks no central, so that nothing is served to it",
-                code="generation.no_central",
-                hint="toft join URL TOKEN",
-            )
+            raise no_central()
         return await self._polling.fetch()
 
     def _open(self, trust: transport.Trust) -> tuple[connections.Connections, enrolling.Credentials]:
@@ -308,7 +304,9 @@ class Pulling:
         try:
             offered = await asyncio.to_thread(document.parse, data)
         except document.DocumentError as error:
-            await self._remember(etag, "validation_failed", str(error), attempt=attempt, revision=revision)
+            await staging.remember(
+                self._engine, etag, "validation_failed", str(error), attempt=attempt, revision=revision
+            )
             raise
         try:
             staged = await staging.stage(
@@ -348,7 +346,9 @@ class Pulling:
         try:
             key_ids = await vouching.signers(self._credentials, url, data, etag=etag, header=header)
         except admission.UnsignedError as error:
-            await self._remember(etag, error.reason, str(error), attempt=attempt, revision=revision)
+            await staging.remember(
+                self._engine, etag, error.reason, str(error), attempt=attempt, revision=revision
+            )
             raise
         if key_ids:
             await threads.finished(lambda: self._forgive(etag))
@@ -360,26 +360,14 @@ class Pulling:
         if bad is not None and bad.reason == admission.UnsignedError.reason:
             self._engine.record(lambda state: phases.forgiven(state, etag))
 
-    async def _remember(
-        self, etag: str, reason: str, why: str, *, attempt: int, revision: int | None
-    ) -> None:
-        moment = await asyncio.to_thread(moments.read)
 
-        def change(state: phases.State) -> phases.State:
-            if phases.held_back(state, etag, attempt=attempt, now=moment) is not None:
-                return state
-            return phases.condemned(
-                state,
-                etag,
-                reason=reason,
-                severity=phases.Severity.PERMANENT,
-                now=moment,
-                attempt=attempt,
-                detail=why,
-                revision=revision,
-            )
-
-        await threads.finished(lambda: self._engine.record(change))
+def no_central() -> NotFoundError:
+    """Return the error for what only a node with a central can be asked."""
+    return NotFoundError(
+        "this node asks no central, so that nothing is served to it",
+        code="generation.no_central",
+        hint="toft join URL TOKEN",
+    )
 
 
 def _usable(urls: Sequence[str]) -> tuple[str, ...]:

@@ -6,17 +6,25 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from toft.kernel.errors import IntegrityError
-from toft.store import durable
+from toft.store import durable, locks
 
 SEED = "seed.json"
 ENROLLMENT = "enrollment.json"
 IDENTITY = "identity.json"
 REPORTS = "reports.json"
 TRUST = "trust.json"
+_LOCK_S = 10.0
+"""A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
+
+
+def hold(directory: Path) -> AbstractContextManager[None]:
+    """Keep other processes from changing anything in `managed/` of a home."""
+    return locks.hold(directory / "lock", timeout_s=_LOCK_S)
 
 
 class Belonging:

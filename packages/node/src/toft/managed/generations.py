@@ -19,10 +19,8 @@ from toft.kernel.errors import ConflictError, UnavailableError
 from toft.managed import belonging, journal, moments, phases, seen, slots, trees
 from toft.managed.moments import Moment
 from toft.managed.phases import Phase, State
-from toft.store import durable, locks
+from toft.store import durable
 
-_LOCK_S = 10.0
-"""A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
 _DECIDED = (Phase.REVERTING, Phase.RESETTING)
 
 
@@ -146,7 +144,7 @@ class Generations:
         return cls(
             directory,
             moments.read,
-            hold=lambda: locks.hold(directory / "lock", timeout_s=_LOCK_S),
+            hold=lambda: belonging.hold(directory),
             code=trees.Trees(home, survey=seen.Remembered(directory / "store" / "seen", moments.read)),
         )
 
@@ -371,10 +369,12 @@ class Generations:
         self._journal.write(State())
 
     def record(self, change: Callable[[State], State]) -> State:
-        """Keep a change of the journal that moves nothing else."""
+        """Keep a change of the journal that moves nothing else; what changes nothing writes nothing."""
         with self._hold():
-            state = change(self._journal.read().state)
-            self._journal.write(state)
+            found = self._journal.read()
+            state = change(found.state)
+            if state != found.state or found.problems:
+                self._journal.write(state)
             return state
 
     def trust(self, root: Mapping[str, Any] | None, *, only_if: Callable[[], None] = lambda: None) -> None:

@@ -23,10 +23,9 @@ from toft.kernel import clock as clocks
 from toft.kernel.errors import ConflictError
 from toft.managed import belonging, protocol
 from toft.managed.transport import Trust
-from toft.store import durable, locks
+from toft.store import durable
 
 SCHEMA = 1
-_LOCK_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +206,7 @@ class Files:
     def at(cls, home: Path) -> Files:
         """Return those of a home on this machine."""
         directory = home / "managed"
-        return cls(directory, hold=lambda: locks.hold(directory / "lock", timeout_s=_LOCK_S))
+        return cls(directory, hold=lambda: belonging.hold(directory))
 
     def read(self) -> Found:
         """Return what is on disk; never raises for what the files hold."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ async def stage(
 
     Cancellation: Safe; either nothing is committed or all of it.
     """
+    refuse = functools.partial(remember, engine, offered.etag, attempt=attempt, revision=offered.revision)
     moment = await asyncio.to_thread(moments.read)
     held_back = await asyncio.to_thread(_held_back, engine, offered, moment, attempt, is_asked)
     if held_back is not None:
@@ -151,15 +153,15 @@ async def stage(
             slot = await threads.finished(lambda: _commit(engine, made, nonce, is_live=not is_asked))
     except AdmissionError as error:
         if not is_asked:
-            await _remember(engine, offered, moment, attempt, error.reason, str(error), error.severity)
+            await refuse(error.reason, str(error), severity=error.severity)
         raise
     except DocumentError as error:
         if not is_asked:
-            await _remember(engine, offered, moment, attempt, "validation_failed", str(error))
+            await refuse("validation_failed", str(error))
         raise
     except InstallError as error:
         if not is_asked and not error.is_transient:
-            await _remember(engine, offered, moment, attempt, error.kind, str(error))
+            await refuse(error.kind, str(error))
         raise
     told = {"etag": offered.etag, "revision": offered.revision, "source": source}
     _log.info("config.staged", **told)
@@ -237,27 +239,42 @@ def _commit(engine: generations.Generations, made: generations.Offer, nonce: str
         ) from error
 
 
-async def _remember(
+async def remember(
     engine: generations.Generations,
-    offered: Document,
-    moment: moments.Moment,
-    attempt: int,
+    etag: str,
     reason: str,
     why: str,
+    *,
+    attempt: int = 0,
+    revision: int | None = None,
     severity: Severity = Severity.PERMANENT,
 ) -> None:
-    _log.warning("config.refused", etag=offered.etag, revision=offered.revision, reason=reason, why=why)
+    """Hold a document back that is refused; once for each attempt of the sender.
+
+    Args:
+        engine: Of the node.
+        etag: Its name.
+        reason: Why, as one word.
+        why: The same for a person.
+        attempt: The sender's count of its own tries.
+        revision: What the sender says its number is.
+        severity: Whether it may be tried again by itself.
+    """
+    moment = await asyncio.to_thread(moments.read)
 
     def change(state: phases.State) -> phases.State:
+        if phases.held_back(state, etag, attempt=attempt, now=moment) is not None:
+            return state
+        _log.warning("config.refused", etag=etag, revision=revision, reason=reason, why=why)
         return phases.condemned(
             state,
-            offered.etag,
+            etag,
             reason=reason,
             severity=severity,
             now=moment,
             attempt=attempt,
             detail=why,
-            revision=offered.revision,
+            revision=revision,
         )
 
     await threads.finished(lambda: engine.record(change))
