@@ -29,7 +29,8 @@ from tests.simulation.test_generations import SEED, TOKEN, World, etag, offer
 
 from toft.kernel.errors import ConflictError
 from toft.managed import phases
-from toft.managed.gates import Course, Gate, Light, Outcome, Reading
+from toft.managed.course import Course, Outcome
+from toft.managed.gates import Gate, Light, Reading
 from toft.managed.generations import Boot, Generations
 from toft.managed.moments import Moment
 from toft.managed.phases import Answer, Phase, Severity

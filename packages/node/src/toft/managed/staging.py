@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -124,7 +123,6 @@ async def stage(
 
     Cancellation: Safe; either nothing is committed or all of it.
     """
-    refuse = functools.partial(remember, engine, offered.etag, attempt=attempt, revision=offered.revision)
     moment = await asyncio.to_thread(moments.read)
     held_back = await asyncio.to_thread(_held_back, engine, offered, moment, attempt, is_asked)
     if held_back is not None:
@@ -151,17 +149,9 @@ async def stage(
                 floor=floor,
             )
             slot = await threads.finished(lambda: _commit(engine, made, nonce, is_live=not is_asked))
-    except AdmissionError as error:
+    except (AdmissionError, DocumentError, InstallError) as error:
         if not is_asked:
-            await refuse(error.reason, str(error), severity=error.severity)
-        raise
-    except DocumentError as error:
-        if not is_asked:
-            await refuse("validation_failed", str(error))
-        raise
-    except InstallError as error:
-        if not is_asked and not error.is_transient:
-            await refuse(error.kind, str(error))
+            await _hold_against(engine, offered, attempt, error)
         raise
     told = {"etag": offered.etag, "revision": offered.revision, "source": source}
     _log.info("config.staged", **told)
@@ -237,6 +227,31 @@ def _commit(engine: generations.Generations, made: generations.Offer, nonce: str
             details={"errno": error.errno},
             hint="toft doctor looks at the disk; the document that runs is untouched",
         ) from error
+
+
+async def _hold_against(
+    engine: generations.Generations,
+    offered: Document,
+    attempt: int,
+    error: AdmissionError | DocumentError | InstallError,
+) -> None:
+    """Remember why a document was refused, unless that may change by itself."""
+    reason, severity = "validation_failed", Severity.PERMANENT
+    if isinstance(error, AdmissionError):
+        reason, severity = error.reason, error.severity
+    elif isinstance(error, InstallError):
+        if error.is_transient:
+            return
+        reason = error.kind
+    await remember(
+        engine,
+        offered.etag,
+        reason,
+        str(error),
+        attempt=attempt,
+        revision=offered.revision,
+        severity=severity,
+    )
 
 
 async def remember(
