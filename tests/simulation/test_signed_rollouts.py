@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,66 @@ async def test_a_node_is_not_moved_to_a_group_whose_layer_it_would_have_to_refus
         await central.nodes.label(node, {"team": "blue"}, name="machine", group=None, by="ops")
         red = await give("red")
         assert await move("red") == red > blue
+
+
+async def test_no_other_way_leads_a_node_to_what_it_would_have_to_refuse(tmp_path: Path) -> None:
+    async with fleets.opened(tmp_path / "central.db") as store:
+        clock = ManualClock()
+        central, _ = await guarded(store, clock, 0)
+
+        def group(name: str, priority: int, selector: dict[str, str]) -> Group:
+            return Group(tenant=TENANT, name=name, selector=selector, priority=priority)
+
+        async def give(name: str) -> int:
+            clock.advance(60)
+            number = await fleets.save(central, len(name), scope="group", target=name)
+            await sign(central, number, *KEYS, scope="group", of=name)
+            await central.publish(fleets.document(central, "group", name), number, by="ops")
+            return number
+
+        await central.put_group(group("old", 1, {"team": "old"}), by="ops")
+        await central.put_group(group("new", 2, {"team": "new"}), by="ops")
+        old, first = await give("old"), await give("new")
+        (node,) = await fleets.add_nodes(central, [0], labels={"team": "new"})
+        agent = Agent(central, node)
+        taken = [await agent.take()]
+        for _ in range(2):
+            await give("new")
+            taken.append(await agent.take())
+        assert taken[0] == first > old
+        asked = await store.read(_first_offer)
+        # Every way that would bring it to the older group, or to the tenant's document alone.
+        new = fleets.document(central, "group", "new")
+        ways: dict[str, Callable[[], Awaitable[Any]]] = {
+            "another selector": lambda: central.put_group(group("new", 2, {"team": "none"}), by="ops"),
+            "another priority": lambda: central.put_group(group("old", 3, {"team": "new"}), by="ops"),
+            "an empty group": lambda: central.put_group(group("empty", 9, {}), by="ops"),
+            "without the layer": lambda: central.publish(new, None, by="ops"),
+            "pinned": lambda: central.pin(node, asked, by="ops"),
+        }
+        for name, way in ways.items():
+            with pytest.raises(ConflictError) as refused:
+                await way()
+            assert refused.value.code == "central.older_layer", name
+            assert refused.value.details["floor"] == agent.floor
+            offer = await central.offers.offered(node)
+            assert offer is not None
+            assert offer.served.revision == taken[-1], name
+        assert [each.name for each in central.documents.groups(TENANT)] == ["new", "old"]
+        # Pinned meanwhile it is not moved by that; let go of, it would be.
+        await central.pin(node, (node.offered_etag or "").removeprefix("sha256-"), by="ops")
+        await central.put_group(group("old", 3, {"team": "new"}), by="ops")
+        with pytest.raises(ConflictError, match="refuses what is older"):
+            await central.unpin(node, by="ops")
+        newest = await give("old")
+        await central.unpin(node, by="ops")
+        assert await agent.take() == newest
+        # Who has nothing yet takes anything, and a group of theirs goes as it came.
+        await central.put_group(group("empty", 1, {"team": "empty"}), by="ops")
+        await fleets.add_nodes(central, [1], labels={"team": "empty"})
+        await central.delete_group(TENANT, "empty", by="ops")
+
+
+def _first_offer(connection: database.Connection) -> str:
+    query = "SELECT sha256 FROM node_offers ORDER BY offered_at LIMIT 1"
+    return str(connection.execute(query).fetchone()["sha256"])

@@ -316,7 +316,14 @@ def test_a_node_that_talks_without_a_pause_is_slowed_down(central: Central) -> N
         body = messages.refresh(agent.node_id, agent.key, f"{number:032x}", clocks.SYSTEM.now())
         return central.ask("POST", protocol.REFRESH, body, source=agent.source)
 
-    for ask, good in ((agent.report, 204), (refresh, 200)):
+    token = central.join_token()
+    other = Agent(central)
+
+    def enroll(number: int) -> Answer:
+        return other.enroll(token)
+
+    assert enroll(0).status == 201
+    for ask, good in ((agent.report, 204), (refresh, 200), (enroll, 200)):
         statuses = [ask(number).status for number in range(30)]
         assert statuses[:10] == [good] * 10
         assert set(statuses) == {good, 429}

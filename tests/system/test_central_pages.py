@@ -187,6 +187,10 @@ def test_what_nodes_say_is_shown_as_text_on_every_page(central: Central, browser
             page.wait_for_selector("#link[data-link=live], #audit")
         visitor.go(f"/nodes/{agent.node_id}")
         visitor.see(SPELLED)
+        visitor.go("/?runs=none")
+        page.fill("#filter [name=find]", "host")
+        page.click("#filter button")
+        page.wait_for_url("**/?*find=host*runs=none*")
     central.admin("POST", f"rollouts/{rollout}/abort", {})
 
 

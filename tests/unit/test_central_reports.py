@@ -196,6 +196,11 @@ async def test_credentials_that_are_over_are_no_rows_for_ever(
     sql = "SELECT count(*) FROM node_credentials"
     count = await store.read(lambda connection: connection.execute(sql).fetchone()[0])
     assert count == 2, "the newest, and the one before for a while"
+    for _ in range(3):
+        clock.advance(protocol.OVERLAP_S + 1)
+        _, credential, _ = await join(central, key)
+    assert await store.read(lambda connection: connection.execute(sql).fetchone()[0]) == 2
+    assert list(central.admission._credentials)[-1] == protocol.fingerprint(credential)
 
     def refuse(node: Node) -> None:
         raise errors.UnavailableError("too often")

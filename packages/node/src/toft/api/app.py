@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -33,6 +32,7 @@ from toft.api import (
     state,
     table,
 )
+from toft.api.application import Application
 from toft.api.service import Service
 
 ROUTERS = (
@@ -106,25 +106,4 @@ def build(service: Service, *, faces: Sequence[Callable[[FastAPI], None]] = ()) 
 
 def routes(service: Service | None = None) -> FastAPI:
     """Return the application without its guards; for its description, without a node too."""
-    app = _Application(
-        title="toft",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
-    app.state.service = service
-    problems.install(app)
-    for router in ROUTERS:
-        # Included as a router, each would be matched twice, with bookkeeping around each try.
-        app.router.routes.extend(router.routes)
-    return app
-
-
-class _Application(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        """Return what it is in the words of OpenAPI, made once."""
-        if not self.openapi_schema:
-            self.openapi_schema = description.document(self)
-        return self.openapi_schema
+    return Application("toft", ROUTERS, service, description.document)

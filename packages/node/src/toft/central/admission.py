@@ -114,11 +114,12 @@ class Admission:
         return self._nodes.find(node.id) or node, text, expires_at, is_new
 
     def _let_in(self, node: Node, text: str, expires_at: float) -> None:
-        self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
         known = self._nodes.find(node.id)
         if known is None:
+            self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
             self._nodes.add(node)
         else:
+            self._given(node.id, text, expires_at)
             _copy(known, node)
             self._nodes.tell(known)
 
@@ -160,7 +161,7 @@ class Admission:
             "labels": json.dumps(node.labels, sort_keys=True),
         }
         connection.execute(_QUERIES["insert_node" if row is None else "rejoin_node"], values)
-        expires_at = self._give(connection, node.id, text, now)
+        expires_at = _give(connection, node.id, text, now)
         if not is_repeated:
             told = {
                 "token": token["id"],
@@ -204,16 +205,12 @@ class Admission:
         now = self._clock.now()
 
         def change(connection: database.Connection) -> float:
-            until = now + protocol.OVERLAP_S
-            connection.execute(_QUERIES["shorten_credentials"], {"node": node.id, "until": until})
             # That of a node which is silent is kept for as long as its key may bring it back.
             connection.execute(_QUERIES["forget_credentials"], {"before": now - _LATEST_S})
-            connection.execute(_QUERIES["forget_ended"], {"node": node.id, "now": now})
-            return self._give(connection, node.id, text, now)
+            return _give(connection, node.id, text, now)
 
         def written(expires_at: float) -> None:
-            self._shorten(node.id, now + protocol.OVERLAP_S)
-            self._credentials[protocol.fingerprint(text)] = (node.id, expires_at)
+            self._given(node.id, text, expires_at)
 
         return text, await writing.commit(self._store, change, written)
 
@@ -317,19 +314,26 @@ class Admission:
         if not await self._store.write(note):
             raise refused_credential()
 
-    def _give(self, connection: database.Connection, node: str, text: str, now: float) -> float:
-        expires_at = now + protocol.CREDENTIAL_S
-        values = {"sha256": protocol.fingerprint(text), "node": node, "now": now, "expires_at": expires_at}
-        connection.execute(_QUERIES["insert_credential"], values)
-        return expires_at
-
-    def _shorten(self, node: str, until: float) -> None:
-        for key, (owner, expires_at) in list(self._credentials.items()):
-            if owner == node and expires_at > until:
+    def _given(self, node: str, text: str, expires_at: float) -> None:
+        until = expires_at - protocol.CREDENTIAL_S + protocol.OVERLAP_S
+        for key, (owner, ends_at) in list(self._credentials.items()):
+            if owner == node and ends_at > until:
                 self._credentials[key] = (owner, until)
+        self._credentials[protocol.fingerprint(text)] = (node, expires_at)
 
     def _credential(self) -> str:
         return "nt_" + base64.urlsafe_b64encode(self._randomness(32)).decode().rstrip("=")
+
+
+def _give(connection: database.Connection, node: str, text: str, now: float) -> float:
+    """Give a node a credential, and return when that ends; those before it are good for a while only."""
+    until = now + protocol.OVERLAP_S
+    connection.execute(_QUERIES["shorten_credentials"], {"node": node, "until": until})
+    connection.execute(_QUERIES["forget_ended"], {"node": node, "now": now})
+    expires_at = now + protocol.CREDENTIAL_S
+    values = {"sha256": protocol.fingerprint(text), "node": node, "now": now, "expires_at": expires_at}
+    connection.execute(_QUERIES["insert_credential"], values)
+    return expires_at
 
 
 _FACTS = ("hostname", "os", "agent_version", "machine_id_hash")

@@ -166,7 +166,10 @@ class Documents:
             connection.execute(_QUERIES["put_group"], values)
             _audit(connection, now, group.tenant, by, "group.put", group.name, **group.to_dict())
 
-        await self._commit(change, lambda: self._regroup(group.tenant, group.name, group), group.tenant)
+        def written() -> None:
+            self._groups[group.tenant] = self.regrouped(group.tenant, group.name, group)
+
+        await self._commit(change, written, group.tenant)
 
     async def delete_group(self, tenant: str, name: str, *, by: str) -> None:
         """Take a group away that has no document.
@@ -189,23 +192,27 @@ class Documents:
                 )
             _audit(connection, now, tenant, by, "group.delete", name)
 
-        await self._commit(change, lambda: self._regroup(tenant, name, None), tenant)
+        def written() -> None:
+            self._groups[tenant] = self.regrouped(tenant, name, None)
 
-    def _regroup(self, tenant: str, name: str, group: Group | None) -> None:
+        await self._commit(change, written, tenant)
+
+    def regrouped(self, tenant: str, name: str, group: Group | None) -> list[Group]:
+        """Return the groups of a tenant as they are when one of that name is this, or is there no more."""
         others = [each for each in self._groups.get(tenant, ()) if each.name != name]
         found = others if group is None else [*others, group]
-        self._groups[tenant] = sorted(found, key=lambda each: (-each.priority, each.name))
+        return sorted(found, key=lambda each: (-each.priority, each.name))
 
-    def group_of(self, node: Node) -> Group | None:
-        """Return the one group that counts for a node."""
-        groups = self._groups.get(node.tenant, ())
+    def group_of(self, node: Node, among: Sequence[Group] | None = None) -> Group | None:
+        """Return the one group that counts for a node, of those there are or would be."""
+        groups = self._groups.get(node.tenant, ()) if among is None else among
         if node.assigned_group is not None:
             return next((each for each in groups if each.name == node.assigned_group), None)
         return next((each for each in groups if layers.matches(each.selector, node.labels)), None)
 
-    def of_node(self, node: Node) -> list[Document]:
-        """Return the documents that a node is made of, the weakest first."""
-        group = self.group_of(node)
+    def of_node(self, node: Node, among: Sequence[Group] | None = None) -> list[Document]:
+        """Return the documents that a node is made of, the weakest first; see `group_of`."""
+        group = self.group_of(node, among)
         places = (("tenant", ""), ("group", group.name if group else ""), ("node", node.id))
         found = (self._by_place.get((node.tenant, *place)) for place in places)
         return [each for each in found if each is not None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toft.central import layers, trust
-from toft.central.documents import Document, Documents
+from toft.central.documents import Document, Documents, Group
 from toft.central.nodes import Node
 from toft.kernel import clock as clocks
 from toft.kernel import log, schemas
@@ -126,10 +126,17 @@ class Offers:
             served = await self.find(node.tenant, last) if last else None
         return Offer(served, attempt) if served is not None else None
 
-    def chosen(self, node: Node) -> tuple[list[tuple[Document, int]], int]:
-        """Return which revisions make what a node is to run now, and which attempt at it that is."""
+    def chosen(
+        self, node: Node, among: Sequence[Group] | None = None
+    ) -> tuple[list[tuple[Document, int]], int]:
+        """Return which revisions make what a node is to run now, and which attempt at it that is.
+
+        Args:
+            node: As it is, or would be.
+            among: The groups that there would be; None for those there are.
+        """
         chosen, attempt = [], node.attempt
-        for each in self._documents.of_node(node):
+        for each in self._documents.of_node(node, among):
             number, tries = self.choose(node, each)
             # A sum grows whenever one of them does: a node tries again when the number is higher.
             attempt += tries

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from toft.central import layers, writing
 from toft.central.admission import Admission
 from toft.central.book import Book
 from toft.central.controller import Controller
-from toft.central.documents import Document, Documents
+from toft.central.documents import Document, Documents, Group
+from toft.central.floors import Floors, Move
 from toft.central.launching import Launching
 from toft.central.nodes import Node, Nodes
 from toft.central.offers import Offers, Served
@@ -32,6 +32,7 @@ _QUERIES = database.read_queries("toft.central")
 _log = log.get_logger("central")
 _SEEN_S = 30.0
 _TIDY_S = 600.0
+Chosen = Callable[[Node], Sequence[tuple[Document, int]]]
 
 
 class Central:
@@ -69,6 +70,7 @@ class Central:
         self.controller = Controller(
             store, self.rollouts, self.nodes, self.documents, self.offers, clock=clock
         )
+        self.floors = Floors(store, self.trusts)
         self.overviews = Overviews(store, self.nodes, self.offers, clock=clock)
         self.launching.changed.append(self.controller.stir)
         self.nodes.changed.append(lambda node: self.controller.stir())
@@ -131,16 +133,22 @@ class Central:
             self.waiting.wake(node.id)
 
     async def publish(self, document: Document, number: int | None, *, by: str) -> None:
-        """Let every node have a revision that no rollout has given another one.
+        """Let every node have a revision that no rollout has given another one; None takes the layer away.
 
         Raises:
             ConflictError: A rollout brings another one to some of them, some would have no document with it,
-                or the tenant's nodes ask for signatures and some are missing.
+                the tenant's nodes ask for signatures and some are missing, or without the layer a node would
+                be given what it must refuse.
         """
         # No rollout begins between the look and what is written.
         async with self.rollouts.changing:
             if number is None:
                 self.launching.check_free(document)
+                await self._check_moves(
+                    self.nodes.of(document.tenant),
+                    document.tenant,
+                    lambda node: [each for each in self.offers.chosen(node)[0] if each[0] is not document],
+                )
             else:
                 await self.launching.check_startable(document, number)
             await self.documents.publish(document, number, by=by)
@@ -184,33 +192,77 @@ class Central:
             ConflictError: It would be given what it must refuse: older than what it may go back to.
         """
         moved = dataclasses.replace(node, labels=layers.check_labels(labels), assigned_group=group)
-        chosen, _ = self.offers.chosen(moved)
-        if node.pinned is None and chosen and chosen != self.offers.chosen(node)[0]:
-            document, number = max(chosen, key=lambda each: each[1])
-            floor = await self._floor(node)
-            if number < floor:
-                raise errors.ConflictError(
-                    f"{node.name} would be given revision {number}, and refuses what is older than {floor}",
-                    code="central.older_layer",
-                    details={"node": node.id, "document": document.id, "revision": number, "floor": floor},
-                    hint=f"toft central document show {document.id} tells what it says; save that again, "
-                    "have it signed and publish it, then label the node",
-                )
-        await self.nodes.label(node, labels, name=name, group=group, by=by)
+        async with self.rollouts.changing:
+            await self._check_moves([node], node.tenant, lambda _: self.offers.chosen(moved)[0])
+            await self.nodes.label(node, labels, name=name, group=group, by=by)
 
-    async def _floor(self, node: Node) -> int:
-        """Return the lowest revision that a node takes as far as is known here; 0 for any."""
-        if self.trusts.root(node.tenant) is None:
-            return 0
-        values = {"tenant": node.tenant, "node": node.id}
-        given = await self.store.read(
-            lambda connection: connection.execute(_QUERIES["last_offers"], values).fetchall()
-        )
-        said = json.loads(given[0]["data"]).get("revision_floor") if given else 0
-        if said is not None:
-            return int(said)
-        # One step back stays possible where the document says nothing.
-        return min(each["revision"] for each in given) if len(given) > 1 else 0
+    async def put_group(self, group: Group, *, by: str) -> None:
+        """Make a group, or change which nodes are in it.
+
+        Raises:
+            ConflictError: A node would be given what it must refuse.
+        """
+        layers.check_selector(group.selector)
+        await self._regroup(group.tenant, group.name, group, lambda: self.documents.put_group(group, by=by))
+
+    async def delete_group(self, tenant: str, name: str, *, by: str) -> None:
+        """Take a group away that has no document.
+
+        Raises:
+            NotFoundError: There is none of that name.
+            ConflictError: It has a document, or a node would be given what it must refuse.
+        """
+        await self._regroup(tenant, name, None, lambda: self.documents.delete_group(tenant, name, by=by))
+
+    async def _regroup(
+        self, tenant: str, name: str, group: Group | None, write: Callable[[], Awaitable[None]]
+    ) -> None:
+        async with self.rollouts.changing:
+            among = self.documents.regrouped(tenant, name, group)
+            await self._check_moves(
+                self.nodes.of(tenant), tenant, lambda node: self.offers.chosen(node, among)[0]
+            )
+            await write()
+
+    async def pin(self, node: Node, sha256: str, *, by: str) -> None:
+        """Keep a node on a document that it was given, whatever is published.
+
+        Raises:
+            ConflictError: It was never given that, or must refuse it by now.
+        """
+        served = await self.given(node, sha256) if sha256 else None
+        if served is None:
+            raise errors.ConflictError(
+                f"{node.name} was never given that document",
+                code="central.never_given",
+                details={"sha256": sha256[:64]},
+                hint=f"toft central node show {node.id} tells what it has",
+            )
+        async with self.rollouts.changing:
+            await self.floors.check(node.tenant, [Move(node=node, revision=served.revision)])
+            await self.nodes.pin(node, sha256, by=by)
+
+    async def unpin(self, node: Node, *, by: str) -> None:
+        """Let a node have again what all others have.
+
+        Raises:
+            ConflictError: It would be given what it must refuse.
+        """
+        async with self.rollouts.changing:
+            if node.pinned is not None:
+                await self.floors.check(node.tenant, _moves([(node, self.offers.chosen(node)[0])]))
+            await self.nodes.pin(node, None, by=by)
+
+    async def _check_moves(self, nodes: Iterable[Node], tenant: str, after: Chosen) -> None:
+        """Refuse what gives a node something older than what it may go back to."""
+        if not self.floors.are_there(tenant):
+            return
+        moved = []
+        for node in nodes:
+            chosen = after(node)
+            if node.state == "active" and node.pinned is None and chosen != self.offers.chosen(node)[0]:
+                moved.append((node, chosen))
+        await self.floors.check(tenant, _moves(moved))
 
     @property
     def urls(self) -> Sequence[str]:
@@ -241,3 +293,9 @@ class Central:
             node.offered_etag, node.offered_at = etag, now
 
         await writing.commit(self.store, change, written)
+
+
+def _moves(chosen: Iterable[tuple[Node, Sequence[tuple[Document, int]]]]) -> list[Move]:
+    """Return which document comes of what nodes are to be made of; those with nothing stay where they are."""
+    newest = [(node, max(each, key=lambda one: one[1])) for node, each in chosen if each]
+    return [Move(node=node, revision=number, document=document.id) for node, (document, number) in newest]

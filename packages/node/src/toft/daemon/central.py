@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from toft.access import gate as gates
 from toft.access import tokens
@@ -135,7 +136,11 @@ class _Serving:
                 request_bytes=_REQUEST_BYTES,
                 listen=url,
             )
-            names = (self._where.host, *given.settings.allowed_hosts, *map(_host, given.urls))
+            names = (
+                self._where.host,
+                *given.settings.allowed_hosts,
+                *(urlsplit(each).hostname or "" for each in given.urls),
+            )
             served = listener.Listener(
                 applications.build(service, names, faces=(pages.mount,)),
                 listener.OpenLimits(headers_s=30.0),
@@ -187,13 +192,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _host(url: str) -> str:
-    return (
-        url.partition("://")[2].partition("/")[0].rpartition(":")[0]
-        or url.partition("://")[2].partition("/")[0]
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

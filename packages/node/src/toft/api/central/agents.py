@@ -52,6 +52,8 @@ async def enroll(request: Request, serves: Serves) -> Response:
     except SignatureError as error:
         count_failure(serves, address, error.message)
         raise errors.RefusedError("this may not join", code="join_refused") from None
+    # Whoever has the key may ask again for a lost answer, and is given another credential each time.
+    serves.pace.step(wish.key.key_id)
     try:
         node, text, expires_at, is_new = await serves.central.admission.enroll(wish)
     except admission.JoinRefusedError as error:

@@ -15,11 +15,12 @@ from toft.access.hosts import Hosts
 from toft.api import access, description, guard, limits, permits, problems, table
 from toft.api import answers as node_answers
 from toft.api import operations as node_operations
-from toft.api.central import admin, agents, documents, operations, polls, rollouts
+from toft.api.application import Application
+from toft.api.central import admin, agents, documents, nodes, operations, polls, rollouts
 from toft.api.central.service import Service
 from toft.kernel import clock as clocks
 
-ROUTERS = (agents.router, admin.router, documents.router, rollouts.router, access.router)
+ROUTERS = (agents.router, admin.router, nodes.router, documents.router, rollouts.router, access.router)
 _LARGE = re.compile(r"PUT /v1/admin/artifacts/[^/]+|POST /v1/admin/documents|POST /v1/admin/signatures/[^/]+")
 
 
@@ -75,31 +76,13 @@ def _dated(app: ASGIApp, clock: clocks.Clock) -> ASGIApp:
 
 def routes(service: Service | None = None) -> FastAPI:
     """Return the application without its guards; for its description, without a central too."""
-    app = _Application(
-        title="toft central",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
-    app.state.service = service
-    problems.install(app)
-    for router in ROUTERS:
-        app.router.routes.extend(router.routes)
-    return app
+    return Application("toft central", ROUTERS, service, _described)
 
 
-class _Application(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        """Return what it is in the words of OpenAPI, made once."""
-        if not self.openapi_schema:
-            known = {**node_operations.BY_ROUTE, **operations.BY_ROUTE}
-            named = {**node_answers.NAMED, **operations.NAMED}
-            self.openapi_schema = description.document(
-                self, known=known, named=named, introduction=_INTRODUCTION
-            )
-        return self.openapi_schema
+def _described(app: FastAPI) -> dict[str, Any]:
+    known = {**node_operations.BY_ROUTE, **operations.BY_ROUTE}
+    named = {**node_answers.NAMED, **operations.NAMED}
+    return description.document(app, known=known, named=named, introduction=_INTRODUCTION)
 
 
 _INTRODUCTION = """\

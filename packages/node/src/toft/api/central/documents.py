@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import bodies, permits
 from toft.api.central import bodies as taken
-from toft.api.central.service import Serves, tenant_of, within
+from toft.api.central.service import Serves, actor, tenant_of, within
 from toft.central import layers, saving
 from toft.central.documents import Document
 from toft.central.room import Central
@@ -45,7 +45,7 @@ async def save_document(
         scope=wanted["scope"] or "tenant",
         target=target,
         layer=wanted["layer"],
-        author=permits.principal_of(request).principal_id,
+        author=actor(request),
         message=wanted["message"] or "",
         base=wanted["base"],
     )
@@ -100,7 +100,7 @@ async def publish_document(request: Request, serves: Serves, id: str) -> Respons
     """Let every node have a revision at once, without a rollout."""
     found = serves.central.documents.get(tenant_of(request), id)
     wanted = bodies.taken(await bodies.fields(request), **taken.PUBLISH.kinds)
-    await serves.central.publish(found, wanted["number"], by=permits.principal_of(request).principal_id)
+    await serves.central.publish(found, wanted["number"], by=actor(request))
     return bodies.answer(found.to_dict())
 
 
@@ -124,8 +124,7 @@ async def add_signatures(request: Request, serves: Serves, sha256: str) -> Respo
             f"nothing that is to be served has the sha256 {sha256[:80]}", code="central.no_payload"
         )
     given = messages.read_signatures(wanted["signatures"])
-    by = permits.principal_of(request).principal_id
-    kept = await central.trusts.sign(tenant, served.data, given, by=by)
+    kept = await central.trusts.sign(tenant, served.data, given, by=actor(request))
     is_enough = central.trusts.is_vouched(tenant, served.data, kept)
     return bodies.answer({"sha256": sha256, "keys": [each.key_id for each in kept], "is_enough": is_enough})
 

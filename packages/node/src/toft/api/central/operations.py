@@ -89,14 +89,21 @@ FLEET = (
     _admin("fleet_node.diff", "GET nodes/{id}/diff", "node diff", "NodeDifference"),
     _admin("fleet_node.revoke", "POST nodes/{id}/revoke", "node revoke", "FleetNode"),
     _admin("fleet_node.approve", "POST nodes/{id}/approve", "node approve", "FleetNode", fails=(409,)),
-    _admin("fleet_node.label", "POST nodes/{id}/label", "node label", "FleetNode", takes=bodies.LABEL),
+    _admin(
+        "fleet_node.label",
+        "POST nodes/{id}/label",
+        "node label",
+        "FleetNode",
+        takes=bodies.LABEL,
+        fails=(409,),
+    ),
     _admin("fleet_node.pin", "POST nodes/{id}/pin", "node pin", "FleetNode", takes=bodies.PIN, fails=(409,)),
-    _admin("fleet_node.unpin", "POST nodes/{id}/unpin", "node unpin", "FleetNode"),
+    _admin("fleet_node.unpin", "POST nodes/{id}/unpin", "node unpin", "FleetNode", fails=(409,)),
     _admin("fleet_node.retry", "POST nodes/{id}/retry", "node retry", "FleetNode"),
 )
 DOCUMENTS = (
     _admin("group.list", "GET groups", "group list", "Groups"),
-    _admin("group.put", "PUT groups/{name}", "group put", "Group", takes=bodies.GROUP),
+    _admin("group.put", "PUT groups/{name}", "group put", "Group", takes=bodies.GROUP, fails=(409,)),
     _admin("group.delete", "DELETE groups/{name}", "group delete", "Deleted", fails=(409,)),
     _admin("document.list", "GET documents", "document list", "Documents"),
     _admin(

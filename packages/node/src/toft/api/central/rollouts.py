@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import bodies, permits
 from toft.api.central import bodies as taken
-from toft.api.central.service import Serves, tenant_of, within
+from toft.api.central.service import Serves, actor, tenant_of, within
 from toft.central import convergence, rollouts
 from toft.central.launching import Wish
 from toft.central.ledger import Record
@@ -57,7 +57,7 @@ async def create_rollout(request: Request, serves: Serves) -> Response:
         message=wanted["message"] or "",
         is_draft=bool(wanted["draft"]),
         is_emergency=is_emergency,
-        by=permits.principal_of(request).principal_id,
+        by=actor(request),
     )
     return bodies.answer(_told(serves, await serves.central.launching.create(wish)), status=201)
 
@@ -128,7 +128,7 @@ async def _ask(request: Request, serves: Serves, id: str, verb: str) -> Response
         tenant_of(request),
         id,
         verb,
-        by=permits.principal_of(request).principal_id,
+        by=actor(request),
         reason=wanted["reason"] or "",
     )
     return bodies.answer(_told(serves, record))

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from toft.access.decisions import Access
 from toft.access.failures import Failures
 from toft.access.gate import Gate
+from toft.api import permits
 from toft.api.central.pace import Pace
 from toft.api.traffic import Traffic
 from toft.central.artifacts import Artifacts
@@ -84,6 +85,11 @@ def tenant_of(request: Request) -> str:
     """
     name = request.query_params.get("tenant") or TENANT
     return here(request).central.documents.check_tenant(name)
+
+
+def actor(request: Request) -> str:
+    """Return who asks, as the audit log has it."""
+    return permits.principal_of(request).principal_id
 
 
 def within(request: Request) -> list[str]:

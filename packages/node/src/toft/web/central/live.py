@@ -36,7 +36,7 @@ class Changes:
     """Counts what happens in a central.
 
     Args:
-        service: Whose rollouts, reports and nodes are listened to.
+        service: Whose rollouts, reports, nodes and documents are listened to.
     """
 
     def __init__(self, service: Service) -> None:
@@ -47,6 +47,7 @@ class Changes:
         central.rollouts.changed.append(self._note)
         central.reports.taken.append(lambda node, report: self._note())
         central.nodes.changed.append(lambda node: self._note())
+        central.documents.changed.append(lambda tenant: self._note())
 
     def _note(self) -> None:
         self.count += 1
