@@ -141,6 +141,10 @@ CASES = (
         lambda node: node.installed.size("two words"), body={"source": "two words"},
     ),
     Case(
+        "environment.remove", "environment.not_found", None,
+        lambda node: node.installed.remove_environment("0" * 16), part="0" * 16,
+    ),
+    Case(
         "secret.remove", "secret.not_found", ("secret", "rm", "misbehaving", "NONE"), None,
         part="misbehaving/NONE",
     ),
