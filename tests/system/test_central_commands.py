@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests import centrals
 from tests.centrals import Agent, Central
+from tests.command_line import CommandLine, keep_token
 from tests.waiting import eventually
 
 from toft.cli import app as command_line
@@ -180,6 +184,116 @@ def test_nobody_to_reach_is_done_at_once(central: Commands) -> None:
     assert (watched.status, watched.out.splitlines()[-1].split()[0]) == (0, "done"), watched
     again = central("rollout", "create", document, "--number", str(number), "--tenant", "empty", "--json")
     assert "rollout.nothing" in again.err
+
+
+def test_one_that_has_to_be_let_in_is_and_what_it_lacks_is_told(central: Commands) -> None:
+    agent = Agent(central.central, "asks")
+    assert agent.enroll(central.central.join_token(needs_approval=True)).status == 201
+    assert "nothing of this central yet" in central.text("node", "show", agent.node_id)
+    assert agent.node_id in central.text("node", "list", "--state", "pending")
+    assert central.text("node", "approve", agent.node_id) == "asks is in\n"
+    assert central("node", "approve", agent.node_id, "--json").value["state"] == "active"
+    agent.poll()
+    central.central.save({"x-note": "what it lacks"})
+    told = central.text("node", "diff", agent.node_id)
+    assert '+  "x-note": "what it lacks"' in told.splitlines()
+    assert central("node", "diff", agent.node_id, "--json").value["diff"] == told.rstrip("\n")
+    agent.poll()
+    assert agent.poll().status == 304
+    assert central.text("node", "diff", agent.node_id) == "it runs what it is offered\n"
+    central.text("node", "revoke", agent.node_id)
+
+
+def test_a_line_of_the_audit_log_that_was_changed_is_found(central: Commands) -> None:
+    whole = central.text("audit", "--verify")
+    assert "each as it was written" in whole
+    with contextlib.closing(sqlite3.connect(central.central.data / "central.db", timeout=30)) as file:
+        for actor, status in (("nobody", 1), ("token:admin", 0)):
+            file.execute("UPDATE audit SET actor = ? WHERE seq = 2", (actor,))
+            file.commit()
+            found = central("audit", "--verify")
+            assert found.status == status, found
+            assert ("line 2 is not what was written" in found.out) is (status == 1)
+            assert central("audit", "--verify", "--json").status == status
+
+
+def test_a_watch_is_left_by_ctrl_c_and_the_rollout_goes_on(central: Commands, tmp_path: Path) -> None:
+    document, _ = central.revision("watched")
+    id = central.rollout("create", document, "--wave", "1:60s", "--wave", "100:60s")["id"]
+    asked = ("--url", central.central.url, "--token-file", central.central.token_file, "central")
+    command = CommandLine(tmp_path / "unused", tmp_path, {"TOFT_HOME": ""})
+    for more in ((), ("--json",)):
+        watching = command.start(*asked, "rollout", "show", id, "--watch", *more)
+        assert watching.stdout is not None
+        assert "running" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=60)
+        assert watching.returncode == 130, said
+        assert "Traceback" not in said
+        if more:
+            assert json.loads(said)["error"]["code"] == "call.cancelled"
+    assert central.rollout("abort", id)["state"] == "aborted"
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "hint"),
+    [
+        (("--url", "http://127.0.0.1:1"), "remote.no_answer", "toft central serve"),
+        (("--url", "http://192.0.2.1"), "remote.plain", "toft central serve"),
+        (("--url", "central.example"), "remote.url", "https://central.example"),
+        (("--token-file", "nothing"), "remote.token_file", "toft central admin create"),
+        (("--token-file", "/dev/null"), "remote.token", "toft central admin create"),
+        (("--token-file", "wrong"), "access.unauthenticated", "toft central admin create"),
+        (("--token-file", "reader"), "access.refused", "toft central admin create"),
+        (("--token-file", "ended"), "access.unauthenticated", "toft central admin create"),
+    ],
+)
+def test_where_no_central_answers_or_it_lets_nobody_in_a_central_is_spoken_of(
+    central: Commands, tmp_path: Path, place: tuple[str, str], code: str, hint: str
+) -> None:
+    keep_token(tmp_path / "wrong", f"toft_{'A' * 43}")
+    for name in ("reader", "ended"):
+        made = central("admin", "create", name, "--scope", "fleet:read", "--json").value
+        keep_token(tmp_path / name, made["token"])
+    central.text("admin", "revoke", "ended")
+    given = {"--url": central.central.url, "--token-file": str(central.central.token_file), **dict([place])}
+    if place[0] == "--token-file" and not place[1].startswith("/"):
+        given["--token-file"] = str(tmp_path / place[1])
+    ran = toft(*(each for pair in given.items() for each in pair), "central", "group", "put", "x", "--json")
+    central.text("admin", "revoke", "reader")
+    assert (ran.status != 0, ran.out) == (True, ""), ran
+    error = json.loads(ran.err)["error"]
+    assert (error["code"], hint in error["hint"]) == (code, True), error
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (
+            ("document", "save", "layer.toml", "--group", "a", "--node", "b"),
+            "toft central document save --help",
+        ),
+        (("document", "save", "date.toml"), "request.not_json"),
+        (("document", "save", "endless.yaml"), "request.not_json"),
+        (("rollout", "create", "doc_none", "--wave", "nan:1m"), "rollout.rules"),
+        (("admin", "create", "x", "--scope", "fleet:read", "--expires", "9" * 5000 + "d"), "access.expiry"),
+        (("admin", "revoke", "nobody"), "toft central admin list"),
+        (("admin", "revoke", "../x"), "name.invalid"),
+        (("node", "show", ""), "name.invalid"),
+        (("document", "show", "a/b"), "name.invalid"),
+        (("artifact", "add", "nothing.whl"), "Look at the name"),
+    ],
+)
+def test_words_that_no_central_is_asked_with_are_told(
+    central: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "layer.toml").write_text("x-note = 1\n")
+    (tmp_path / "date.toml").write_text("x-note = 2020-01-01\n")
+    (tmp_path / "endless.yaml").write_text("x-note: .inf\n")
+    ran = central(*words, "--json")
+    assert (ran.status != 0, ran.out) == (True, ""), ran
+    assert code in ran.err
 
 
 @pytest.mark.parametrize(

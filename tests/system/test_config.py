@@ -173,8 +173,13 @@ def over_its_url(daemon: Daemon, directory: Path, shown: dict[str, Any]) -> None
     """What a person does from another machine after a way back; the same answers, the same exit statuses."""
     made = daemon.toft("token", "create", "elsewhere", "--scope", "admin", "--json").value
     token = keep_token(directory / "token", made["token"])
-    url = str(daemon.status()["listen"])
-    elsewhere = CommandLine(directory / "unused", directory, {"TOFT_URL": url, "TOFT_TOKEN_FILE": token})
+
+    def reached() -> CommandLine:
+        """Where it listens now: a port that it chooses is another one after a restart."""
+        url = str(daemon.status()["listen"])
+        return CommandLine(directory / "unused", directory, {"TOFT_URL": url, "TOFT_TOKEN_FILE": token})
+
+    elsewhere = reached()
     assert elsewhere("status").status == 4
     assert elsewhere("config", "show", "--json").value["rolled_back"] == shown["rolled_back"]
     assert elsewhere("config", "explain", "lanes", "--json").value["won"] == "document"
@@ -189,6 +194,16 @@ def over_its_url(daemon: Daemon, directory: Path, shown: dict[str, Any]) -> None
     assert elsewhere("config", "unpin").status == 0
     assert elsewhere("config", "ack").status == 0
     assert elsewhere("status").status == 1, "a gate is red, and nothing is on trial that it was red before"
+
+    applied = elsewhere("config", "apply", write(directory, 5, name="far"), "--json").value
+    assert (applied["action"], applied["daemon"]) == ("applied", "restarts")
+    eventually(lambda: lanes(daemon) == 5, within_s=30)
+    eventually(lambda: daemon.toft("config", "show", "--json").value["confirmed"] == applied["etag"])
+    back = reached()("config", "rollback", "--reason", "from afar", "--json").value
+    assert (back["daemon"], back["rolled_back"]["detail"]) == ("restarts", "from afar")
+    eventually(lambda: lanes(daemon) == 4, within_s=30)
+    history = reached()("config", "history")
+    assert (history.status, "from afar" in history.out.splitlines()[-1]) == (0, True), history
     assert not elsewhere.home.exists(), "nothing of it is here"
 
 

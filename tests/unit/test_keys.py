@@ -134,4 +134,9 @@ def test_what_is_no_key_and_no_root_is_refused(
     (tmp_path / "long").write_bytes(b" " * (keys.MAX_FILE_BYTES + 1))
     status, error = key(*arguments)
     assert (status > 0, error["code"]) == (True, code)
+    named = {
+        each for each in arguments if each in error["message"] or each.partition(".")[0] in error["message"]
+    }
+    assert named or "threshold" in error["message"], "what is wrong is named"
+    assert "central" not in error["hint"]
     assert not (tmp_path / "r.json").exists()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toft.cli import hints
 from toft.cli import session as sessions
 from toft.cli.answers import Answer
 from toft.cli.session import option
-from toft.kernel.errors import UsageError
+from toft.kernel.errors import NodeError, UsageError
 
 if TYPE_CHECKING:
     from toft.client.target import Target
@@ -59,7 +61,9 @@ class Central:
         """
         room = _room()
         query = {"tenant": self._tenant, **query}
-        return self.answer(room.ask(self._target(), method, room.path(root, *route), body, query=query))
+        with _at_central():
+            value = room.ask(self._target(), method, room.path(root, *route), body, query=query)
+        return self.answer(value)
 
     def upload(self, files: Sequence[Path], *route: str) -> Answer:
         """Send files as they are, each below a route under its sha256.
@@ -69,12 +73,13 @@ class Central:
             NodeError: Nobody answers there, or as the central raised it.
             OSError: A file cannot be read.
         """
-        room, target = _room(), self._target()
+        room = _room()
         made = []
-        for file in files:
-            path = room.path("/v1/admin", *route, room.digest(file))
-            query = {"tenant": self._tenant, "filename": file.name}
-            made.append(room.upload(target, path, file, query=query))
+        with _at_central():
+            for file in files:
+                path = room.path("/v1/admin", *route, room.digest(file))
+                query = {"tenant": self._tenant, "filename": file.name}
+                made.append(room.upload(self._target(), path, file, query=query))
         return self.answer(made)
 
     def answer(self, value: Any) -> Answer:
@@ -91,6 +96,16 @@ class Central:
                 "TOFT_TOKEN_FILE",
             )
         return found
+
+
+@contextlib.contextmanager
+def _at_central() -> Iterator[None]:
+    """Say what to do next in the words of a central: much of what can be wrong is said for nodes as well."""
+    try:
+        yield
+    except NodeError as error:
+        error.hint = hints.at_central(error)
+        raise
 
 
 def _room() -> ModuleType:

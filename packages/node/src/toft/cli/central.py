@@ -117,6 +117,7 @@ def create_token(
 
     Its text alone goes to standard output, so that > FILE keeps it. --json prints everything about it.
     """
+    central = Central(context, as_json, tenant)
     body = {
         "group": group,
         "labels": labels_of(label),
@@ -124,7 +125,7 @@ def create_token(
         "lasts_s": None if expires is None else lasting(expires),
         "needs_approval": approve,
     }
-    Central(context, as_json, tenant).ask("POST", "tokens", body=body).show(_show_token)
+    central.ask("POST", "tokens", body=body).show(_show_token)
 
 
 def _show_token(terminal: Terminal, made: Mapping[str, Any]) -> None:
@@ -170,8 +171,9 @@ def create_admin(
     as_json: JsonOption = False,
 ) -> None:
     """Make a token for an administrator and show it, once; nobody gives more than they have."""
+    central = Central(context, as_json)
     body = {"name": name, "scopes": scope, "lasts_s": None if expires is None else lasting(expires)}
-    Central(context, as_json).ask("POST", "tokens", body=body, root=_OWN).show(_show_admin)
+    central.ask("POST", "tokens", body=body, root=_OWN).show(_show_admin)
 
 
 def _show_admin(terminal: Terminal, made: Mapping[str, Any]) -> None:

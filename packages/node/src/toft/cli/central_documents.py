@@ -16,7 +16,7 @@ from toft.cli.administering import Central, TenantOption, labels_of
 from toft.cli.session import JsonOption, argument, option
 from toft.cli.terminal import Terminal
 from toft.kernel.errors import UsageError
-from toft.kernel.quantities import size
+from toft.kernel.quantities import counted, size
 
 app = typer.Typer(no_args_is_help=True, help="Layered documents: a tenant's, its groups', its nodes'.")
 groups = typer.Typer(no_args_is_help=True, help="Groups: nodes that are meant together.")
@@ -47,6 +47,7 @@ def save(
     Without --publish no node gets it before a rollout or `toft central document publish`. Saved is only a
     layer with which every node it reaches still has a document that leads back to this central.
     """
+    central = Central(context, as_json, tenant)
     if group is not None and node is not None:
         raise UsageError("a layer is for one group or for one node", code="request.command_line")
     scope = "group" if group is not None else "node" if node is not None else "tenant"
@@ -61,7 +62,6 @@ def save(
         "base": base,
         "publish": publish,
     }
-    central = Central(context, as_json, tenant)
     saved = central.ask("POST", "documents", body=body, dry_run=1 if dry_run else None)
     saved.show(functools.partial(_show_preview, is_published=publish and not dry_run))
 
@@ -69,18 +69,19 @@ def save(
 def _show_preview(terminal: Terminal, found: Mapping[str, Any], *, is_published: bool) -> None:
     for each in found["changes"]:
         whom = each["node"] or (f"group {each['group']}" if each["group"] else "nodes without a group")
-        terminal.line(
-            f"{whom}: {each['nodes']} nodes, {'changed' if each['is_changed'] else 'nothing changes'}"
-        )
+        what = "changed" if each["is_changed"] else "nothing changes"
+        terminal.line(f"{whom}: {counted(each['nodes'], 'node')}, {what}")
         for line in each["diff"].splitlines():
             terminal.line(f"  {line}")
     for each in found["artifacts"]:
         terminal.line(f"fetch {each['filename'] or each['name']} {each['sha256'][:12]}")
     id, number = found["document"]["id"], found["number"]
     if not found["is_saved"]:
-        terminal.note(f"nothing is saved; {found['nodes']} nodes would change")
+        terminal.note(f"nothing is saved; {counted(found['nodes'], 'node')} would change")
     elif is_published:
-        terminal.note(f"revision {number} of {id} is saved, and {found['nodes']} nodes are offered it")
+        are = "is" if found["nodes"] == 1 else "are"
+        whom = counted(found["nodes"], "node")
+        terminal.note(f"revision {number} of {id} is saved, and {whom} {are} offered it")
     else:
         terminal.note(f"revision {number} of {id} is saved; no node has it yet")
         terminal.note(
@@ -147,7 +148,10 @@ def publish(
     """Give every node a revision at once, without a rollout."""
     central = Central(context, as_json, tenant)
     found = central.ask("POST", "documents", document, "publish", body={"number": number or None})
-    found.note(lambda each: f"every node that {each['id']} reaches is offered revision {number or 'none'}")
+    if number:
+        found.note(lambda each: f"every node that {each['id']} reaches is offered revision {number}")
+    else:
+        found.note(lambda each: f"{each['id']} is taken away from every node that it reached")
 
 
 @app.command("payloads")
@@ -183,9 +187,10 @@ def sign(
     as_json: JsonOption = False,
 ) -> None:
     """Bring signatures that were made elsewhere, over the bytes that payloads has written."""
+    central = Central(context, as_json, tenant)
     value = documents.read(file)
     body = {"signatures": value if isinstance(value, list) else [value]}
-    found = Central(context, as_json, tenant).ask("POST", "signatures", sha256, body=body)
+    found = central.ask("POST", "signatures", sha256, body=body)
     found.note(
         lambda each: (
             f"signed by {', '.join(each['keys'])}: {'enough' if each['is_enough'] else 'not enough yet'}"
@@ -217,8 +222,9 @@ def put_group(
     as_json: JsonOption = False,
 ) -> None:
     """Make a group, or change which nodes are in it."""
+    central = Central(context, as_json, tenant)
     body = {"selector": labels_of(selector), "priority": priority}
-    made = Central(context, as_json, tenant).ask("PUT", "groups", name, body=body)
+    made = central.ask("PUT", "groups", name, body=body)
     made.note(lambda _: f"group {name} is there")
 
 
@@ -270,10 +276,11 @@ def add_root(
 
     From the first one on, nodes of this tenant take only documents that are signed.
     """
+    central = Central(context, as_json, tenant)
     value = documents.read(file)
     if not isinstance(value, Mapping):
         raise UsageError(f"{file} is no trust root with signatures", code="signature.bad_key")
-    Central(context, as_json, tenant).ask("POST", "roots", body=value).note(
+    central.ask("POST", "roots", body=value).note(
         lambda each: (
             f"trust root {each['version']}: {each['threshold']} of {len(each['keys'])} keys must sign"
         )

@@ -51,8 +51,8 @@ def _show(terminal: Terminal, found: Mapping[str, Any]) -> None:
     fields = {
         "group": found["group"],
         "labels": " ".join(f"{name}={value}" for name, value in found["labels"].items()),
-        "runs": f"{_short(found['asked_etag'])} (revision {found['running']['revision']})",
-        "offered": f"{_short(offered.get('etag'))} (revision {offered.get('revision')})" if offered else None,
+        "runs": _named(found["asked_etag"], found["running"]["revision"]) or "nothing of this central yet",
+        "offered": _named(offered.get("etag"), offered.get("revision")),
         "pinned": _short(found["pinned"]),
         "phase": found["phase"],
         "host": found["hostname"],
@@ -110,8 +110,9 @@ def label(
     as_json: JsonOption = False,
 ) -> None:
     """Change the labels of a node, its name or its group."""
+    central = Central(context, as_json, tenant)
     body = {"labels": labels_of(labels, takes_away=True), "name": name, "group": group}
-    _do(Central(context, as_json, tenant), node, "label", "is changed", body)
+    _do(central, node, "label", "is changed", body)
 
 
 @app.command("pin")
@@ -147,6 +148,10 @@ def retry(
 def _do(central: Central, node: str, verb: str, said: str, body: Mapping[str, Any] | None = None) -> None:
     changed = central.ask("POST", "nodes", node, verb, body=body)
     changed.note(lambda each: f"{one_line(each['name'])} {said}")
+
+
+def _named(etag: str | None, revision: int | None) -> str:
+    return f"{_short(etag)}{'' if revision is None else f' (revision {revision})'}" if etag else ""
 
 
 def _short(etag: str | None) -> str:

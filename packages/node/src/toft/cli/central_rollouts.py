@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from toft.cli.moments import lasting
 from toft.cli.session import JsonOption, argument, option
 from toft.cli.terminal import Terminal
 from toft.kernel.errors import UsageError
-from toft.kernel.quantities import duration
+from toft.kernel.quantities import counted, duration
 from toft.kernel.visible import one_line
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts: a revision reaches its nodes in waves.")
@@ -48,6 +49,7 @@ def create(
 
     Two nodes that go back or fail, or one of twenty reached, end it: all get back what they had.
     """
+    central = Central(context, as_json, tenant)
     body = {
         "document": document,
         "number": number,
@@ -56,7 +58,6 @@ def create(
         "draft": draft,
         "emergency": emergency,
     }
-    central = Central(context, as_json, tenant)
     made = central.ask("POST", "rollouts", body=body)
     if watch:
         _watch(central, made.value["id"])
@@ -86,7 +87,10 @@ def _rules(waves: list[str] | None, file: str | None) -> Mapping[str, Any] | Non
 def _wave(text: str) -> dict[str, float]:
     percent, colon, bake = text.partition(":")
     try:
-        return {"percent": float(percent.rstrip("%")), "bake_s": lasting(bake) if colon else 0.0}
+        share = float(percent.removesuffix("%"))
+        if not math.isfinite(share):
+            raise ValueError("not finite")
+        return {"percent": share, "bake_s": lasting(bake) if colon else 0.0}
     except ValueError:
         raise UsageError(
             f"{text[:40]!r} is no PERCENT:TIME", code="rollout.rules", hint="such as 2:20m"
@@ -269,7 +273,7 @@ def fleet(
 
 def _show_fleet(terminal: Terminal, found: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(found["counts"].items()))
-    terminal.line(f"{found['nodes']} nodes{': ' + counts if counts else ''}")
+    terminal.line(f"{counted(found['nodes'], 'node')}{': ' + counts if counts else ''}")
     rows = [
         [
             *(each["node"], one_line(each["name"], 40), each["standing"].replace("_", " ")),

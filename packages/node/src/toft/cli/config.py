@@ -14,6 +14,7 @@ from toft.cli import config_lines, documents, failures
 from toft.cli import session as sessions
 from toft.cli.session import JsonOption, Session, argument, option
 from toft.kernel.errors import UsageError
+from toft.kernel.quantities import counted
 from toft.kernel.visible import visible
 
 app = typer.Typer(no_args_is_help=True, help="The document of this node: check, apply, look, go back.")
@@ -37,8 +38,7 @@ def validate(context: typer.Context, file: FileArgument, as_json: JsonOption = F
             session.terminal.line(f"{each['path'] or 'the document'}: {each['message']}")
         for text in found["not_served"]:
             session.terminal.note(text)
-        count = len(found["problems"])
-        session.terminal.note(f"{file}: {count or 'no'} problem{'' if count == 1 else 's'}")
+        session.terminal.note(f"{file}: {counted(len(found['problems']), 'problem')}")
     if found["problems"]:
         raise typer.Exit(failures.FAILED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toft.kernel.quantities import duration, skew
+from toft.kernel.quantities import counted, duration, skew
 from toft.kernel.visible import one_line
 
 _WIDTH = 12
@@ -58,7 +58,7 @@ def _central(found: Mapping[str, Any]) -> Iterator[str]:
     if found["clock_skew_s"] is not None:
         yield _line("clock skew", skew(found["clock_skew_s"]))
     if found["consecutive_failures"]:
-        yield _line("failures", f"{found['consecutive_failures']} polls in a row")
+        yield _line("failures", f"{counted(found['consecutive_failures'], 'poll')} in a row")
 
 
 def _event(event: Mapping[str, Any], *, is_new: bool) -> str:

@@ -59,6 +59,9 @@ def from_os_error(error: OSError) -> NodeError:
     if error.errno == errno.EBADF and error.filename is None:
         reason = "Standard output is closed, so nothing takes the results"
     hints = {
+        errno.ENOENT: "Look at the name: nothing is there.",
+        errno.EISDIR: "Name a file: that is a directory.",
+        errno.ENOTDIR: "Name a directory: that is a file.",
         errno.ENOSPC: "Free some space; toft env gc removes environments that nothing uses.",
         errno.EDQUOT: "Your quota on this file system is used up; toft env gc frees what nothing uses.",
         errno.EACCES: "Run toft as the user who owns it, or point TOFT_HOME at a directory of your own.",
@@ -154,7 +157,8 @@ def _is_said(items: Sequence[Any], message: str) -> bool:
     return all(
         str(each) in message
         for item in items
-        for each in (item.values() if isinstance(item, Mapping) else [item])
+        for name, each in (item.items() if isinstance(item, Mapping) else [("", item)])
+        if name != "keyword"  # which rule of a schema it was, for programs
     )
 
 

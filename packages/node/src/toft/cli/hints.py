@@ -6,6 +6,8 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
+from toft.kernel.errors import NodeError
+
 ANYTHING = "toft doctor looks at the machine and says what is wrong."
 
 _READ_ONLY = "A plugin writes to TOFT_DATA_DIR and /tmp; toft run NAME --writable DIR grants it more."
@@ -82,6 +84,29 @@ BY_CODE: Mapping[str, str] = {
     "wire": "toft plugin logs NAME shows what the plugin printed.",
     "worker": "toft plugin logs NAME shows the last thing the worker printed.",
 }
+
+
+AT_CENTRAL: Mapping[str, str] = {
+    "access.no_token": "toft central admin list",
+    "access.refused": "ask whoever gives tokens for one with that scope: toft central admin create",
+    "access.unauthenticated": "toft central admin create NAME --scope SCOPE makes a token, --token-file FILE "
+    "shows it; the first one is in the file that toft central serve --admin-token-file named",
+    "remote.gone": "toft central serve on that machine goes on where it was; then ask again",
+    "remote.no_node": "is that the address of a central? toft central serve prints it when it is ready",
+    "remote.plain": "use https:// (toft central serve --tls-cert FILE --tls-key FILE on that machine), or a "
+    "tunnel to 127.0.0.1; on a network that is trusted, --insecure says so",
+    "remote.token": "toft central admin create prints a token, as the first start of toft central serve did",
+    "remote.token_file": "toft central admin create prints a token; put it into a file of your own",
+    "remote.url": "such as https://central.example",
+}
+"""What to do where a central was asked, and what says what is wrong is known to nodes as well."""
+
+
+def at_central(error: NodeError) -> str:
+    """Return the next step for an error that came while a central was asked."""
+    if error.code == "remote.no_answer" and error.details.get("reason") == "refused":
+        return "on that machine: toft central serve --data DIR --listen HOST:PORT"
+    return AT_CENTRAL.get(error.code, error.hint)
 
 
 def find(code: str) -> str | None:

@@ -50,8 +50,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the public half of a key, and its name."""
-    session = sessions.of(context)
-    _show(session, _room().keys.public_of(file, _passphrase(passphrase_file)), as_json=as_json)
+    session, room = sessions.of(context), _room()
+    with room.about(file):
+        found = room.keys.public_of(file, _passphrase(passphrase_file))
+    _show(session, found, as_json=as_json)
 
 
 @app.command("sign")
@@ -74,7 +76,8 @@ def sign(
     Signatures of several keys come to lie in one file, one after the other.
     """
     session, room = sessions.of(context), _room()
-    private = room.keys.read_key(key, _passphrase(passphrase_file))
+    with room.about(key):
+        private = room.keys.read_key(key, _passphrase(passphrase_file))
     told, found = room.sign(file, private, into=into, make=make)
     names = [each.key_id for each in found]
     if as_json:
@@ -139,8 +142,11 @@ def sign_root(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a trust root with one more key."""
-    session, keys = sessions.of(context), _room().keys
-    root, found = keys.sign_root(file, keys.read_key(key, _passphrase(passphrase_file)))
+    session, room = sessions.of(context), _room()
+    with room.about(key):
+        private = room.keys.read_key(key, _passphrase(passphrase_file))
+    with room.about(file):
+        root, found = room.keys.sign_root(file, private)
     _tell_root(session, file, root, found, as_json=as_json)
 
 
@@ -148,7 +154,9 @@ def sign_root(
 def show_root(context: typer.Context, file: RootArgument, as_json: JsonOption = False) -> None:
     """Show which keys a trust root names, and who has signed it so far."""
     session = sessions.of(context)
-    root, signed = _room().keys.read_root(file)
+    room = _room()
+    with room.about(file):
+        root, signed = room.keys.read_root(file)
     _tell_root(session, file, root, signed.signatures, as_json=as_json)
 
 

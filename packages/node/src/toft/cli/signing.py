@@ -5,16 +5,36 @@ Imported when one of the commands runs, and not before: it brings along what sig
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from toft.cli import documents
+from toft.cli import documents, hints
 from toft.cli.session import Session
 from toft.kernel.errors import UsageError
 from toft.managed import document, generations, joining, keys, signatures
-from toft.managed.signatures import PrivateKey, Root, Signature
+from toft.managed.protocol import MessageError
+from toft.managed.signatures import BadKeyError, PrivateKey, Root, Signature
 from toft.store import durable
 
-__all__ = ["keys", "new_root", "sign", "signatures", "trust"]
+__all__ = ["about", "keys", "new_root", "sign", "signatures", "trust"]
+
+
+@contextlib.contextmanager
+def about(word: str | Path) -> Iterator[None]:
+    """Name the word or the file that is no key, no signature or no trust root."""
+    try:
+        yield
+    except (BadKeyError, MessageError) as error:
+        where = str(word)
+        what = where if os.path.exists(where) else f"{where[:80]!r}, which is no file"
+        raise type(error)(
+            f"{what}: {error.message}",
+            code=error.code,
+            details=error.details,
+            hint=error.hint or hints.BY_CODE["signature"],
+        ) from error
 
 
 def sign(
@@ -50,7 +70,8 @@ def sign(
     else:
         document.parse(data, file)
     place = into or Path(f"{'document.json' if file == '-' else file}.sigs")
-    found = keys.sign_file(place, signatures.DOCUMENT_TYPE, data, private)
+    with about(place):
+        found = keys.sign_file(place, signatures.DOCUMENT_TYPE, data, private)
     return {"file": file, "etag": document.etag_of(data), "signatures": str(place)}, found
 
 
@@ -61,7 +82,16 @@ def trust(session: Session, word: str | None) -> Root | None:
         BadKeyError: The word is no public key, no trust root, and no file of one.
         ConflictError: The home belongs to a central.
     """
-    root = None if word is None else signatures.read_key(keys.text_of(word))
+    root = None
+    if word is not None:
+        text = keys.text_of(word)
+        if text.startswith("-----"):
+            raise BadKeyError(
+                f"{word} is a private key, and nodes are told the public one",
+                hint=f"toft key show {word} prints it",
+            )
+        with about(word):
+            root = signatures.read_key(text)
     joining.trust(generations.Generations.at(session.settings().home), root)
     return root
 
@@ -80,7 +110,14 @@ def new_root(file: Path, words: list[str], threshold: int, after: Path | None) -
             code="request.command_line",
             hint="choose another name; toft key root show tells what is in this one",
         )
-    version = 1 if after is None else keys.read_root(after)[0].version + 1
-    root = Root.of(version, threshold, [keys.public_of(each) for each in words])
+    version = 1
+    if after is not None:
+        with about(str(after)):
+            version += keys.read_root(after)[0].version
+    known = []
+    for each in words:
+        with about(each):
+            known.append(keys.public_of(each))
+    root = Root.of(version, threshold, known)
     keys.write_root(file, root)
     return root

@@ -16,6 +16,7 @@ import httpcore
 from toft.client import connection
 from toft.client.origins import CONNECT_S, NodeOrigin
 from toft.client.target import Target
+from toft.kernel.errors import UsageError
 
 _ANSWER_S = 120.0
 _PIECE = 1 << 20
@@ -33,10 +34,11 @@ def ask(
     """Return what a central answers.
 
     Raises:
+        UsageError: The body holds what JSON has not, such as the date of a TOML file.
         UnavailableError: Nobody answers there.
         NodeError: As the central raised it.
     """
-    content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+    content = None if body is None else _json(body)
     headers = {} if content is None else {"Content-Type": "application/json"}
     return asyncio.run(_ask(target, method, _url(route, query), content, headers))
 
@@ -59,8 +61,30 @@ def digest(file: Path) -> str:
 
 
 def path(root: str, *parts: str) -> str:
-    """Return a route below another one, whatever stands in its parts."""
+    """Return a route below another one, whatever stands in its parts.
+
+    Raises:
+        UsageError: A part can be no name: a central would see another route.
+    """
+    for each in parts:
+        if not each or "/" in each or each in (".", ".."):
+            raise UsageError(
+                f"{each[:80]!r} can be no name or id",
+                code="name.invalid",
+                hint="the list of that kind shows which there are, such as toft central node list",
+            )
     return "/".join((root, *(quote(part, safe="") for part in parts)))
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"what is to be sent is no JSON: {error}",
+            code="request.not_json",
+            hint="write dates as text in quotes, and only numbers that end",
+        ) from None
 
 
 def _url(route: str, query: Mapping[str, Any] | None) -> str:

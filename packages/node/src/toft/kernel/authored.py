@@ -31,7 +31,7 @@ def parse(data: bytes, name: str, *, language: str | None = None, longest: int =
         UsageError: It is too long, not text, or not in its language; says where.
     """
     if len(data) > longest:
-        raise unreadable(name, f"is longer than {longest} bytes")
+        raise unreadable(name, f"is longer than {longest} bytes", hint="Say less in one file.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
