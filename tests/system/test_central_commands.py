@@ -239,7 +239,7 @@ def test_a_watch_is_left_by_ctrl_c_and_the_rollout_goes_on(central: Commands, tm
     ("place", "code", "hint"),
     [
         (("--url", "http://127.0.0.1:1"), "remote.no_answer", "toft central serve"),
-        (("--url", "http://192.0.2.1"), "remote.plain", "toft central serve"),
+        (("--url", "http://central.example"), "remote.plain", "toft central serve"),
         (("--url", "central.example"), "remote.url", "https://central.example"),
         (("--token-file", "nothing"), "remote.token_file", "toft central admin create"),
         (("--token-file", "/dev/null"), "remote.token", "toft central admin create"),
