@@ -278,6 +278,9 @@ def test_a_node_may_ask_often_for_a_moment_and_seldom_for_long() -> None:
         pace.step("a")
     assert caught.value.retry_after_s == 4.0
     pace.step("b")
+    pace.give_back("a")
+    pace.step("a")
+    pace.give_back("c")
     for _ in range(10):
         clock.advance(4.0)
         pace.step("a")

@@ -57,6 +57,8 @@ async def enroll(request: Request, serves: Serves) -> Response:
     try:
         node, text, expires_at, is_new = await serves.central.admission.enroll(wish)
     except admission.JoinRefusedError as error:
+        # Guesses are counted by address: whoever made them is let in once they have a good token.
+        serves.pace.give_back(wish.key.key_id)
         # Counted first: anybody can be refused as often as they like, and the audit log keeps every line.
         count_failure(serves, address, error.message)
         await serves.central.admission.note_refused(error)

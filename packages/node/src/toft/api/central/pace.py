@@ -59,3 +59,8 @@ class Pace:
                 retry_after_s=max(1.0, too_soon_s),
                 hint=self._enough,
             )
+
+    def give_back(self, node: str) -> None:
+        """Count a question less: it was none that this is about."""
+        if node in self._empty_at:
+            self._empty_at[node] -= self._each_s
