@@ -160,6 +160,17 @@ def test_jobs_are_counted_by_how_they_ended_and_when() -> None:
     assert ends.within("other", 60.0, 110.0) == (0, 0)
 
 
+def test_a_day_of_ends_is_told_whole_and_no_more_than_two_are_kept() -> None:
+    ends, day, at = Ends(), 86_400, 0.0
+    for number in range(day):
+        at = 5.0 * number
+        ends.add("ocr", State.COMPLETED if number % 4 else State.FAILED, at)
+        if number == day // 5:
+            assert ends.within("ocr", day, at) == (12_960, 4321)
+    assert ends.within(None, day, at) == (12_962, 4320)
+    assert sum(ends.within("ocr", 10 * day, at)) <= 2 * 17_282
+
+
 class Alive(Absent):
     """A process of this moment, whose jobs end as a test says."""
 

@@ -6,8 +6,8 @@ Bounded: beyond a hundred plugins the others are told as one.
 from __future__ import annotations
 
 import bisect
-import collections
 import itertools
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ OTHER = "other"
 BOUNDS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 _MOST = 100
 _STEP_S = 5.0
-_STEPS = 17_280
+_STEPS = 17_282  # of a day, with the one it begins in and the one that goes on
 
 
 @dataclass(slots=True)
@@ -52,33 +52,58 @@ class Durations:
         return list(itertools.accumulate(self.counts))
 
 
-class Ends:
-    """How jobs ended of late, by instance: whether well, in steps of some seconds, for a day."""
+class _Steps:
+    """How the jobs of one instance ended: how many had by the beginning of each step in which one did."""
+
+    __slots__ = ("badly", "began", "ended_badly", "ended_well", "well")
 
     def __init__(self) -> None:
-        self._steps: dict[str, collections.deque[list[float]]] = {}
+        # Arrays: a day of them takes a quarter of a megabyte, and a window is found without counting.
+        self.began, self.well, self.badly = array("d"), array("Q"), array("Q")
+        self.ended_well = self.ended_badly = 0
+
+    def add(self, is_well: bool, at: float) -> None:
+        begin = at // _STEP_S * _STEP_S
+        if not self.began or self.began[-1] != begin:
+            self.began.append(begin)
+            self.well.append(self.ended_well)
+            self.badly.append(self.ended_badly)
+            if len(self.began) >= 2 * _STEPS:
+                del self.began[:-_STEPS], self.well[:-_STEPS], self.badly[:-_STEPS]
+        if is_well:
+            self.ended_well += 1
+        else:
+            self.ended_badly += 1
+
+    def since(self, moment: float) -> tuple[int, int]:
+        first = bisect.bisect_left(self.began, moment - _STEP_S)
+        if first == len(self.began):
+            return 0, 0
+        return self.ended_well - self.well[first], self.ended_badly - self.badly[first]
+
+
+class Ends:
+    """How jobs ended of late, by instance: whether well, in steps of some seconds, for a day at least."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, _Steps] = {}
 
     def add(self, instance: str, state: State, at: float) -> None:
         """Count one; what somebody cancelled, or a stop interrupted, says nothing."""
         if state not in (State.COMPLETED, State.FAILED):
             return
-        if instance not in self._steps and len(self._steps) >= _MOST:
-            instance = OTHER
-        steps = self._steps.setdefault(instance, collections.deque(maxlen=_STEPS))
-        begin = at // _STEP_S * _STEP_S
-        if not steps or steps[-1][0] != begin:
-            steps.append([begin, 0, 0])
-        steps[-1][1 if state is State.COMPLETED else 2] += 1
+        steps = self._steps.get(instance)
+        if steps is None:
+            if len(self._steps) >= _MOST:
+                instance = OTHER
+            steps = self._steps.setdefault(instance, _Steps())
+        steps.add(state is State.COMPLETED, at)
 
     def within(self, instance: str | None, window_s: float, at: float) -> tuple[int, int]:
         """Return how many ended well and how many not, of one instance or of all, until a moment."""
-        well = badly = 0
-        for name, steps in self._steps.items():
-            for begin, good, bad in reversed(steps) if instance in (None, name) else ():
-                if begin + _STEP_S < at - window_s:
-                    break
-                well, badly = well + int(good), badly + int(bad)
-        return well, badly
+        asked = [each for name, each in self._steps.items() if instance in (None, name)]
+        found = [each.since(at - window_s) for each in asked]
+        return sum(well for well, _ in found), sum(badly for _, badly in found)
 
 
 class Tally:
