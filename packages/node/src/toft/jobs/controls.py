@@ -35,7 +35,7 @@ class Control(Operation):
         if row is None:
             self.error = errors.not_found(self.id)
             return
-        self.change(tx, row, Running(row[0], row[1], row[7], row[3], row[28]))
+        self.change(tx, row, Running.of(row))
         if self.error is None:
             tx.flush()
             self.result = rows.job(tx.one("find_job", self.id) or row)

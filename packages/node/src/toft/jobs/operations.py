@@ -72,7 +72,7 @@ class Note(Operation):
             row = tx.one("find_job", job.id)
             if row is None or row[6] != State.PENDING:
                 return
-            job = Running(row[0], row[1], row[7], row[3], row[28])
+            job = Running.of(row)
             if self.kind in ("blocked", "unblocked"):
                 tx.put("note_block", rows.optional(self.data.get("reason")), job.seq)
         tx.event(self.kind, job.seq or None, job.id, self.attempt, job.sequence, **self.data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from toft.jobs import queue as queues
 from toft.jobs import rows, submission
@@ -103,7 +102,7 @@ class Turn(submission.Submit):
         tx.flush()
         before = None if row.job is None or self.overlaps else tx.one("find_job", row.job)
         if before is not None and State(before[6]) not in ENDED:
-            self._skip(tx, before)
+            self._skip(tx, Running.of(before))
             return
         super().apply(tx)
         if self.error is None:
@@ -112,18 +111,10 @@ class Turn(submission.Submit):
             tx.connection.execute(_QUERIES["turn_schedule"], turned)
             self.result = Done("submitted", submitted.job_id)
 
-    def _skip(self, tx: Transaction, before: Sequence[Any]) -> None:
+    def _skip(self, tx: Transaction, job: Running) -> None:
         tx.connection.execute(_QUERIES["skip_schedule"], (self.due_at, self.missed, self.name))
-        job = Running(before[0], before[1], before[7], before[3], before[28])
-        tx.event(
-            "passed_over",
-            job.seq,
-            job.id,
-            job.attempt,
-            job.sequence,
-            schedule=self.name,
-            due_at=self.due_at,
-        )
+        told = {"schedule": self.name, "due_at": self.due_at}
+        tx.event("passed_over", job.seq, job.id, job.attempt, job.sequence, **told)
         self.result = Done("skipped", job.id)
 
 

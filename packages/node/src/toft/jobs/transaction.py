@@ -43,6 +43,11 @@ class Running:
     started_at: float = 0.0
     lane: str | None = None
 
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Running:
+        """Return the job of a row of `job_rows`."""
+        return cls(row[0], row[1], row[7], row[3], row[28])
+
 
 @record()
 class Change:
