@@ -26,17 +26,17 @@ async def show(request: Request, serves: Serves) -> Response:
         request,
         "configuration",
         found=found,
-        difference=await _difference(serves) if found is not None else [],
+        difference=await _difference(serves) if found is not None else None,
         drift=found["overrides"] if found is not None else [],
         may_change=permits.may(request, Action.ADMIN, Kind.NODE),
     )
 
 
-async def _difference(serves: Service) -> list[dict[str, str]]:
-    """Return the lines by which the running document differs from the one before, with what each is."""
+async def _difference(serves: Service) -> list[dict[str, str]] | None:
+    """Return the lines by which the running document differs from the one before; None without that."""
     try:
         lines = await documents.difference(serves, "lkg")
     except NotFoundError:
-        return []
+        return None
     kinds = {"+": "added", "-": "removed", "@": "place"}
     return [{"text": each, "kind": kinds.get(each[:1], "same")} for each in lines[2 : _MOST_LINES + 2]]
