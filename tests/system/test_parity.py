@@ -163,6 +163,10 @@ CASES = (
     Case(
         "instance.show", "instance.not_found", None, lambda node: node.instance("nothing"), part="nothing",
     ),
+    Case(
+        "environment.remove", "environment.not_found", None,
+        lambda node: node.installed.remove_environment("nothing"), part="nothing",
+    ),
 )  # fmt: skip
 
 
