@@ -351,6 +351,23 @@ def test_what_takes_long_to_stage_keeps_nobody_from_sending_another_document() -
     assert gaps(back) == [360, 300]
 
 
+def test_what_a_document_waits_for_is_told_beside_the_good_answer() -> None:
+    def full(data: bytes) -> Staged:
+        raise UnavailableError("the disk is full", hint="free some space")
+
+    async def see(scene: Scene) -> None:
+        last = scene.polling.standing().last
+        assert last is not None
+        scene.done.append(f"{last.is_good} {last.problem}: {last.hint}")
+
+    def said(*replies: Reply) -> str:
+        return play(*replies, staging=full, then=see).done[-1]
+
+    assert said(offered()) == "True not applied yet: the disk is full: free some space"
+    assert said(offered(), offered(), offered()) == said(offered()), "also while nothing is tried"
+    assert said(offered(), answer(304)) == "True : ", "nobody wants it any more"
+
+
 def test_what_takes_long_is_broken_off_for_what_is_held_back_too() -> None:
     other = document.encode({"schema_version": 1, "revision": 3})
     broken: list[bytes] = []

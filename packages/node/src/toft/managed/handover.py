@@ -30,6 +30,7 @@ class _Held:
     etag: str
     tries: int
     until: float
+    error: NodeError
 
 
 class Handover:
@@ -52,6 +53,10 @@ class Handover:
     def tasks(self) -> set[asyncio.Task[Staged]]:
         """Return what is under way, for whoever gives it some time to end."""
         return {self._under_way[1]} if self._under_way is not None else set()
+
+    def holds_back(self, etag: str) -> NodeError | None:
+        """Return why a document is tried again later; None for one that is not."""
+        return self._held.error if self._held is not None and self._held.etag == etag else None
 
     async def offer(
         self,
@@ -126,6 +131,7 @@ class Handover:
     def _hold_back(self, etag: str, error: NodeError) -> float:
         tries = self._held.tries + 1 if self._held is not None and self._held.etag == etag else 1
         pause_s = retrying.upward(retrying.ladder_s(tries, retrying.INSTALL_LADDER_S), self._draw)
-        self._held = _Held(etag=etag, tries=tries, until=self._clock.monotonic() + pause_s)
+        until = self._clock.monotonic() + pause_s
+        self._held = _Held(etag=etag, tries=tries, until=until, error=error)
         _log.warning("not applied yet", etag=etag, tries=tries, again_in_s=round(pause_s), error=str(error))
         return pause_s

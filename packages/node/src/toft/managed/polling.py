@@ -331,7 +331,10 @@ class Polling:
             signatures=answer.headers.get(protocol.SIGNATURES.lower(), ""),
         )
         gap_s = await self._handover.offer(begin, etag=found, attempt=attempt, revision=revision)
-        return self._good(url, answer, min(gap_s, self._steady(answer)))
+        good = self._good(url, answer, min(gap_s, self._steady(answer)))
+        error = self._handover.holds_back(found)
+        # The central did all it had to; whoever looks at the node wants to know what it waits for.
+        return good if error is None else replace(good, problem=f"not applied yet: {error}", hint=error.hint)
 
     def _good(self, url: str, answer: transport.Answer, gap_s: float) -> Outcome:
         return Outcome(
