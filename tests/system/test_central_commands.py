@@ -235,6 +235,24 @@ def test_a_watch_is_left_by_ctrl_c_and_the_rollout_goes_on(central: Commands, tm
     assert central.rollout("abort", id)["state"] == "aborted"
 
 
+def test_a_watch_that_is_not_left_hears_of_the_end_over_a_restart_of_the_central(tmp_path: Path) -> None:
+    with centrals.running(tmp_path) as running:
+        central = Commands(running)
+        running.save({})
+        Agent(running).join().poll()
+        document, _ = central.revision("watched")
+        id = central.rollout("create", document, "--wave", "100:60s")["id"]
+        asked = ("--url", running.url, "--token-file", running.token_file, "central", "rollout", "show", id)
+        watching = CommandLine(tmp_path / "unused", tmp_path, {"TOFT_HOME": ""}).start(*asked, "--watch")
+        assert watching.stdout is not None
+        assert "running" in watching.stdout.readline()
+        running.kill()
+        running.start()
+        assert central.rollout("abort", id)["state"] == "aborted"
+        out, said = watching.communicate(timeout=60)
+        assert (watching.returncode, out.splitlines()[-1].split()[0]) == (1, "aborted"), (out, said)
+
+
 @pytest.mark.parametrize(
     ("place", "code", "hint"),
     [

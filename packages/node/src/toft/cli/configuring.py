@@ -302,5 +302,5 @@ def outcome(documents: Documents, etag: str, wait_s: float) -> str:
                 return "confirmed"
             return f"{last['event']}: {last['reason']}" if last else "gone"
         if time.monotonic() >= until:
-            return "still on trial"
+            return "still on trial" if found is not None else "the node does not answer any more"
         time.sleep(_LOOK_S)

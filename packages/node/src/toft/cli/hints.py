@@ -91,7 +91,7 @@ AT_CENTRAL: Mapping[str, str] = {
     "access.refused": "ask whoever gives tokens for one with that scope: toft central admin create",
     "access.unauthenticated": "toft central admin create NAME --scope SCOPE makes a token, --token-file FILE "
     "shows it; the first one is in the file that toft central serve --admin-token-file named",
-    "remote.gone": "toft central serve on that machine goes on where it was; then ask again",
+    "remote.gone": "toft central serve on that machine goes on where it was; one that has TLS wants https://",
     "remote.no_node": "is that the address of a central? toft central serve prints it when it is ready",
     "remote.plain": "use https:// (toft central serve --tls-cert FILE --tls-key FILE on that machine), or a "
     "tunnel to 127.0.0.1; on a network that is trusted, --insecure says so",

@@ -132,7 +132,12 @@ def _token(session: Session, given: str | None, file: Path | None, variable: str
     else:
         text = sys.stdin.read(_LONGEST)
     if not text.strip():
-        raise UsageError("the token is empty", code="request.command_line")
+        where = f" in {file}" if file else f": the variable {variable} has none" if variable else ""
+        raise UsageError(
+            f"there is no token{where}",
+            code="request.command_line",
+            hint="toft central token create makes one; it is shown once",
+        )
     return text
 
 
