@@ -12,12 +12,17 @@ import email.parser
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from packaging.markers import UndefinedEnvironmentName, default_environment
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import (
+    InvalidWheelFilename,
+    NormalizedName,
+    canonicalize_name,
+    parse_wheel_filename,
+)
 from packaging.version import InvalidVersion, Version
 
 from toft.plugins.environments import archives, environment_errors, lock_texts, projects, wheel_files
@@ -117,25 +122,38 @@ def check(wheels: Sequence[PinnedWheel], interpreter: Interpreter) -> None:
 
 
 def missing(told: Sequence[email.message.Message], interpreter: Interpreter) -> Iterator[str]:
-    """Yield what some wheels need on an interpreter and do not bring, as sentences.
+    """Yield what some wheels need on an interpreter and do not bring, as sentences."""
+    have = {canonicalize_name(str(each.get("Name"))): each for each in told}
+    for name, wanted in needs(have, have.get, interpreter):
+        found = have.get(canonicalize_name(wanted.name))
+        if found is None:
+            yield f"{name} needs {wanted.name}{wanted.specifier}, which is not pinned"
+        elif not wanted.specifier.contains(version := str(found.get("Version")), prereleases=True):
+            yield f"{name} needs {wanted.name}{wanted.specifier}, and {version} is pinned"
+
+
+def needs(
+    first: Iterable[str],
+    told: Callable[[NormalizedName], email.message.Message | None],
+    interpreter: Interpreter,
+) -> Iterator[tuple[NormalizedName, Requirement]]:
+    """Yield who needs what, of some wheels and of all that they bring with them.
 
     Extras are followed from what is asked for, as an installer would.
+
+    Args:
+        first: Names to begin with.
+        told: Returns the METADATA of a wheel that is there; asked for each once what needs it was yielded.
+        interpreter: On which Python.
     """
-    have = {canonicalize_name(str(each.get("Name"))): each for each in told}
-    waiting = [(name, frozenset[str]()) for name in have]
+    waiting = [(canonicalize_name(name), frozenset[str]()) for name in first]
     seen = set(waiting)
     while waiting:
         name, extras = waiting.pop()
-        for wanted in requirements(have[name], extras, interpreter):
-            needed = canonicalize_name(wanted.name)
-            found = have.get(needed)
-            if found is None:
-                yield f"{name} needs {wanted.name}{wanted.specifier}, which is not pinned"
-                continue
-            version = str(found.get("Version"))
-            if not wanted.specifier.contains(version, prereleases=True):
-                yield f"{name} needs {wanted.name}{wanted.specifier}, and {version} is pinned"
-            asked = (needed, frozenset(wanted.extras))
+        found = told(name)
+        for wanted in requirements(found, extras, interpreter) if found is not None else ():
+            yield name, wanted
+            asked = (canonicalize_name(wanted.name), frozenset(wanted.extras))
             if asked not in seen:
                 seen.add(asked)
                 waiting.append(asked)

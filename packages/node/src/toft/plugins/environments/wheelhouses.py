@@ -83,23 +83,16 @@ class Wheelhouses:
     def _walk(self, first: _Candidate, chosen: dict[str, _Candidate]) -> set[str] | None:
         """Follow what is needed; None when something was chosen anew, so that all is looked at again."""
         wanted: dict[str, list[tuple[str, Requirement]]] = {}
-        waiting = [(first.name, frozenset[str]())]
-        seen = set(waiting)
-        while waiting:
-            name, extras = waiting.pop()
-            for need in pinned_wheels.requirements(chosen[name].told, extras, self._interpreter):
-                needed = canonicalize_name(need.name)
-                wanted.setdefault(needed, []).append((name, need))
-                if needed not in chosen or not _suits(chosen[needed], wanted[needed]):
-                    if needed == first.name:
-                        raise self._unsatisfiable(first, _told(wanted[needed]))
-                    chosen[needed] = self._choose(first, needed, wanted[needed])
-                    return None
-                asked = (str(needed), frozenset(need.extras))
-                if asked not in seen:
-                    seen.add(asked)
-                    waiting.append(asked)
-        return {name for name, _ in seen}
+        needs = pinned_wheels.needs([first.name], lambda name: chosen[name].told, self._interpreter)
+        for name, need in needs:
+            needed = canonicalize_name(need.name)
+            wanted.setdefault(needed, []).append((name, need))
+            if needed not in chosen or not _suits(chosen[needed], wanted[needed]):
+                if needed == first.name:
+                    raise self._unsatisfiable(first, _told(wanted[needed]))
+                chosen[needed] = self._choose(first, needed, wanted[needed])
+                return None
+        return {first.name, *wanted}
 
     def _choose(self, first: _Candidate, name: str, wanted: Sequence[tuple[str, Requirement]]) -> _Candidate:
         fitting = [each for each in self._candidates.get(name, ()) if _suits(each, wanted)]
