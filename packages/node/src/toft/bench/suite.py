@@ -28,6 +28,7 @@ class Suite:
         yardstick: Module of the program that has nothing but the standard library; empty where none compares.
         driver: Module of the program that measures toft.
         peers: Names of the other systems.
+        patience_s: How long one measure may take.
     """
 
     measures: tuple[str, ...]
