@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -197,76 +197,35 @@ def _step(found: Mapping[str, Any]) -> str:
     return f"{found['state']}{why}  wave {_wave_of(found)}  {_counts(found)}"
 
 
-@app.command("start")
-def start(
-    context: typer.Context,
-    rollout: RolloutArgument,
-    reason: ReasonOption = "",
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Begin a rollout that was a draft."""
-    _ask(Central(context, as_json, tenant), rollout, "start", reason)
+_CHANGES = {
+    "start": "Begin a rollout that was a draft.",
+    "pause": "Offer the revision to nobody else for now; those that have it keep it.",
+    "resume": "Let a paused rollout go on; its wave is given its time once more.",
+    "promote": "Open the next wave now, proven or not; after the last one the revision is everybody's.",
+    "abort": "Give every node what it had before. Nothing has to be signed for that. This cannot be undone.",
+    "emergency": "Open all waves at once. Signatures are asked for all the same.",
+}
 
 
-@app.command("pause")
-def pause(
-    context: typer.Context,
-    rollout: RolloutArgument,
-    reason: ReasonOption = "",
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Offer the revision to nobody else for now; those that have it keep it."""
-    _ask(Central(context, as_json, tenant), rollout, "pause", reason)
+def _changing(verb: str) -> Callable[..., None]:
+    """Return the command that changes a rollout in one way."""
+
+    def change(
+        context: typer.Context,
+        rollout: RolloutArgument,
+        reason: ReasonOption = "",
+        tenant: TenantOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        central = Central(context, as_json, tenant)
+        changed = central.ask("POST", "rollouts", rollout, verb, body={"reason": reason})
+        changed.note(lambda each: f"{each['id']} is {each['state']}; {_counts(each) or 'no node has it'}")
+
+    return change
 
 
-@app.command("resume")
-def resume(
-    context: typer.Context,
-    rollout: RolloutArgument,
-    reason: ReasonOption = "",
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let a paused rollout go on; its wave is given its time once more."""
-    _ask(Central(context, as_json, tenant), rollout, "resume", reason)
-
-
-@app.command("promote")
-def promote(
-    context: typer.Context,
-    rollout: RolloutArgument,
-    reason: ReasonOption = "",
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Open the next wave now, proven or not; after the last one the revision is everybody's."""
-    _ask(Central(context, as_json, tenant), rollout, "promote", reason)
-
-
-@app.command("abort")
-def abort(
-    context: typer.Context,
-    rollout: RolloutArgument,
-    reason: ReasonOption = "",
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Give every node what it had before. Nothing has to be signed for that. This cannot be undone."""
-    _ask(Central(context, as_json, tenant), rollout, "abort", reason)
-
-
-@app.command("emergency")
-def emergency(
-    context: typer.Context,
-    rollout: RolloutArgument,
-    reason: ReasonOption = "",
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Open all waves at once. Signatures are asked for all the same."""
-    _ask(Central(context, as_json, tenant), rollout, "emergency", reason)
+for _verb, _help in _CHANGES.items():
+    app.command(_verb, help=_help)(_changing(_verb))
 
 
 def fleet(
@@ -298,11 +257,6 @@ def _show_fleet(terminal: Terminal, found: Mapping[str, Any]) -> None:
 
 def _trouble(trouble: Mapping[str, Any] | None) -> str:
     return one_line(f"{trouble['reason']} {trouble['detail']}", 80) if trouble else ""
-
-
-def _ask(central: Central, id: str, verb: str, reason: str) -> None:
-    changed = central.ask("POST", "rollouts", id, verb, body={"reason": reason})
-    changed.note(lambda each: f"{each['id']} is {each['state']}; {_counts(each) or 'no node has it'}")
 
 
 def _counts(found: Mapping[str, Any]) -> str:
