@@ -401,6 +401,8 @@ def test_garbage_is_refused_and_harms_nobody(central: Central) -> None:
         ("GET", f"audit?before={10**30}", None),
         ("POST", "roots", {"root": "e30=", "signatures": [1]}),
         ("PUT", "groups/..%2fx", {}),
+        ("GET", "nodes?state=asleep", None),
+        ("GET", "fleet?standing=asleep", None),
     ):
         found = central.ask(method, f"/v1/admin/{path}", body, token=central.token_file.read_text().strip())
         assert found.status in (400, 404), (path, found.body)

@@ -11,9 +11,9 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import bodies, permits
 from toft.api.central import bodies as taken
-from toft.api.central.service import Serves, Service, actor, tenant_of, within
+from toft.api.central.service import Serves, Service, actor, check_word, tenant_of, within
 from toft.central import layers
-from toft.central.nodes import Node
+from toft.central.nodes import STATES, Node
 
 router = APIRouter(tags=["administration"])
 _ROOT = "/v1/admin/nodes"
@@ -31,6 +31,7 @@ async def list_nodes(
     group: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """List the nodes of a tenant, in the order in which they joined."""
+    check_word(state, STATES, "state of a node")
     found = [
         _told(serves, node)
         for node in serves.central.nodes.of(tenant_of(request))

@@ -11,11 +11,10 @@ from fastapi.responses import Response
 from toft.access.resources import Action, Kind
 from toft.api import bodies, permits
 from toft.api.central import bodies as taken
-from toft.api.central.service import Serves, actor, tenant_of, within
+from toft.api.central.service import Serves, actor, check_word, tenant_of, within
 from toft.central import convergence, rollouts
 from toft.central.launching import Wish
 from toft.central.ledger import Record
-from toft.kernel import errors
 
 router = APIRouter(tags=["rollouts"])
 _ROOT = "/v1/admin/rollouts"
@@ -114,6 +113,7 @@ async def show_fleet(
     most: Annotated[int, Query(ge=1, le=_MOST_NODES)] = 200,
 ) -> Response:
     """Tell how many nodes stand how, and which ones need a look: who lags, fell silent, went back and why."""
+    check_word(standing, convergence.Standing, "standing of a node")
     looks = await serves.central.overviews.of(tenant_of(request))
     counts = Counter(str(each.standing) for each in looks)
     chosen = [each for each in looks if (each.standing == standing if standing else each.is_trouble)]
@@ -135,10 +135,7 @@ async def _ask(request: Request, serves: Serves, id: str, verb: str) -> Response
 
 
 def _told(serves: Serves, record: Record, stage: str = "") -> dict[str, Any]:
-    if stage and stage not in list(rollouts.Stage):
-        raise errors.UsageError(
-            f"{stage[:20]!r} is no stage of a node: {', '.join(rollouts.Stage)}", code="request.fields"
-        )
+    check_word(stage, rollouts.Stage, "stage of a node")
     nodes: list[dict[str, Any]] = []
     for id, place in record.places.items():
         if stage and place.stage != stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from toft.api.traffic import Traffic
 from toft.central.artifacts import Artifacts
 from toft.central.room import TENANT, Central
 from toft.kernel import clock as clocks
+from toft.kernel import errors
 
 
 @dataclass(kw_only=True)
@@ -90,6 +92,17 @@ def tenant_of(request: Request) -> str:
 def actor(request: Request) -> str:
     """Return who asks, as the audit log has it."""
     return permits.principal_of(request).principal_id
+
+
+def check_word(word: str | None, known: Iterable[str], what: str) -> None:
+    """Refuse a word that chooses nothing, and would look as if there were nothing.
+
+    Raises:
+        UsageError: It is none of those that are known.
+    """
+    words = list(known)
+    if word and word not in words:
+        raise errors.UsageError(f"{word[:20]!r} is no {what}: {', '.join(words)}", code="request.fields")
 
 
 def within(request: Request) -> list[str]:
