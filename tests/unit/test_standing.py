@@ -104,6 +104,15 @@ def test_a_red_gate_that_counts_and_polls_that_fail_degrade_a_node(tmp_path: Pat
         ], "with what to do about it"
 
 
+def test_a_node_that_waits_for_approval_has_not_joined_yet_and_says_who_lets_it_in(tmp_path: Path) -> None:
+    found = standing.with_live(
+        {**standing.describe(tmp_path), "node_id": "node_1"}, {"central": "pending_approval"}
+    )
+    assert (found["standing"], found["exit_code"]) == ("not_enrolled", 3)
+    (told,) = found["diagnostics"]
+    assert (told["code"], told["hint"]) == ("config_pending", "there: toft central node approve node_1")
+
+
 LIVE: dict[str, Any] = {
     "central": "revoked",
     "last_poll": {

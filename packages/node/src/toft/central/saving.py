@@ -166,7 +166,7 @@ def _insert(connection: database.Connection, wish: Wish, document: Document, tex
     base = 0 if known is not None and known["id"] != document.id else wish.base
     if base is not None and base != newest:
         raise errors.ConflictError(
-            f"revision {newest} was saved after {base}",
+            f"the newest revision is {newest}, and not {base}",
             code="central.revision_conflict",
             details={"base": base, "newest": newest},
             hint="toft central document diff shows what changed; save it again on top of that",

@@ -35,6 +35,7 @@ CODES: Mapping[str, int] = {
     Word.NOT_ENROLLED: 3,
     Word.ROLLED_BACK: 4,
 }
+_WAITING = "pending_approval"
 _THROWN_OUT: Mapping[str | None, tuple[str, str]] = {
     "revoked": ("config_revoked", "the central has revoked this node"),
     "refused": ("config_refused", "the central does not take the credential of this node"),
@@ -160,7 +161,7 @@ def _judged(found: dict[str, Any]) -> dict[str, Any]:
     word = Word.HEALTHY
     if found["rolled_back"] and not found["acknowledged"]:
         word = Word.ROLLED_BACK
-    elif found["joining"]:
+    elif found["joining"] or found["central"] == _WAITING:
         word = Word.NOT_ENROLLED
     elif is_degraded:
         word = Word.DEGRADED
@@ -180,6 +181,14 @@ def _diagnostics(found: Mapping[str, Any], word: Word) -> list[dict[str, str]]:
                 "code": "config_rolled_back",
                 "message": f"{back['etag']} went back: {back['reason']}",
                 "hint": "toft config history shows why; mend the document, or: toft config ack",
+            }
+        )
+    if found["central"] == _WAITING:
+        told.append(
+            {
+                "code": "config_pending",
+                "message": "the central has not let this node in yet",
+                "hint": f"there: toft central node approve {found['node_id'] or 'NODE'}",
             }
         )
     if found["central"] in _THROWN_OUT:
