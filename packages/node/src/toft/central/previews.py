@@ -107,9 +107,9 @@ class Previews:
         for reached in self._reached(document):
             change, merged = await self._change(document, layer, reached, number)
             changes.append(change)
-            problems.add(
-                reached, [*self._wrong(merged), *(await self._lacking(document.tenant, merged, pins))]
-            )
+            wrong = offers.problems(merged)
+            lacking = [] if wrong else await self._lacking(document.tenant, merged, pins)
+            problems.add(reached, wrong or [*self._unfit(merged), *lacking])
         problems.refuse()
         return Preview(document=document, number=number, changes=changes, artifacts=pins.listed())
 
@@ -178,12 +178,8 @@ class Previews:
         )
         return change, json.loads(data)
 
-    def _wrong(self, merged: Mapping[str, Any]) -> Iterator[schemas.Problem]:
-        """Yield why nodes would not take a document, or would be lost with it."""
-        found = offers.problems(merged)
-        yield from found
-        if found:
-            return
+    def _unfit(self, merged: Mapping[str, Any]) -> Iterator[schemas.Problem]:
+        """Yield why nodes would not take what is a document, or would be lost with it."""
         served = node_documents.Document(b"", merged)
         yield from served.not_served()
         urls = {each.rstrip("/") for each in served.control_urls}
@@ -199,8 +195,6 @@ class Previews:
         self, tenant: str, merged: Mapping[str, Any], pins: _Pins
     ) -> Sequence[schemas.Problem]:
         """Return which pinned wheels nobody has given to this central."""
-        if offers.problems(merged):
-            return ()
         found = []
         for path, name, pin in _pinned(merged):
             pins.add(name, pin)
