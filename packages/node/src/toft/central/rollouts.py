@@ -20,6 +20,7 @@ from typing import Any
 from toft.central import layers
 from toft.central.waves import Rules, Wave
 from toft.kernel.errors import ConflictError
+from toft.kernel.quantities import counted
 
 BUCKETS = 10_000
 SEEN_S = 24 * 3600.0
@@ -195,7 +196,7 @@ def _too_bad(rules: Rules, reached: Sequence[Member]) -> str:
         return ""
     reasons = sorted({each.place.reason for each in bad if each.place and each.place.reason})
     because = f": {', '.join(reasons)}" if reasons else ""
-    return f"{len(bad)} of {_counted(len(reached))} went back or failed{because}"[:WORDS]
+    return f"{len(bad)} of {counted(len(reached), 'node')} went back or failed{because}"[:WORDS]
 
 
 def _skips(members: Sequence[Member]) -> tuple[Order, ...]:
@@ -291,7 +292,7 @@ def _onward(rollout: Rollout) -> Order:
 def _why_not(rollout: Rollout, mine: Sequence[Member], heard: Sequence[Member], applied: int) -> str:
     name = f"wave {rollout.wave + 1} of {len(rollout.rules.waves)}"
     if not heard:
-        return f"{name}: none of its {_counted(len(mine))} was heard of for {SEEN_S / 3600:g} h"
+        return f"{name}: none of its {counted(len(mine), 'node')} was heard of for {SEEN_S / 3600:g} h"
     counts: dict[Stage, int] = {}
     for each in heard:
         stage = _place(each).stage
@@ -299,11 +300,7 @@ def _why_not(rollout: Rollout, mine: Sequence[Member], heard: Sequence[Member], 
             counts[stage] = counts.get(stage, 0) + 1
     rest = ", ".join(f"{count} {stage.replace('_', ' ')}" for stage, count in counts.items())
     needed = f"{rollout.rules.min_success:.0%} are needed"
-    return f"{name}: {applied} of {_counted(len(heard))} applied, {needed}; {rest}"
-
-
-def _counted(count: int) -> str:
-    return f"{count} node{'' if count == 1 else 's'}"
+    return f"{name}: {applied} of {counted(len(heard), 'node')} applied, {needed}; {rest}"
 
 
 _FROM: Mapping[str, tuple[State, ...]] = {
