@@ -233,3 +233,14 @@ def test_tokens_and_credentials_have_their_own_forms() -> None:
     assert not protocol.is_credential(TOKEN)
     assert protocol.is_node_id(NODE)
     assert not protocol.is_node_id("node_" + "U" * 26)
+
+
+def test_a_chunk_has_one_name_however_often_it_is_sent_and_another_one_elsewhere() -> None:
+    name = protocol.chunk_key("logs", "a", 0, b"{}\n")
+    assert protocol.is_chunk_key(name)
+    assert name == protocol.chunk_key("logs", "a", 0, b"{}\n")
+    others = [("metrics", "a", 0, b"{}\n"), ("logs", "b", 0, b"{}\n"), ("logs", "a", 3, b"{}\n")]
+    others += [("logs", "a", 0, b"{} \n"), ("logs", "a\n0", 0, b"{}\n")]
+    assert len({name, *(protocol.chunk_key(*each) for each in others)}) == 6
+    assert not protocol.is_chunk_key(name.upper() + "A")
+    assert not protocol.is_chunk_key(name[1:])

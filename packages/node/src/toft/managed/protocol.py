@@ -21,7 +21,12 @@ CONFIG = "/v1/config"
 ROOTS = "/v1/roots"
 REPORT = "/v1/report"
 ARTIFACTS = "/v1/artifacts"
-"""The paths; below `CONFIG` and `ARTIFACTS` there is one for each SHA-256."""
+INGEST = "/v1/ingest"
+"""The paths; below `CONFIG` and `ARTIFACTS` there is one for each SHA-256, below `INGEST` for each signal."""
+
+LOGS, METRICS = "logs", "metrics"
+SIGNALS = (LOGS, "traces", METRICS, "proxy")
+"""What a central takes in chunks of rows; a node itself sends its log and its samples."""
 
 SIGNATURES = "X-Toft-Signatures"
 REVISION = "X-Revision"
@@ -30,6 +35,7 @@ NOT_AFTER = "X-Not-After"
 POLL_INTERVAL = "X-Poll-Interval"
 RUNNING_REVISION = "X-Running-Revision"
 REPR_DIGEST = "Repr-Digest"
+CHUNK_KEY = "Idempotency-Key"
 """Headers of our own, and the one of RFC 9530; the rest are plain HTTP."""
 
 ENROLL_TYPE = "application/vnd.toft.enroll+json"
@@ -47,6 +53,8 @@ TOO_MANY_REQUESTS = "too_many_requests"
 
 MAX_REPORT_BYTES = 256 << 10
 MAX_REQUEST_BYTES = 64 << 10
+MAX_CHUNK_ROWS = 5000
+MAX_CHUNK_BYTES = 4 << 20
 MAX_URLS = 16
 PENDING_S = 60
 CREDENTIAL_S = 24 * 3600
@@ -57,6 +65,7 @@ SKEW_S = 300
 
 _TOKEN = re.compile(r"jt_([0-9A-Za-z]{8})_([0-9A-Za-z_-]{43})", re.ASCII)
 _CREDENTIAL = re.compile(r"nt_[0-9A-Za-z_-]{43}", re.ASCII)
+_CHUNK_KEY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NODE_ID = re.compile(r"node_[0-9A-HJKMNP-TV-Z]{26}", re.ASCII)
 _ETAG = re.compile(r'(?:W/)?"?(sha256-[0-9a-f]{64})(?:[-;](?:gzip|br|zstd|deflate))?"?', re.ASCII)
 _DIGEST = re.compile(r"\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*", re.ASCII)
@@ -98,6 +107,24 @@ def read_digest(text: str | None) -> str:
 def is_credential(text: str) -> bool:
     """Say whether a text can be the credential of a node."""
     return _CREDENTIAL.fullmatch(text) is not None
+
+
+def chunk_key(signal: str, partition: str, start: int, body: bytes) -> str:
+    """Return what names a chunk of rows: the same whenever it is sent again, another one anywhere else.
+
+    Args:
+        signal: One of `SIGNALS`.
+        partition: What the node reads from, such as one file of its log.
+        start: Where in that the chunk begins.
+        body: The exact bytes.
+    """
+    where = f"{signal}\n{partition}\n{start}\n".encode()
+    return hashlib.sha256(where + body).hexdigest()[:32]
+
+
+def is_chunk_key(text: str) -> bool:
+    """Say whether a text can name a chunk of rows."""
+    return _CHUNK_KEY.fullmatch(text) is not None
 
 
 def is_node_id(text: str) -> bool:
