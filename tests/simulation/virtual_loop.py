@@ -80,6 +80,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._selector = _Never(self)
         self._clock_resolution = 1e-6  # finer would be lost in a float of many days
         self.failures: list[dict[str, Any]] = []
+        self.ended: BaseException | None = None
         self.set_exception_handler(lambda _, context: self.failures.append(context))
 
     def time(self) -> float:
@@ -102,6 +103,9 @@ class VirtualLoop(base_events.BaseEventLoop):
             result = func(*args)
         except Exception as error:  # noqa: BLE001 - a thread delivers whatever it raised
             self.call_soon(_settle, future, None, error)
+        except BaseException as error:  # noqa: BLE001 - the world ends, and no task hears of it
+            self.ended = error
+            self.stop()
         else:
             self.call_soon(_settle, future, result, None)
         finally:
@@ -115,6 +119,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         """End as a killed process does: nobody is asked, nothing more is heard of what was running."""
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False
+            _bury(task.get_coro())
         self._ready.clear()
         self._scheduled.clear()
         self.close()
@@ -124,6 +129,16 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         pass
+
+
+def _bury(work: Any) -> None:
+    """End a coroutine while there is a loop for what it does at its end; that counts no more."""
+    for _ in range(3):
+        try:
+            work.close()
+        except BaseException:  # noqa: BLE001, S112 - it waits once more, or its disk is gone
+            continue
+        return
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -140,7 +155,12 @@ def run(main: Coroutine[Any, Any, T], clock: Clock | None = None) -> T:
     loop = VirtualLoop(clock or Clock())
     try:
         asyncio.set_event_loop(loop)
-        result = loop.run_until_complete(main)
+        try:
+            result = loop.run_until_complete(main)
+        except RuntimeError:
+            if loop.ended is None:
+                raise
+            raise loop.ended from None
         if loop.failures:
             raise AssertionError(f"unheard failures: {loop.failures}")
         return result
