@@ -136,7 +136,7 @@ def _bury(work: Any) -> None:
     for _ in range(3):
         try:
             work.close()
-        except BaseException:  # noqa: BLE001, S112 - it waits once more, or its disk is gone
+        except BaseException:  # noqa: BLE001 - it waits once more, or its disk is gone
             continue
         return
 

@@ -10,10 +10,14 @@ import pytest
 from tests.job_queues import InlineStore, SetClock, settle
 from tests.waiting import eventually_async
 
+from toft.daemon import telemetry
 from toft.dispatch import samples
 from toft.jobs import ledger
+from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.kernel.clock import ManualClock
+from toft.managed import telemetry as sending
+from toft.managed.telemetry import Mark
 
 _DAY_S = 86_400.0
 
@@ -145,3 +149,74 @@ def test_what_was_measured_of_a_job_is_columns_too() -> None:
     assert told["at"] == [1.0, 2.0]
     assert told["series"] == {"cpu_percent": [None, 50.0], "memory_bytes": [5, 6], "gpu1_bytes": [None, 7]}
     assert samples.of_job([])["series"] == {"cpu_percent": [], "memory_bytes": []}
+
+
+class Kept:
+    """As much of what runs jobs as samples need."""
+
+    def __init__(self, clock: SetClock) -> None:
+        self.samples = samples.Samples(store_of(), clock)
+        self.sampler = self
+        self.taken = 0
+
+    async def take(self) -> None:
+        self.taken += 1
+        await self.samples.put(sample(used=self.taken))
+
+    def rows(self, clock: SetClock) -> telemetry.SampleRows:
+        async def opened() -> Any:
+            return self
+
+        return telemetry.SampleRows(opened, clock)
+
+
+async def test_samples_go_on_as_rows_from_where_they_were_the_same_again_when_asked_again() -> None:
+    clock = SetClock()
+    kept = Kept(clock)
+    await kept.take()  # of before this process
+    clock.jump(1)
+    rows = kept.rows(clock)
+    begins = await rows.begin()
+    clock.jump(1)
+    await kept.samples.put(sample(used=9))
+    clock.jump(1)
+    batch = await rows.read(begins)
+    assert batch is not None
+    assert [each["memory_used_bytes"] for each in batch.rows] == [9]
+    assert batch.is_last
+    assert batch.rows[0]["at"] == clocks.rfc3339(clock.now() - 1)
+    assert batch.rows[0]["gpu0_used_bytes"] == 40
+    assert "at_ms" not in batch.rows[0]
+    clock.jump(1)
+    again = await rows.read(batch.mark)
+    assert again is not None
+    assert (again.rows, again.mark, kept.taken) == (batch.rows, batch.mark, 1)
+    following = await rows.read(Mark(partition=batch.mark.partition, at=batch.mark.until))
+    assert following is not None
+    assert [each["memory_used_bytes"] for each in following.rows] == [2], "one is taken where nothing runs"
+    clock.jump(-3600)
+    back = await rows.read(Mark(partition=batch.mark.partition, at=following.mark.until))
+    assert back is not None
+    assert [each["at"] for each in back.rows] == [clocks.rfc3339(clock.now())], (
+        "a clock set back stops nothing"
+    )
+
+
+async def test_rows_of_samples_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "CHUNK_ROWS", 3)
+    clock = SetClock()
+    kept = Kept(clock)
+    rows = kept.rows(clock)
+    mark = await rows.begin()
+    for _ in range(4):
+        clock.jump(1)
+        await kept.take()
+    clock.jump(1)
+    counts = []
+    while (batch := await rows.read(mark)) is not None:
+        counts.append(len(batch.rows))
+        mark = Mark(partition=batch.mark.partition, at=batch.mark.until)
+        if batch.is_last:
+            break
+        clock.jump(1)
+    assert counts == [3, 1]

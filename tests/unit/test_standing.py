@@ -125,6 +125,13 @@ LIVE: dict[str, Any] = {
     "next_poll_in_s": 61.5,
     "consecutive_failures": 1,
     "clock_skew_s": -300.0,
+    "telemetry": {
+        "signals": {
+            "logs": {"sent": 1200, "dropped": 3, "last_at": "2026-11-27T05:00:00Z"},
+            "metrics": {"sent": 0, "dropped": 0, "last_at": None},
+        },
+        "problem": "https://c.example answers 503",
+    },
 }
 
 
@@ -158,6 +165,9 @@ def test_the_text_tells_all_that_status_knows_of_code_polls_and_the_central(tmp_
     assert told["last poll"] == "2026-11-27T05:00:00Z: 403, 41.2 ms"
     assert told["next poll"] == "in 61.5 s"
     assert told["clock skew"] == "5.0 min ahead of the central"
+    assert told["logs"] == "1200 rows sent, the last at 2026-11-27T05:00:00Z, 3 refused for good"
+    assert told["metrics"] == "no rows sent"
+    assert "answers 503" in lines[-1]
     assert not any(ord(letter) < 32 for line in lines for letter in line), "stripped for terminals"
     later = {**found, "clock_skew_s": 90.0, "signature": {"key_ids": [], "verified": False}}
     assert "clock skew  90.0 s behind the central" in config_lines.of(later)
@@ -180,6 +190,8 @@ def test_the_page_tells_the_same(tmp_path: Path) -> None:
     assert 'datetime="2026-11-27T05:00:00Z"' in rows["last poll"]
     assert text["last poll"].endswith(", 41 ms")
     assert text["clock skew"] == "5.0 min ahead of the central"
+    assert (text["logs sent"], text["metrics sent"]) == ("1200 rows, 3 refused", "no rows")
+    assert "https://c.example answers 503" in html
     assert re.search(r"<bdi>ocr\\x1b\[1m</bdi></td><td><bdi>1.2</bdi></td><td [^>]*>abababababab<", html)
     assert "\x1b" not in html
     fresh = rendering.part(

@@ -90,6 +90,7 @@ NAMED: Mapping[str, Schema] = {
             "consecutive_failures": optional(COUNT),
             "clock_skew_s": optional({"type": "number"}),
             "polls": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "telemetry": optional(OBJECT),
             "apply_s": optional({"type": "number"}),
             "problems": LINES,
             "diagnostics": listed(OBJECT),

@@ -59,6 +59,17 @@ def _central(found: Mapping[str, Any]) -> Iterator[str]:
         yield _line("clock skew", skew(found["clock_skew_s"]))
     if found["consecutive_failures"]:
         yield _line("failures", f"{counted(found['consecutive_failures'], 'poll')} in a row")
+    if found["telemetry"]:
+        yield from _telemetry(found["telemetry"])
+
+
+def _telemetry(found: Mapping[str, Any]) -> Iterator[str]:
+    for signal, each in found["signals"].items():
+        lost = f", {each['dropped']} refused for good" if each["dropped"] else ""
+        last = f", the last at {each['last_at']}" if each["last_at"] else ""
+        yield _line(signal, f"{counted(each['sent'], 'row')} sent{last}{lost}")
+    if found["problem"]:
+        yield _line("", found["problem"])
 
 
 def _event(event: Mapping[str, Any], *, is_new: bool) -> str:

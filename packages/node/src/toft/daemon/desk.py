@@ -79,6 +79,7 @@ class Desk:
             "consecutive_failures": polls.failures,
             "clock_skew_s": polls.skew_s,
             "polls": dict(polls.counts),
+            "telemetry": self.central.forwarded() if self.central is not None else None,
         }
 
     async def served(self) -> bytes:

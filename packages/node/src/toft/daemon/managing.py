@@ -6,14 +6,14 @@ import asyncio
 import dataclasses
 import functools
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toft.access import tokens
 from toft.api import service as services
 from toft.daemon import applying as declaring
-from toft.daemon import desk, gating, installing, provisioning, pulling
+from toft.daemon import desk, gating, installing, provisioning, pulling, telemetry
 from toft.dispatch import jobs
 from toft.dispatch import node as nodes
 from toft.dispatch import schedules as scheduling
@@ -32,6 +32,7 @@ from toft.managed import (
     phases,
     reports,
 )
+from toft.managed.telemetry import Source
 
 _log = log.get_logger("daemon.managing")
 _WAY_BACK_S = 60.0
@@ -75,6 +76,9 @@ class Managing:
         self._installs: installing.Installs | None = None
         pinned = applying.pinned_by(engine.directory.parent, boot.meta.artifacts)
         self.applied = applying.of(self._document, boot.etag, boot.meta.fetched_at, pinned)
+        # Before this process logs anything: its central is to hear that too.
+        self._log_from = telemetry.log_end(engine.directory.parent)
+        self._sources: Sequence[Source] = ()
         self._timed: scheduling.Schedules | None = None
         self._tokens: tokens.Tokens | None = None
 
@@ -156,6 +160,14 @@ class Managing:
             installer=self._installs.installer,
             look=look,
         )
+        self._sources = telemetry.sources(
+            self._document.own("telemetry"),
+            chosen.home,
+            node.jobs.open,
+            log_files=chosen.log_files,
+            begins=self._log_from,
+            redact=node.rooms.redactor.text,
+        )
         return watched.phase
 
     async def drain_s(self, given_s: float) -> float:
@@ -214,7 +226,7 @@ class Managing:
             restart,
             install=install,
             gated=self.gating,
-            details=self._details,
+            tells=pulling.Tells(details=self._details, sources=self._sources),
         )
         if self.gating is not None and self._is_member:
             self.gating.central = self.gating.subject.central = made

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import platform
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from toft.kernel import clock as clocks
 from toft.kernel import log, threads
@@ -28,6 +29,7 @@ from toft.managed import (
     reports,
     served_wheels,
     staging,
+    telemetry,
     transport,
     wheels,
 )
@@ -37,6 +39,23 @@ if TYPE_CHECKING:
     from toft.managed import connections, enrolling
 
 _log = log.get_logger("daemon.pulling")
+
+
+async def _nothing() -> reports.Details:
+    return reports.Details()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tells:
+    """What a central is told of a node beside its journal.
+
+    Attributes:
+        details: Returns what only the process knows, for a report.
+        sources: Where the rows come from that the document lets it send.
+    """
+
+    details: Callable[[], Awaitable[reports.Details]] = _nothing
+    sources: Sequence[telemetry.Source] = ()
 
 
 class Pulling:
@@ -49,7 +68,7 @@ class Pulling:
         restart: Ends this process in order, to load another generation.
         install: Makes what gets the plugins that a document pins, given where wheels are had by their hash.
         gated: Looks at the gates of a document before it is committed.
-        details: Returns what a report says beside the journal.
+        tells: What the central is told beside the journal.
         clock: For all that waits.
 
     Attributes:
@@ -65,7 +84,7 @@ class Pulling:
         *,
         install: Callable[[wheels.Source], staging.Installer] | None = None,
         gated: gates.Gated | None = None,
-        details: Callable[[], Awaitable[reports.Details]] | None = None,
+        tells: Tells | None = None,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
         self._engine = engine
@@ -74,8 +93,9 @@ class Pulling:
         self._restart = restart
         self._installer = install(self) if install is not None else None
         self._gated = gated
-        self._details = details
+        self._tells = tells or Tells()
         self._reports: reports.Reports | None = None
+        self._telemetry: telemetry.Telemetry | None = None
         self._clock = clock
         self._began = clock.now()
         self._files = identity.Files.at(engine.directory.parent)
@@ -122,13 +142,22 @@ class Pulling:
         self._reports = reports.Reports(
             self._engine.directory, credentials, self._good_url, self._seen, clock=self._clock
         )
+        self._telemetry = telemetry.Telemetry(
+            self._engine.directory,
+            credentials,
+            self._good_url,
+            self._tells.sources,
+            float(self._document.telemetry_every_s),
+            clock=self._clock,
+        )
         self._polling.start()
         self._reports.start()
+        self._telemetry.start()
 
     async def stop(self) -> None:
         """End it before anything else ends: what is left of this process proves nothing any more."""
-        if self._polling is not None and self._reports is not None:
-            await asyncio.gather(self._polling.stop(), self._reports.stop())
+        ending = (self._polling, self._reports, self._telemetry)
+        await asyncio.gather(*(each.stop() for each in ending if each is not None))
         if self._credentials is not None:
             await self._credentials.close()
         if self._transport is not None:
@@ -162,6 +191,10 @@ class Pulling:
     def standing(self) -> polling.Standing | None:
         """Return what is known of the polls; None on a node without a central."""
         return self._polling.standing() if self._polling is not None else None
+
+    def forwarded(self) -> dict[str, Any] | None:
+        """Return what became of the rows that the document lets it send; None when it lets it send none."""
+        return self._telemetry.standing() if self._telemetry is not None and self._tells.sources else None
 
     async def probe(self, urls: Sequence[str]) -> outcomes.Outcome:
         """Ask some control URLs whether they answer this node, with its credential, and take nothing.
@@ -228,7 +261,7 @@ class Pulling:
             wall_s=moment.wall_s,
             uptime_s=moment.uptime_s,
             platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-            details=await self._details() if self._details is not None else reports.Details(),
+            details=await self._tells.details(),
         )
 
     def _urls(self) -> Sequence[str]:

@@ -165,6 +165,27 @@ class Samples:
             "series": _series(found),
         }
 
+    async def rows(self, from_ms: int, until_ms: int, *, most: int = MOST) -> list[dict[str, Any]]:
+        """Return the samples between two moments as they were taken, the oldest first.
+
+        Args:
+            from_ms: Milliseconds since 1970.
+            until_ms: The same; that one is not among them.
+            most: How many at most.
+
+        Returns:
+            Each with `at_ms`, the columns of `read`, and null for what is not known.
+        """
+        question = {"from_ms": from_ms, "until_ms": until_ms, "most": most}
+        found = await self._store.read(
+            lambda c: c.execute(_QUERIES["list_samples_after"], question).fetchall()
+        )
+        series = _series(found)
+        return [
+            {"at_ms": row[0], **{name: values[place] for name, values in series.items()}}
+            for place, row in enumerate(found)
+        ]
+
 
 def _series(found: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
@@ -251,14 +272,15 @@ class Sampler:
     async def _take(self) -> None:
         while True:
             await self._stirred.wait()
-            await self._put()
+            await self.take()
             while self._is_busy():
                 await asyncio.sleep(self._samples.keeping.every_s)
                 # The last one shows that it is over.
-                await self._put()
+                await self.take()
             self._stirred.clear()
 
-    async def _put(self) -> None:
+    async def take(self) -> None:
+        """Take a sample now, whether or not something runs."""
         try:
             await self._samples.put(await self._look())
         except (errors.NodeError, OSError) as error:

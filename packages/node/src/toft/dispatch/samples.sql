@@ -9,6 +9,11 @@ SELECT cast(avg(at_ms) AS INTEGER), avg(cpu_percent), avg(memory_used_bytes), ma
 FROM samples WHERE at_ms >= :since_ms AND at_ms < :until_ms
 GROUP BY at_ms / :step_ms ORDER BY at_ms / :step_ms LIMIT :most;
 
+-- name: list_samples_after
+SELECT at_ms, cpu_percent, memory_used_bytes, memory_total_bytes, lanes_busy, lanes, queue_pending, queue_running,
+    gpus
+FROM samples WHERE at_ms >= :from_ms AND at_ms < :until_ms ORDER BY at_ms LIMIT :most;
+
 -- name: forget_samples
 DELETE FROM samples WHERE at_ms < :oldest_ms;
 

@@ -17,6 +17,7 @@ SEED = "seed.json"
 ENROLLMENT = "enrollment.json"
 IDENTITY = "identity.json"
 REPORTS = "reports.json"
+TELEMETRY = "telemetry.json"
 TRUST = "trust.json"
 _LOCK_S = 10.0
 """A verb takes some fsyncs; the guard and the daemon after it wait one after the other."""
@@ -25,6 +26,15 @@ _LOCK_S = 10.0
 def hold(directory: Path) -> AbstractContextManager[None]:
     """Keep other processes from changing anything in `managed/` of a home."""
     return locks.hold(directory / "lock", timeout_s=_LOCK_S)
+
+
+def node_id(directory: Path, operations: durable.Operations) -> str:
+    """Return as whom this node is enrolled; empty for one that is not, or when it cannot be read."""
+    try:
+        found = json.loads(operations.read(str(directory / ENROLLMENT)))
+        return str(found["node_id"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 class Belonging:
@@ -101,7 +111,7 @@ class Belonging:
 
     def clear(self, *, is_joining: bool) -> None:
         """Forget all but the trust of whoever is at the machine, and the seed of a join that is under way."""
-        for name in (IDENTITY, ENROLLMENT, REPORTS, *(() if is_joining else (SEED,))):
+        for name in (IDENTITY, ENROLLMENT, REPORTS, TELEMETRY, *(() if is_joining else (SEED,))):
             durable.discard(self._directory / name, operations=self._operations)
 
     def keep_trust(self, root: Mapping[str, Any] | None) -> None:

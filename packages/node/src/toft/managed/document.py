@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 DEFAULT_POLL_S = 300
 DEFAULT_OFFLINE_GRACE_S = 86_400
 DEFAULT_SETTLE_S = 30.0
+DEFAULT_TELEMETRY_S = 60
 
 NOT_SERVED: Mapping[str, str] = {
     "actions": "actions do not exist yet",
@@ -82,6 +83,11 @@ class Document:
     def settle_s(self) -> float:
         """Return the seconds that its gates must stay green for."""
         return float(self.section("health").get("settle_s", DEFAULT_SETTLE_S))
+
+    @property
+    def telemetry_every_s(self) -> int:
+        """Return the seconds between two times that rows of its log and samples go to its central."""
+        return int(self.section("telemetry").get("every_s", DEFAULT_TELEMETRY_S))
 
     def not_served(self) -> list[schemas.Problem]:
         """Return what stands in it that a node like this one does not honour."""

@@ -271,23 +271,16 @@ class Reports:
     def _read(self) -> Kept:
         try:
             value = json.loads(self._operations.read(str(self._path)))
-            if value.get("node_id", "") != self._node_id():
+            if value.get("node_id", "") != belonging.node_id(self._path.parent, self._operations):
                 return Kept()  # of a process that was still there when somebody left or joined anew
             return Kept(seq=max(0, int(value["seq"])), effective_sha256=str(value["effective_sha256"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             # Numbers begin anew: the central sees that something was lost here, and that is so.
             return Kept()
 
-    def _node_id(self) -> str:
-        try:
-            found = json.loads(self._operations.read(str(self._path.with_name(belonging.ENROLLMENT))))
-            return str(found["node_id"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return ""
-
     def _write(self, kept: Kept) -> None:
         value = {"schema": _SCHEMA, "seq": kept.seq, "effective_sha256": kept.effective_sha256}
-        value["node_id"] = self._node_id()
+        value["node_id"] = belonging.node_id(self._path.parent, self._operations)
         durable.write_json(self._path, value, mode=0o600, operations=self._operations)
 
 

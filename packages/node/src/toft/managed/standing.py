@@ -103,6 +103,7 @@ def _of_files(standing: generations.Standing, now: Moment) -> dict[str, Any]:
         "consecutive_failures": None,
         "clock_skew_s": None,
         "polls": {},
+        "telemetry": None,
         "apply_s": _apply_s(state),
         "central": None,
         "problems": problems,
