@@ -16,9 +16,10 @@ from tests.centrals import Agent
 from toft.access import tokens as access_tokens
 from toft.central import audit, saving, tokens
 from toft.central.room import Central
+from toft.central.rows import Question
 from toft.kernel import clock as clocks
 from toft.kernel import errors
-from toft.managed import messages
+from toft.managed import messages, protocol
 from toft.managed.signatures import PrivateKey
 from toft.store import database
 from toft.store.postgres import PostgresDatabase
@@ -112,7 +113,7 @@ async def test_a_number_that_nobody_can_store_is_the_callers_mistake(store: data
 
 async def test_central_works_on_it(store: database.Opened) -> None:
     clock = clocks.SystemClock()
-    central = await Central(store, [URL], clock=clock).open()
+    central = await Central(store, [URL], clock=clock, telemetry_bytes=10_000).open()
     wish = saving.Wish(
         tenant="main", scope="tenant", target="", layer={"control": {"urls": [URL]}, "x-a": "ä"}, author="me"
     )
@@ -138,12 +139,24 @@ async def test_central_works_on_it(store: database.Opened) -> None:
                 "effective": {"sha256": "a" * 64, "body": {}},
             },
         )
+    for number in range(40):
+        body = b'{"n": %d, "at": "\\u0000", "x": "%s"}\n' % (number, b"y" * 1000)
+        name = protocol.chunk_key("logs", "file", number, body)
+        for is_new in (True, False):
+            taken = await central.ingest.take(node, "logs", name, body, counted=lambda: None)
+            assert taken is is_new
     central.nodes.see(node, offer.served.etag)
     await central.close()
     again = await Central(store, [URL], clock=clock).open()
     known = again.admission.node_of(credential)
     assert (known.labels, known.seq, known.asked_etag) == ({"role": "gpu"}, 59, offer.served.etag)
     assert len(await again.reports.history(known)) == 1
+    rows, is_more = await again.rows.read(known, "logs", Question(most=5))
+    assert ([each.value["n"] for each in rows], is_more) == ([35, 36, 37, 38, 39], True)
+    rows, is_more = await again.rows.read(known, "logs", Question(most=5, after=rows[2].id))
+    assert ([each.value["n"] for each in rows], is_more) == ([38, 39], False)
+    rows, is_more = await again.rows.read(known, "logs", Question(most=1000))
+    assert 8 <= len(rows) <= 10, "ten thousand bytes are kept"
     found = await again.offers.offered(known)
     assert found is not None
     assert found.served.data == offer.served.data

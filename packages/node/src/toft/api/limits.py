@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +36,7 @@ class Limits:
         silence_s: Seconds within which more of a body must come.
         body_s: Seconds for a body of any size; a large one has one more for each 16 KiB.
         large: The routes that take so much; all others take a mebibyte.
+        own: Routes that take another amount, each with that.
     """
 
     def __init__(
@@ -45,12 +47,15 @@ class Limits:
         silence_s: float = _SILENCE_S,
         body_s: float = _BODY_S,
         large: re.Pattern[str] = _LARGE,
+        own: Sequence[tuple[re.Pattern[str], int]] = (),
     ) -> None:
         self._app = app
         self._most = most_bytes
         self._silence_s = silence_s
         self._body_s = body_s
         self._large = large
+        self._own = own
+        self._small = min(SMALL_BYTES, most_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -98,8 +103,10 @@ class Limits:
         await self._app(scope, receiving, send)
 
     def _most_of(self, scope: Scope) -> int:
-        is_large = self._large.fullmatch(f"{scope['method']} {scope['path']}")
-        return self._most if is_large else min(SMALL_BYTES, self._most)
+        route = f"{scope['method']} {scope['path']}"
+        if self._large.fullmatch(route):
+            return self._most
+        return next((most for named, most in self._own if named.fullmatch(route)), self._small)
 
     def _too_large(self, most: int) -> errors.RefusedError:
         return errors.RefusedError(

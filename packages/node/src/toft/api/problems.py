@@ -34,6 +34,7 @@ _STATUS: tuple[tuple[type[errors.NodeError], int], ...] = (
 _BY_CODE = {
     "request.too_large": 413,
     "report.invalid": 422,
+    "ingest.invalid": 422,
     "request.range": 416,
     "request.too_slow": 408,
     "request.media_type": 415,

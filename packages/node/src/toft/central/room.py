@@ -12,12 +12,14 @@ from toft.central.book import Book
 from toft.central.controller import Controller
 from toft.central.documents import Document, Documents, Group
 from toft.central.floors import Floors, Move
+from toft.central.ingest import KEPT_BYTES, Ingest
 from toft.central.launching import Launching
 from toft.central.nodes import Node, Nodes
 from toft.central.offers import Offers, Served
 from toft.central.overviews import Overviews
 from toft.central.previews import Previews
 from toft.central.reports import Reports
+from toft.central.rows import Rows
 from toft.central.saving import Saving
 from toft.central.tokens import Tokens
 from toft.central.trust import Trusts
@@ -43,6 +45,7 @@ class Central:
         urls: By which addresses nodes reach it, the first one first.
         clock: The time.
         slots: How many nodes may wait for a document at a time.
+        telemetry_bytes: How much of each signal of a node is kept.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Central:
         *,
         clock: clocks.Clock = clocks.SYSTEM,
         slots: int = SLOTS,
+        telemetry_bytes: int = KEPT_BYTES,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -64,6 +68,8 @@ class Central:
         self.previews = Previews(store, self.documents, self.nodes, urls)
         self.saving = Saving(store, self.documents, self.nodes, self.previews, clock=clock)
         self.reports = Reports(store, self.nodes, clock=clock)
+        self.rows = Rows(store)
+        self.ingest = Ingest(store, clock=clock, kept_bytes=telemetry_bytes)
         self.waiting = Waiting(slots)
         self.rollouts = Book(store, self.nodes, self.documents, clock=clock)
         self.launching = Launching(self.rollouts, self.documents, self.offers, self.previews, clock=clock)

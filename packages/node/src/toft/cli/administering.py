@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from toft.cli import hints
 from toft.cli import session as sessions
 from toft.cli.answers import Answer
 from toft.cli.session import option
-from toft.kernel.errors import NodeError, UsageError
+from toft.kernel.errors import NodeError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from toft.client.target import Target
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 TenantOption = Annotated[
     str | None, option("--tenant", metavar="NAME", help="Whose; main where you say nothing.")
 ]
+
+
+LOOK_S = 1.0
+"""Between two looks of a command that watches."""
+_MOST_MISSED = 60
 
 
 class Central:
@@ -64,6 +70,19 @@ class Central:
         with _at_central():
             value = room.ask(self._target(), method, room.path(root, *route), body, query=query)
         return self.answer(value)
+
+    def look(self, *route: str, **query: Any) -> Answer:
+        """Ask again something that this central has answered before, also when it is just starting again.
+
+        Raises:
+            UnavailableError: For a minute nobody has answered.
+            NodeError: As `ask`.
+        """
+        for _ in range(_MOST_MISSED):
+            with contextlib.suppress(UnavailableError):
+                return self.ask("GET", *route, **query)
+            time.sleep(LOOK_S)
+        return self.ask("GET", *route, **query)
 
     def upload(self, files: Sequence[Path], *route: str) -> Answer:
         """Send files as they are, each below a route under its sha256.

@@ -62,6 +62,15 @@ def serve(
         Path | None,
         option("--admin-token-file", metavar="FILE", help="Write the first admin token there."),
     ] = None,
+    telemetry_bytes: Annotated[
+        int | None,
+        option(
+            "--telemetry-bytes",
+            metavar="N",
+            min=1,
+            help="How much of each node's log, and of its samples, is kept; 4 MiB.",
+        ),
+    ] = None,
 ) -> None:
     """Be a central, in the foreground; SIGTERM ends it in order.
 
@@ -79,6 +88,7 @@ def serve(
         tls=(tls_cert, tls_key),
         insecure_public=insecure_public,
         token_file=admin_token_file,
+        telemetry_bytes=telemetry_bytes,
         dsn=database,
     )
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from toft.cli import documents, failures, shown
-from toft.cli.administering import Central, TenantOption
+from toft.cli.administering import LOOK_S, Central, TenantOption
 from toft.cli.moments import lasting
 from toft.cli.session import JsonOption, argument, option
 from toft.cli.terminal import Terminal
-from toft.kernel.errors import UnavailableError, UsageError
+from toft.kernel.errors import UsageError
 from toft.kernel.quantities import counted, duration
 from toft.kernel.visible import one_line
 
@@ -22,9 +22,6 @@ app = typer.Typer(no_args_is_help=True, help="Rollouts: a revision reaches its n
 
 RolloutArgument = Annotated[str, argument("ROLLOUT", "Its id, as toft central rollout list tells it.")]
 ReasonOption = Annotated[str, option("--reason", "-m", metavar="TEXT", help="Why, for people.")]
-_LOOK_S = 1.0
-_MOST_MISSED = 60
-"""Looks in a row that a central may leave unanswered while somebody watches."""
 _HOLDS = ("done", "aborted", "paused", "draft")
 
 
@@ -165,18 +162,10 @@ def _show(terminal: Terminal, found: Mapping[str, Any]) -> None:
 def _watch(central: Central, id: str) -> None:
     """Tell each change until nothing more happens by itself; status 1 unless it reached everybody."""
     told: tuple[Any, ...] = ()
-    missed = 0
+    # Whoever was never heard of is not waited for.
+    answer = central.ask("GET", "rollouts", id)
     while True:
-        try:
-            answer = central.ask("GET", "rollouts", id)
-        except UnavailableError:
-            # It may be starting again; whoever was never heard of is not waited for.
-            missed += 1
-            if not told or missed > _MOST_MISSED:
-                raise
-            time.sleep(_LOOK_S)
-            continue
-        found, missed = answer.value, 0
+        found = answer.value
         now = (found["state"], found["wave"], found["counts"])
         if now != told:
             told = now
@@ -186,7 +175,8 @@ def _watch(central: Central, id: str) -> None:
                 answer.terminal.line(_step(found))
         if found["state"] in _HOLDS:
             break
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)
+        answer = central.look("rollouts", id)
     if found["state"] != "done":
         answer.terminal.note(f"next: toft central rollout show {id}")
         raise typer.Exit(failures.FAILED)

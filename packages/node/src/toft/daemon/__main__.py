@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 environ=dict(os.environ),
                 level="DEBUG" if given.verbose else "INFO",
                 takes_stderr=fd >= 0 or given.detached,
-                ready=lambda: _tell(fd, control.READY),
+                ready=lambda: _tell(fd, control.READY, is_seen=not given.detached),
             )
         )
     except errors.NodeError as error:
@@ -91,13 +91,13 @@ def _start_again(settings: node_settings.Settings, given: argparse.Namespace, be
     os.execv(command[0], command)
 
 
-def _tell(fd: int, data: bytes) -> None:
+def _tell(fd: int, data: bytes, *, is_seen: bool) -> None:
     if fd >= 0:
         try:
             os.write(fd, data)
         finally:
             os.close(fd)
-    else:
+    elif is_seen:
         sys.stderr.write("ready; Ctrl-C ends it\n")
         sys.stderr.flush()
 

@@ -20,7 +20,7 @@ from toft.access import gate as gates
 from toft.access import tokens
 from toft.api.central import app as applications
 from toft.api.central.service import Service
-from toft.central import room, waiting
+from toft.central import ingest, room, waiting
 from toft.central.artifacts import Artifacts
 from toft.daemon import listener, network, notify
 from toft.kernel import errors, lasting, log
@@ -48,6 +48,7 @@ class Surroundings:
         environ: The environment variables.
         token_file: Where the first administrator's token goes; shown on standard output when None.
         slots: How many nodes may wait for a document at a time.
+        telemetry_bytes: How much of each signal of a node is kept.
         say: Tells whoever started it something.
         ready: Called with its address once it takes requests.
     """
@@ -59,6 +60,7 @@ class Surroundings:
     environ: Mapping[str, str]
     token_file: Path | None = None
     slots: int = waiting.SLOTS
+    telemetry_bytes: int = ingest.KEPT_BYTES
     say: Callable[[str], None] = lambda text: None
     ready: Callable[[str], None] = lambda url: None
 
@@ -122,7 +124,9 @@ class _Serving:
             sock = await asyncio.to_thread(network.bind, self._where)
             stack.callback(sock.close)
             url = network.url(sock, self._where, given.settings, is_tls=tls is not None)
-            central = await room.Central(store, given.urls or (url,), slots=given.slots).open()
+            central = await room.Central(
+                store, given.urls or (url,), slots=given.slots, telemetry_bytes=given.telemetry_bytes
+            ).open()
             stack.push_async_callback(central.close)
             gate = gates.Gate(await tokens.Tokens(store).open())
             stack.push_async_callback(gate.tokens.close)
@@ -206,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--admin-token-file", type=Path)
     parser.add_argument("--database", default="")
     parser.add_argument("--slots", type=int, default=waiting.SLOTS)
+    parser.add_argument("--telemetry-bytes", type=int, default=ingest.KEPT_BYTES)
     given = parser.parse_args(arguments)
     try:
         serve(
@@ -216,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             insecure_public=given.insecure_public,
             token_file=given.admin_token_file,
             slots=given.slots,
+            telemetry_bytes=given.telemetry_bytes,
             dsn=given.database,
         )
     except errors.NodeError as error:
@@ -233,6 +239,7 @@ def serve(
     insecure_public: bool = False,
     token_file: Path | None = None,
     slots: int = waiting.SLOTS,
+    telemetry_bytes: int | None = None,
     dsn: str = "",
 ) -> None:
     """Be a central; what somebody has to know stands on standard output."""
@@ -253,6 +260,7 @@ def serve(
             environ=dict(os.environ),
             token_file=token_file,
             slots=slots,
+            telemetry_bytes=telemetry_bytes or ingest.KEPT_BYTES,
             say=lambda text: say(f"admin token (shown once): {text}"),
             ready=lambda url: say(f"ready at {url}; Ctrl-C ends it"),
         )

@@ -30,6 +30,7 @@ PATHS = (
     protocol.ROOTS,
     protocol.REPORT,
     protocol.ARTIFACTS,
+    protocol.INGEST,
 )
 """Where nodes ask; tokens of administrators are not looked at there."""
 
@@ -149,6 +150,23 @@ async def report(request: Request, serves: Serves) -> Response:
     serves.reporting.step(node.id)
     await serves.central.reports.take(node, _parsed(body))
     return Response(status_code=204)
+
+
+@router.post(protocol.INGEST + "/{signal}", status_code=202, dependencies=[_OWN_PROOF])
+async def ingest(request: Request, serves: Serves, signal: str) -> Response:
+    """Take rows of a node's log or of its samples; once it is answered they are on disk."""
+    node = _shown(request, serves)
+    check_active(node)
+    with serves.chunks.coming(node.id):
+        body = await request.body()
+        await serves.central.ingest.take(
+            node,
+            signal,
+            request.headers.get(protocol.CHUNK_KEY, ""),
+            body,
+            counted=lambda: serves.chunks.count(node.id, len(body)),
+        )
+    return Response(status_code=202)
 
 
 @router.get(protocol.ARTIFACTS + "/{sha256}", dependencies=[_OWN_PROOF])

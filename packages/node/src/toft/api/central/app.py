@@ -19,9 +19,12 @@ from toft.api.application import Application
 from toft.api.central import admin, agents, documents, nodes, operations, polls, rollouts
 from toft.api.central.service import Service
 from toft.kernel import clock as clocks
+from toft.managed import protocol
 
 ROUTERS = (agents.router, admin.router, nodes.router, documents.router, rollouts.router, access.router)
 _LARGE = re.compile(r"PUT /v1/admin/artifacts/[^/]+|POST /v1/admin/documents|POST /v1/admin/signatures/[^/]+")
+
+_OWN = ((re.compile(rf"POST {protocol.INGEST}/[^/]+"), protocol.MAX_CHUNK_BYTES),)
 
 
 class Door(guard.NetworkDoor):
@@ -52,7 +55,7 @@ def build(
         add(app)
     public = permits.check(app)
     app.router.routes.insert(0, table.Table(app.router.routes))
-    limited = limits.Limits(app, most_bytes=service.request_bytes, large=_LARGE)
+    limited = limits.Limits(app, most_bytes=service.request_bytes, large=_LARGE, own=_OWN)
     guarded = guard.Guard(limited, Door(service.gate, Hosts(hosts)), service.gate, public)
     return service.traffic.around(
         _dated(problems.Faults(polls.Polls(guarded, service)), service.central.clock)

@@ -13,7 +13,9 @@ from toft.api import bodies, permits
 from toft.api.central import bodies as taken
 from toft.api.central.service import Serves, Service, actor, check_word, tenant_of, within
 from toft.central import layers
+from toft.central.ingest import check_signal
 from toft.central.nodes import STATES, Node
+from toft.central.rows import MOST, Question
 
 router = APIRouter(tags=["administration"])
 _ROOT = "/v1/admin/nodes"
@@ -80,6 +82,25 @@ async def diff_node(request: Request, serves: Serves, id: str) -> Response:
             "diff": layers.diff(values[0], values[1], names),
         }
     )
+
+
+@router.get(_ROOT + "/{id}/telemetry/{signal}", dependencies=_needs(Action.READ))
+async def node_telemetry(
+    request: Request,
+    serves: Serves,
+    id: str,
+    signal: str,
+    most: Annotated[int, Query(ge=1, le=MOST)] = 100,
+    before: Annotated[str, Query(max_length=40)] = "",
+    after: Annotated[str, Query(max_length=40)] = "",
+    level: Annotated[str, Query(max_length=20)] = "",
+) -> Response:
+    """Return rows of a node's log, or of its samples: the last ones, or those before or after one of them."""
+    check_signal(signal)
+    node = serves.central.nodes.get(tenant_of(request), id)
+    question = Question(most=most, before=before, after=after, level=level)
+    found, is_more = await serves.central.rows.read(node, signal, question)
+    return bodies.answer({"rows": [each.to_dict() for each in found], "more": is_more})
 
 
 @router.post(_ROOT + "/{id}/revoke", dependencies=_needs(Action.ADMIN))

@@ -67,6 +67,7 @@ AGENTS = (
     _agent("node.config_again", "GET /v1/config/{sha256}", gives="Document", fails=(404,)),
     _agent("node.roots", "GET /v1/roots", gives="Roots"),
     _agent("node.report", "POST /v1/report", status=204, fails=(413, 422)),
+    _agent("node.ingest", "POST /v1/ingest/{signal}", status=202, fails=(404, 413, 422, 503)),
     _agent("node.artifact", "GET /v1/artifacts/{sha256}", media=frames.BYTES_TYPE, fails=(404, 416)),
 )
 FLEET = (
@@ -87,6 +88,7 @@ FLEET = (
     _admin("fleet_node.list", "GET nodes", "node list", "FleetNodes"),
     _admin("fleet_node.show", "GET nodes/{id}", "node show", "FleetNodeWhole"),
     _admin("fleet_node.diff", "GET nodes/{id}/diff", "node diff", "NodeDifference"),
+    _admin("fleet_node.telemetry", "GET nodes/{id}/telemetry/{signal}", "node logs", "NodeRows"),
     _admin("fleet_node.revoke", "POST nodes/{id}/revoke", "node revoke", "FleetNode"),
     _admin("fleet_node.approve", "POST nodes/{id}/approve", "node approve", "FleetNode", fails=(409,)),
     _admin(
@@ -177,6 +179,7 @@ OPERATIONS: tuple[Operation, ...] = (*AGENTS, *FLEET, *DOCUMENTS, *ROLLOUTS)
 
 COMMANDS_APART: Mapping[str, str] = {
     "toft central serve": "- of the machine itself, for whoever is on it",
+    "toft central node metrics": "- GET /v1/admin/nodes/{id}/telemetry/metrics, of its operation",
     "toft central admin create": "- POST /v1/tokens, as on a node",
     "toft central admin list": "- GET /v1/tokens, as on a node",
     "toft central admin revoke": "- DELETE /v1/tokens/{name}, as on a node",

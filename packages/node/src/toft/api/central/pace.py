@@ -37,17 +37,21 @@ class Pace:
         # When the bucket of a node would be empty again.
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
-    def step(self, node: str) -> None:
+    def step(self, node: str, weight: int = 1) -> None:
         """Count a question.
+
+        Args:
+            node: Who asks.
+            weight: As how many it counts.
 
         Raises:
             UnavailableError: There were too many.
         """
         now = self._clock.monotonic()
         empty_at = max(self._empty_at.pop(node, now), now)
-        too_soon_s = empty_at + self._each_s - (now + self._at_once * self._each_s)
+        too_soon_s = empty_at + weight * self._each_s - (now + self._at_once * self._each_s)
         if too_soon_s <= 0:
-            empty_at += self._each_s
+            empty_at += weight * self._each_s
         self._empty_at[node] = empty_at
         if len(self._empty_at) > _KEPT:
             self._empty_at.popitem(last=False)

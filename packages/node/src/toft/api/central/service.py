@@ -12,6 +12,7 @@ from toft.access.decisions import Access
 from toft.access.failures import Failures
 from toft.access.gate import Gate
 from toft.api import permits
+from toft.api.central.chunks import Chunks
 from toft.api.central.pace import Pace
 from toft.api.traffic import Traffic
 from toft.central.artifacts import Artifacts
@@ -32,6 +33,7 @@ class Service:
         failures: Join tokens and credentials that were none, by address.
         pace: How often each node may ask.
         reporting: How often each node may say how it is.
+        chunks: How much each node may send in rows.
         state: As its pages show it.
     """
 
@@ -44,11 +46,13 @@ class Service:
     failures: Failures = field(init=False)
     pace: Pace = field(init=False)
     reporting: Pace = field(init=False)
+    chunks: Chunks = field(init=False)
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
         self.failures = Failures(self.central.clock)
         self.pace = Pace(self.central.clock)
+        self.chunks = Chunks(self.central.clock)
         self.reporting = Pace(
             self.central.clock, enough="what has changed since the last report is told by the next one"
         )
