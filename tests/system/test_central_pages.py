@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from tests.centrals import Agent, Central
 from tests.waiting import eventually
 
 from toft.kernel.clock import SYSTEM, rfc3339
+from toft.managed import protocol
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HOSTILE = "<img src=x onerror=alert(1)>\u202egnp.exe\x1b[2J'\"&{{7*7}}"
@@ -141,6 +144,57 @@ def test_a_rollout_is_watched_held_and_taken_back_with_the_keyboard_alone(
         visitor.see("rollout.abort")
 
 
+def send_rows(agent: Agent, what: str, *rows: Any) -> None:
+    """Send rows of the log or of samples, as a node does."""
+    body = b"".join(json.dumps(each).encode() + b"\n" for each in rows)
+    key = protocol.chunk_key(what, "file", 0, body)
+    answer = agent.ask("POST", f"{protocol.INGEST}/{what}", body, Idempotency_Key=key)
+    assert answer.status == 202, answer.body
+
+
+def test_the_log_of_a_node_is_read_and_its_samples_are_drawn(central: Central, browser: Browser) -> None:
+    agent = Agent(central, "talker").join()
+    with browsers.visiting(central.url, browser) as visitor:
+        page = signed_in(central, visitor).page
+        visitor.go(f"/nodes/{agent.node_id}")
+        page.keyboard.press("l")
+        visitor.see("It has sent nothing")
+        assert page.locator("[data-plot]").count() == 0
+        levels = ("info", "warning", "error")
+        send_rows(
+            agent,
+            "logs",
+            *(
+                {
+                    "at": "2026-11-27T12:00:00Z",
+                    "level": levels[number % 3],
+                    "text": f"event='line {number}'\nand more",
+                }
+                for number in range(450)
+            ),
+        )
+        now = SYSTEM.now()
+        samples = [
+            {"at": rfc3339(now - 60 * number), "cpu_percent": number, "memory_used_bytes": 10**9}
+            for number in range(40)
+        ]
+        send_rows(agent, "metrics", *samples)
+        visitor.go(f"/nodes/{agent.node_id}/telemetry")
+        rows = page.locator(".log-lines tbody tr")
+        assert rows.count() == 200
+        assert "line 449" in rows.first.inner_text()
+        assert "error" in rows.first.inner_text()
+        page.get_by_role("link", name="older").click()
+        visitor.see("line 249")
+        page.get_by_role("link", name="error", exact=True).click()
+        visitor.see("line 449")
+        assert page.locator(".level-error").count() == 150
+        assert page.locator(".said bdi").first.inner_text() == "event='line 449'\nand more"
+        page.wait_for_selector(".plot canvas")
+        assert page.locator(".plot canvas").count() == 4, "processor, memory, lanes, queue"
+        assert page.locator(".u-legend").first.inner_text()
+
+
 def test_what_nodes_say_is_shown_as_text_on_every_page(central: Central, browser: Browser) -> None:
     agent = Agent(central, HOSTILE.replace("\x1b", "")).join()
     agent.poll()
@@ -171,6 +225,13 @@ def test_what_nodes_say_is_shown_as_text_on_every_page(central: Central, browser
         platform=HOSTILE,
     )
     assert answer.status == 204, answer.body
+    for what, row in (
+        ("logs", {"at": HOSTILE, "level": HOSTILE, "text": HOSTILE}),
+        ("logs", {"at": "2026-01-01T00:00:00Z", "level": ["error"], "text": {HOSTILE: 1}, HOSTILE: HOSTILE}),
+        ("metrics", {"at": HOSTILE, HOSTILE: 1, "cpu_percent": HOSTILE, "gpu0_used_bytes": HOSTILE}),
+        ("metrics", {"at": "2026-01-01T00:00:00Z", HOSTILE: 1, "cpu_percent": 10**400}),
+    ):
+        send_rows(agent, what, row)
     central.save({"x-note": HOSTILE}, publish=False, message=HOSTILE)
     body = {"document": document(central), "message": HOSTILE, "rules": RULES}
     rollout = central.admin("POST", "rollouts", body)["id"]
@@ -178,13 +239,18 @@ def test_what_nodes_say_is_shown_as_text_on_every_page(central: Central, browser
     with browsers.visiting(central.url, browser) as visitor:
         page = signed_in(central, visitor).page
         paths = ["/", "/?find=" + "%3Cimg", f"/nodes/{agent.node_id}", "/rollouts", f"/rollouts/{rollout}"]
-        paths += ["/documents", f"/documents/{document(central)}", "/audit"]
+        paths += [
+            "/documents",
+            f"/documents/{document(central)}",
+            "/audit",
+            f"/nodes/{agent.node_id}/telemetry",
+        ]
         for path in paths:
             visitor.go(path)
             content = page.content()
             assert "<img src=x" not in content, path
             assert not any(each in content for each in ("\u202e", "\x1b", "hunter2")), path
-            page.wait_for_selector("#link[data-link=live], #audit")
+            page.wait_for_selector("#link[data-link=live], #audit, #telemetry")
         visitor.go(f"/nodes/{agent.node_id}")
         visitor.see(SPELLED)
         visitor.go("/?runs=none")
@@ -215,6 +281,43 @@ def test_every_page_is_drawn_for_a_phone_and_a_desk_by_day_and_by_night(
                 assert wide <= look["viewport"]["width"], f"{title} is wider than a {name}"
 
 
+def fill_telemetry(agent: Agent) -> None:
+    now, gigabyte = SYSTEM.now(), 10**9
+    texts = (
+        ("info", "event='polled' status=304 url='https://central.example:8710'"),
+        ("warning", "event='slow' call='transcribe' took_s=93.2 instance='whisper'"),
+        (
+            "error",
+            "event='rolled_back' etag='sha256-3f1c' reason='health_failed' detail='gate web: 503 for 30 s'",
+        ),
+        (
+            "warning",
+            "Traceback (most recent call last):\n  File \"ocr.py\", line 12, in read\nKeyError: 'page'",
+        ),
+    )
+    lines = [
+        {"at": rfc3339(now - 40 * (40 - number)), "level": texts[number % 4][0], "text": texts[number % 4][1]}
+        for number in range(40)
+    ]
+    send_rows(agent, "logs", *lines)
+    samples = [
+        {
+            "at": rfc3339(now - 60 * number),
+            "cpu_percent": 50 + 40 * math.sin(number / 4),
+            "memory_used_bytes": (9 + 4 * math.cos(number / 5)) * gigabyte,
+            "memory_total_bytes": 24 * gigabyte,
+            "lanes_busy": number % 5,
+            "lanes": 8,
+            "queue_pending": (number * 7) % 11,
+            "queue_running": number % 5,
+            "gpu0_used_bytes": (30 + number) * gigabyte,
+            "gpu0_total_bytes": 80 * gigabyte,
+        }
+        for number in range(45)
+    ]
+    send_rows(agent, "metrics", *samples)
+
+
 def fill(central: Central, fleet: list[Agent]) -> dict[str, str]:
     """Let something of every kind be there, and return the address of each page."""
     central.save({"plugins": {}, "settings": {"lanes": 8}}, publish=False, message="twice the lanes")
@@ -239,9 +342,11 @@ def fill(central: Central, fleet: list[Agent]) -> dict[str, str]:
             tell(agent, "staged", offered)
     for agent in fleet:
         agent.poll(takes=False)
+    fill_telemetry(ours[0])
     return {
         "fleet": "/",
         "node": f"/nodes/{ours[0].node_id}",
+        "telemetry": f"/nodes/{ours[0].node_id}/telemetry",
         "rollouts": "/rollouts",
         "rollout": f"/rollouts/{rollout}",
         "documents": "/documents",

@@ -273,3 +273,25 @@ def test_a_node_sends_its_log_and_samples_and_nothing_twice_over_a_kill(
         finally:
             toft("down", "--now")
             daemons.reap()
+
+
+def test_samples_become_columns_in_the_order_of_their_moments(central: Central) -> None:
+    agent = Agent(central).join()
+    said = [
+        {"at": "2026-11-27T12:02:00Z", "cpu_percent": 3, "lanes": None},
+        {"at": "2026-11-27T12:00:00Z", "cpu_percent": 1.5, "lanes": True},
+        {"at": "2026-11-27T12:01:00Z", "lanes": "x", "large": 10**300},
+        {"at": "no moment", "cpu_percent": 9},
+        {"cpu_percent": 9},
+        {"at": 7},
+    ]
+    assert send(agent, chunk(*said), signal="metrics").status == 202
+    path = f"nodes/{agent.node_id}/samples"
+    found = central.admin("GET", path)
+    assert [each - found["at"][0] for each in found["at"]] == [0, 60, 120]
+    assert found["step_s"] == 60
+    assert found["series"] == {"cpu_percent": [1.5, None, 3]}
+    later = central.admin("GET", path, **{"from": "2026-11-27T12:01:00Z"})
+    assert len(later["at"]) == 2
+    assert central.try_admin("GET", path, **{"from": "x"}).status == 400
+    assert central.admin("GET", f"nodes/{Agent(central).join().node_id}/samples")["at"] == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ MOST = 1000
 """Rows in one answer."""
 _MOST_BYTES = 1 << 20
 _CHUNKS = 16
+_MOST_SERIES = 64
+_LARGEST = 1e18
 _LAST = 1 << 62
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,4})", re.ASCII)
 _QUERIES = database.read_queries("toft.central", "ingest.sql")
@@ -115,6 +118,41 @@ class Rows:
         query = _QUERIES["list_back" if is_back else "list_on"]
         values = {"node": node.id, "signal": signal, "place": place, "most": _CHUNKS}
         return await self._store.read(lambda connection: connection.execute(query, values).fetchall())
+
+
+def columns(rows: Sequence[Row], since: float) -> dict[str, Any]:
+    """Return samples of a node as columns for a plot, in the order of their moments; others are left out.
+
+    Args:
+        rows: What the node said.
+        since: Seconds since 1970; what is older is left out.
+    """
+    found = [(at, row.value) for row in rows if (at := moment(row.value)) is not None and at >= since]
+    found.sort(key=lambda each: each[0])
+    names = {name for _, sample in found for name, value in sample.items() if _is_number(value)}
+    times = [at for at, _ in found]
+    gaps = sorted(after - before for before, after in itertools.pairwise(times))
+    return {
+        "at": times,
+        # By it a plot knows where nothing was measured.
+        "step_s": gaps[len(gaps) // 2] if gaps else 0.0,
+        "series": {
+            name: [sample[name] if _is_number(sample.get(name)) else None for _, sample in found]
+            for name in sorted(names)[:_MOST_SERIES]
+        },
+    }
+
+
+def moment(value: Mapping[str, Any]) -> float | None:
+    """Return when a row says that it is of, in seconds since 1970; None when it does not say so."""
+    try:
+        return clocks.from_rfc3339(value["at"])
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _rows(chunks: Sequence[Any], at: tuple[int, int], question: Question, *, is_back: bool) -> list[Row]:

@@ -54,7 +54,7 @@ CENTRAL = Face(
     find="/#filter",
     keys=(
         ("/", "Find nodes"),
-        ("l", "The rollout that runs"),
+        ("l", "The rollout that runs, the log and plots of a node"),
         ("w", "Next wave of a rollout"),
         ("p", "Pause a rollout, pin a node"),
         ("u", "Resume a rollout"),

@@ -23,8 +23,13 @@ async def samples(
 ) -> Response:
     """Show plots; the browser fetches what is in them from the API."""
     now = await serves.node.system("status")
-    plots = [*_MACHINE, *(_gpu(index) for index, _ in enumerate(now.get("gpus") or ()))]
-    return rendering.page(request, "samples", plots=plots, span_s=span_s, spans=SPANS)
+    drawn = plots(len(now.get("gpus") or ()))
+    return rendering.page(request, "samples", plots=drawn, span_s=span_s, spans=SPANS)
+
+
+def plots(gpus: int) -> list[dict[str, Any]]:
+    """Return what is drawn of a machine with so many GPUs: titles, and the series of each plot."""
+    return [*_MACHINE, *(_gpu(index) for index in range(gpus))]
 
 
 def _line(name: str, label: str, unit: str = "count") -> dict[str, Any]:

@@ -129,6 +129,7 @@ NAMED: Mapping[str, Schema] = {
     "NodeDifference": _object(
         runs=optional(_TEXT), is_known=_YES, offered=optional(_TEXT), diff={"type": "string"}
     ),
+    "NodeSamples": _object(at=listed({"type": "number"}), step_s={"type": "number"}, series=_OBJECT),
     "NodeRows": _object(rows=listed(_object(id=_TEXT, received_at=_TIME, row=_OBJECT)), more=_YES),
     "Group": _object(name=_TEXT, selector=_OBJECT, priority={"type": "integer"}),
     "Groups": listed(of("Group")),

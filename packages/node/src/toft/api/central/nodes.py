@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -9,13 +10,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from toft.access.resources import Action, Kind
-from toft.api import bodies, permits
+from toft.api import bodies, moments, permits
 from toft.api.central import bodies as taken
 from toft.api.central.service import Serves, Service, actor, check_word, tenant_of, within
 from toft.central import layers
 from toft.central.ingest import check_signal
 from toft.central.nodes import STATES, Node
-from toft.central.rows import MOST, Question
+from toft.central.rows import MOST, Question, columns
+from toft.managed import protocol
 
 router = APIRouter(tags=["administration"])
 _ROOT = "/v1/admin/nodes"
@@ -101,6 +103,18 @@ async def node_telemetry(
     question = Question(most=most, before=before, after=after, level=level)
     found, is_more = await serves.central.rows.read(node, signal, question)
     return bodies.answer({"rows": [each.to_dict() for each in found], "more": is_more})
+
+
+@router.get(_ROOT + "/{id}/samples", dependencies=_needs(Action.READ))
+async def node_samples(
+    request: Request, serves: Serves, id: str, since: Annotated[str | None, Query(alias="from")] = None
+) -> Response:
+    """Return the last thousand samples that a node has sent here, as columns for a plot."""
+    node = serves.central.nodes.get(tenant_of(request), id)
+    begins = moments.seconds("from", since)
+    found, _ = await serves.central.rows.read(node, protocol.METRICS, Question(most=MOST))
+    told = await asyncio.to_thread(columns, found, 0.0 if begins is None else begins)
+    return bodies.answer(told)
 
 
 @router.post(_ROOT + "/{id}/revoke", dependencies=_needs(Action.ADMIN))

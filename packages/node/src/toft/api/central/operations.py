@@ -89,6 +89,7 @@ FLEET = (
     _admin("fleet_node.show", "GET nodes/{id}", "node show", "FleetNodeWhole"),
     _admin("fleet_node.diff", "GET nodes/{id}/diff", "node diff", "NodeDifference"),
     _admin("fleet_node.telemetry", "GET nodes/{id}/telemetry/{signal}", "node logs", "NodeRows"),
+    _admin("fleet_node.samples", "GET nodes/{id}/samples", "node metrics", "NodeSamples"),
     _admin("fleet_node.revoke", "POST nodes/{id}/revoke", "node revoke", "FleetNode"),
     _admin("fleet_node.approve", "POST nodes/{id}/approve", "node approve", "FleetNode", fails=(409,)),
     _admin(
@@ -179,7 +180,6 @@ OPERATIONS: tuple[Operation, ...] = (*AGENTS, *FLEET, *DOCUMENTS, *ROLLOUTS)
 
 COMMANDS_APART: Mapping[str, str] = {
     "toft central serve": "- of the machine itself, for whoever is on it",
-    "toft central node metrics": "- GET /v1/admin/nodes/{id}/telemetry/metrics, of its operation",
     "toft central admin create": "- POST /v1/tokens, as on a node",
     "toft central admin list": "- GET /v1/tokens, as on a node",
     "toft central admin revoke": "- DELETE /v1/tokens/{name}, as on a node",

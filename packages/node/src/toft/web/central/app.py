@@ -6,13 +6,14 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from toft.web import assets
-from toft.web.central import audits, documents, fleet, live, nodes, rollouts
+from toft.web.central import audits, documents, fleet, live, nodes, rollouts, telemetry
 from toft.web.navigation import CENTRAL
 
 ROUTERS = (
     assets.router,
     fleet.router,
     nodes.router,
+    telemetry.router,
     rollouts.router,
     documents.router,
     audits.router,
