@@ -14,6 +14,7 @@ import pytest
 from tests import centrals, daemons
 from tests.centrals import Agent, Answer, Central
 from tests.command_line import CommandLine
+from tests.system.test_central_commands import Commands
 from tests.waiting import eventually
 
 from toft.managed import protocol
@@ -295,3 +296,72 @@ def test_samples_become_columns_in_the_order_of_their_moments(central: Central) 
     assert len(later["at"]) == 2
     assert central.try_admin("GET", path, **{"from": "x"}).status == 400
     assert central.admin("GET", f"nodes/{Agent(central).join().node_id}/samples")["at"] == []
+
+
+def test_commands_show_what_came_and_say_why_nothing_did(central: Central) -> None:
+    commands, agent = Commands(central), Agent(central).join()
+    nothing = commands("node", "logs", agent.node_id)
+    assert (nothing.status, nothing.out) == (0, ""), nothing
+    assert "[telemetry]" in nothing.err
+    assert commands("node", "metrics", agent.node_id, "--json").value == {"rows": [], "more": False}
+    said = [
+        {"at": "2026-11-27T12:00:00Z", "level": "info", "text": "event='ready'"},
+        {"at": "2026-11-27T12:00:01Z", "level": "error", "text": "red \x1b[31m\nand more"},
+        {"odd": "\x1b", "at": ["\x1b"]},
+    ]
+    assert send(agent, chunk(*said)).status == 202
+    text = commands.text("node", "logs", agent.node_id)
+    assert text.splitlines()[0] == "2026-11-27T12:00:00Z        info    event='ready'"
+    assert "red \\x1b[31m\nand more\n" in text
+    assert "\x1b" not in text, "nothing drives a terminal"
+    exact = commands("node", "logs", agent.node_id, "--json").value
+    assert [each["row"] for each in exact["rows"]] == said
+    assert "ready" not in commands.text("node", "logs", agent.node_id, "--level", "error")
+    assert commands.text("node", "logs", agent.node_id, "-n", "1").startswith("['\\x1b']")
+    refused = commands("node", "logs", agent.node_id, "--level", "loud")
+    assert refused.status == 2
+    assert "debug, info, warning, error" in refused.err
+    assert commands("node", "logs", "nobody").status != 0
+    samples = [
+        {
+            "at": "2026-11-27T12:00:00Z",
+            "cpu_percent": 12.4,
+            "memory_used_bytes": 2 * 10**9,
+            "memory_total_bytes": 8 * 10**9,
+            "lanes_busy": 1,
+            "lanes": 4,
+            "queue_pending": 10**400,
+            "gpu0_used_bytes": 10**9,
+        },
+        {"at": "\x1b", "cpu_percent": "\x1b", "gpu1_used_bytes": None},
+    ]
+    assert send(agent, chunk(*samples), signal="metrics").status == 202
+    table = commands.text("node", "metrics", agent.node_id)
+    assert "12 %" in table
+    assert "2.0 GB of 8.0 GB" in table
+    assert "1/4" in table
+    assert "1.0 GB of ?" in table
+    assert "\x1b" not in table
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_who_follows_goes_on_over_a_restart_of_the_central_until_ctrl_c(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    with centrals.running(tmp_path) as central:
+        central.save({})
+        agent = Agent(central).join()
+        assert send(agent, chunk({"text": "first"}, {"text": "second"})).status == 202
+        asked = ("--url", central.url, "--token-file", str(central.token_file), "central", "node", "logs")
+        command = CommandLine(tmp_path / "unused", tmp_path, {"TOFT_HOME": ""})
+        following = command.start(*asked, agent.node_id, "-n", "1", "--follow", *more)
+        assert following.stdout is not None
+        assert "second" in following.stdout.readline()
+        central.kill()
+        central.start()
+        assert send(agent, chunk({"text": "third"}), 1).status == 202
+        assert "third" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=60)
+        assert following.returncode == 130, said
+        assert "Traceback" not in said

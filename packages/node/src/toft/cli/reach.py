@@ -26,7 +26,10 @@ ASK = frozenset(
         *(f"central group {each}" for each in ("list", "put", "delete")),
         *(f"central document {each}" for each in ("save", "list", "show", "diff")),
         *(f"central document {each}" for each in ("publish", "payloads", "sign")),
-        *(f"central node {each}" for each in ("list", "show", "diff", "revoke", "approve")),
+        *(
+            f"central node {each}"
+            for each in ("list", "show", "diff", "logs", "metrics", "revoke", "approve")
+        ),
         *(f"central node {each}" for each in ("label", "pin", "unpin", "retry")),
         *("central artifact add", "central artifact list", "central root add", "central root list"),
         *("central audit", "central status", "central fleet"),
