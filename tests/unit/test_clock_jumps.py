@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,14 +12,17 @@ from pathlib import Path
 import pytest
 from tests.job_queues import SetClock, open_queue, request
 
+from toft.access import token
 from toft.access.browsers import LINK_S, SESSION_S
 from toft.access.gate import Caller, Gate, Shown
 from toft.access.principals import OWNER
 from toft.access.tokens import Tokens
+from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.store import database
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
+START = 1_700_000_000.0
 YEAR_S = 365 * DAY_S
 JUMPS = (-YEAR_S, -DAY_S, DAY_S, YEAR_S)
 
@@ -187,3 +192,45 @@ async def test_a_key_is_the_same_job_and_a_cursor_goes_on(jump_s: float) -> None
         assert [each.cursor for each in events] == sorted(each.cursor for each in events)
         before = await queue.events(after=events[-2].cursor)
         assert [each.job for each in before] == [other.job_id]
+
+
+async def test_a_token_of_a_document_ends_once_though_the_clock_be_set_back_across_restarts(
+    tmp_path: Path,
+) -> None:
+    text = "toft_" + "a" * 32
+    digest, told = token.declared(
+        "ci",
+        hashlib.sha256(text.encode()).hexdigest(),
+        ["read"],
+        created_at=START,
+        expires_at=START + 100,
+        declared_by="sha256-1",
+    )
+    store = database.Database(tmp_path / "node.db")
+    await store.open({"access": "toft.access"})
+
+    async def lets_in(at: float, known: token.Token = told, *, most: int = 100) -> bool:
+        """Say whether a process that starts at a moment lets it in then, and what is written is written."""
+        process = Tokens(store, clock=clocks.ManualClock(at), declared={digest: known}, most=most)
+        found = await (await process.open()).resolve(text)
+        await process.close()
+        return found is not None
+
+    assert await lets_in(START + 10)
+    assert await lets_in(START + 90)
+    early = Tokens(store, clock=(clock := clocks.ManualClock(START + 10)), declared={digest: told})
+    await early.open()
+    assert await early.resolve(text) is not None
+    clock.advance(20)
+    assert await early.resolve(text) is None, "it was seen ten seconds before its end"
+    await early.close()
+    assert not await lets_in(START + 10), "it had ended"
+    later = dataclasses.replace(told, expires_at=START + 200)
+    assert await lets_in(START + 10, later), "another document lets it last longer"
+    assert not await lets_in(START + 10), "and this one does not"
+    for number in range(8):
+        await lets_in(START + number, dataclasses.replace(told, expires_at=START + 1000 + number))
+    await lets_in(START, most=2)
+    rows = await store.read(lambda c: c.execute("SELECT count(*) AS n FROM declared_tokens").fetchone())
+    assert rows["n"] <= 3, "what nobody declares any more is forgotten"
+    await store.close()

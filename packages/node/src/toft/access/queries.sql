@@ -27,3 +27,17 @@ DELETE FROM access_tokens WHERE coalesce(revoked_at, expired_at, expires_at) < :
     ORDER BY coalesce(revoked_at, expired_at)
     LIMIT (SELECT CASE WHEN count(*) < :most THEN 0 ELSE count(*) - :most + 1 END FROM access_tokens)
 ) RETURNING id
+
+-- name: list_declared
+SELECT id, expires_at, seen_at, expired_at FROM declared_tokens
+
+-- name: see_declared
+INSERT INTO declared_tokens (id, expires_at, seen_at, expired_at) VALUES (:id, :expires_at, :seen, :expired)
+ON CONFLICT (id, expires_at) DO UPDATE SET
+    seen_at = CASE WHEN declared_tokens.seen_at > :seen THEN declared_tokens.seen_at ELSE :seen END,
+    expired_at = coalesce(declared_tokens.expired_at, :expired)
+
+-- name: forget_declared
+DELETE FROM declared_tokens WHERE rowid IN (
+    SELECT rowid FROM declared_tokens ORDER BY seen_at DESC LIMIT 1000000 OFFSET :most
+)

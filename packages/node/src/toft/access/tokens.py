@@ -71,9 +71,23 @@ class Tokens:
         self._by_hash = {bytes(row["hash"]): read(row) for row in rows}
         for row in rows:
             self._begin(row["id"], row["expires_at"], max(row["created_at"], row["seen_at"] or 0.0))
-        for each in self._declared.values():
-            self._begin(each.id, each.expires_at, each.created_at)
+        await self._open_declared()
         return self
+
+    async def _open_declared(self) -> None:
+        """Take up what was seen of the tokens of the document by earlier processes."""
+        limit = {"most": self._most}
+        rows = await self._store.read(
+            lambda connection: connection.execute(self._queries["list_declared"]).fetchall()
+        )
+        if len(rows) > 2 * self._most:
+            await self._store.write(lambda c: c.execute(self._queries["forget_declared"], limit))
+        seen = {(row["id"], row["expires_at"]): row for row in rows}
+        for digest, each in self._declared.items():
+            row = seen.get((each.id, each.expires_at))
+            if row is not None:
+                self._declared[digest] = replace(each, expired_at=row["expired_at"])
+            self._begin(each.id, each.expires_at, max(each.created_at, row["seen_at"] if row else 0.0))
 
     async def close(self) -> None:
         """Let what is being noted end."""
@@ -282,7 +296,16 @@ class Tokens:
         self._change(token.id, last_used_at=now)
         term = self._terms.get(token.id)
         seen = now if term is None else term.until - term.left_s(self._clock)
-        self._write_later(self._write("use_token", {"id": token.id, "now": now, "seen": seen}))
+        if token.declared_by:
+            self._write_later(self._see(token, seen))
+        else:
+            self._write_later(self._write("use_token", {"id": token.id, "now": now, "seen": seen}))
+
+    async def _see(self, token: Token, seen: float) -> None:
+        """Write down a moment of the life of a token of the document; one that lasts for ever needs none."""
+        if token.expires_at is not None:
+            values = {"id": token.id, "expires_at": token.expires_at}
+            await self._write("see_declared", {**values, "seen": seen, "expired": token.expired_at})
 
     def _begin(self, id: str, expires_at: float | None, since: float) -> None:
         if expires_at is not None:
@@ -307,7 +330,10 @@ class Tokens:
         return self._change(token.id, expired_at=self._clock.now())
 
     async def _write_end(self, token: Token) -> None:
-        await self._write("expire_token", {"id": token.id, "now": token.expired_at})
+        if token.declared_by:
+            await self._see(token, token.expires_at or 0.0)
+        else:
+            await self._write("expire_token", {"id": token.id, "now": token.expired_at})
 
     def _change(self, id: str, **fields: Any) -> Token:
         known, digest = next(
