@@ -39,8 +39,11 @@ def parse(data: bytes, name: str, *, language: str | None = None, longest: int =
     language = language or _language(name, text)
     try:
         value = _PARSERS[language](text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise unreadable(name, f"is not {language.upper()}: {error}", hint="Mend it there.") from None
+    except RecursionError:
+        hint = "Close what is open, or say it with fewer levels: some hundred are read."
+        raise unreadable(name, "is nested too deep to be read", hint=hint) from None
     if language == "yaml" and _is_huge(value):
         raise unreadable(name, f"unfolds into more than {_MOST_VALUES} values", hint="Mend its aliases.")
     return value
