@@ -283,6 +283,8 @@ def test_a_tenant_never_sees_anything_of_another_one(central: Central) -> None:
     assert central.ask("GET", "/v1/admin/nodes?tenant=acme", token=limited).status == 200
     for path in ("nodes", "tokens", "documents", "groups", "artifacts", "audit", "roots"):
         assert central.ask("GET", f"/v1/admin/{path}", token=limited).status == 403, path
+    for path in ("nodes", "documents", "audit", "rollouts"):
+        assert central.try_admin("GET", path, tenant="nobody").status == 404, path
     assert central.ask("GET", "/v1/admin/tenants", token=limited).value == [{"name": "acme"}]
     # A key is one node: of one tenant.
     answer = ours.enroll(central.join_token(tenant="acme"))

@@ -161,7 +161,7 @@ def vouch(
         )
     if root is None:
         return ()
-    from toft.managed import signatures  # noqa: PLC0415 - as above
+    from toft.managed import signatures  # noqa: PLC0415 - cryptography, which only who signs pays for
 
     try:
         return signatures.verify(signatures.DOCUMENT_TYPE, data, signed, root)

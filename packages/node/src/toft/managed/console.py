@@ -96,7 +96,7 @@ class Console:
     def _schemas(self) -> hiding.Schemas:
         """Return what knows the plugins that are here now, the pinned ones of the running document first."""
         from toft.managed import applying  # noqa: PLC0415 - manifests, which most commands do not pay for
-        from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - as above
+        from toft.plugins.manifests.registry import Registry  # noqa: PLC0415 - manifests, too
 
         found = self.read()
         active = found.slots.get(found.active or "")

@@ -213,7 +213,7 @@ def vouched(engine: generations.Generations, data: bytes, signatures_text: str) 
     node = admission.Node.of_membership(engine.belonging.membership())
     if node.root is None:
         return ()
-    from toft.managed import messages  # noqa: PLC0415 - as above
+    from toft.managed import messages  # noqa: PLC0415 - cryptography, which only who signs pays for
 
     try:
         value = json.loads(signatures_text) if signatures_text.strip() else []
