@@ -160,6 +160,19 @@ def test_jobs_are_counted_by_how_they_ended_and_when() -> None:
     assert ends.within("other", 60.0, 110.0) == (0, 0)
 
 
+def test_who_is_asked_about_is_counted_however_many_others_there_are() -> None:
+    ends = Ends()
+    for number in range(300):
+        ends.add(f"one-{number}", State.COMPLETED, 1.0)
+    assert ends.within(None, 60.0, 2.0) == (300, 0), "the others are told as one"
+    assert ends.within("ocr", 60.0, 2.0) == (0, 0)
+    ends.add("ocr", State.COMPLETED, 3.0)
+    ends.add("ocr", State.FAILED, 3.0)
+    ends.add("tts", State.FAILED, 3.0)
+    assert ends.within("ocr", 60.0, 4.0) == (1, 1)
+    assert ends.within(None, 60.0, 4.0) == (301, 2)
+
+
 def test_a_day_of_ends_is_told_whole_and_no_more_than_two_are_kept() -> None:
     ends, day, at = Ends(), 86_400, 0.0
     for number in range(day):

@@ -83,10 +83,15 @@ class _Steps:
 
 
 class Ends:
-    """How jobs ended of late, by instance: whether well, in steps of some seconds, for a day at least."""
+    """How jobs ended of late, by instance: whether well, in steps of some seconds, for a day at least.
+
+    Beyond a hundred instances the others are counted as one, but for those that somebody asks about.
+    """
 
     def __init__(self) -> None:
         self._steps: dict[str, _Steps] = {}
+        # Health gates, which a document has no more than some dozens of.
+        self._asked: set[str] = set()
 
     def add(self, instance: str, state: State, at: float) -> None:
         """Count one; what somebody cancelled, or a stop interrupted, says nothing."""
@@ -94,13 +99,15 @@ class Ends:
             return
         steps = self._steps.get(instance)
         if steps is None:
-            if len(self._steps) >= _MOST:
+            if len(self._steps) >= _MOST and instance not in self._asked:
                 instance = OTHER
             steps = self._steps.setdefault(instance, _Steps())
         steps.add(state is State.COMPLETED, at)
 
     def within(self, instance: str | None, window_s: float, at: float) -> tuple[int, int]:
         """Return how many ended well and how many not, of one instance or of all, until a moment."""
+        if instance is not None and len(self._asked) < _MOST:
+            self._asked.add(instance)
         asked = [each for name, each in self._steps.items() if instance in (None, name)]
         found = [each.since(at - window_s) for each in asked]
         return sum(well for well, _ in found), sum(badly for _, badly in found)
