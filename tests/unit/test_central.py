@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -30,14 +29,6 @@ DAY_S = 86_400.0
 @pytest.fixture
 def clock() -> clocks.ManualClock:
     return clocks.ManualClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[database.Database]:
-    opened = database.Database(tmp_path / "central.db")
-    await opened.open({"central": "toft.central"})
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

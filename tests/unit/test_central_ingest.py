@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from tests.unit.test_central import URL, join
@@ -19,14 +17,6 @@ from toft.kernel import clock as clocks
 from toft.kernel import errors
 from toft.managed import protocol
 from toft.store import database
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[database.Database]:
-    opened = database.Database(tmp_path / "central.db")
-    await opened.open({"central": "toft.central"})
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

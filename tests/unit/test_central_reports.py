@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,14 +26,6 @@ ETAG = "sha256-" + "1" * 64
 @pytest.fixture
 def clock() -> clocks.ManualClock:
     return clocks.ManualClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[database.Database]:
-    opened = database.Database(tmp_path / "central.db")
-    await opened.open({"central": "toft.central"})
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -24,7 +24,13 @@ async def samples(
     """Show plots; the browser fetches what is in them from the API."""
     now = await serves.node.system("status")
     drawn = plots(len(now.get("gpus") or ()))
-    return rendering.page(request, "samples", plots=drawn, span_s=span_s, spans=SPANS)
+    return rendering.page(
+        request,
+        "samples",
+        plots=drawn,
+        span_s=span_s,
+        spans=[(name, each, f"/samples?span_s={each}") for name, each in SPANS.items()],
+    )
 
 
 def plots(gpus: int) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ async def telemetry(
     span_s: Annotated[int, Query(ge=60, le=31_536_000)] = 3600,
 ) -> Response:
     """Show the lines of a node's log, the newest first, and plots of its samples."""
-    central = serves.central
+    central, at = serves.central, showing.addresses(tenant_of(request))
     node = central.nodes.get(tenant_of(request), id)
     question = Question(most=_LISTED, before=before, level=level)
     found, is_more = await central.rows.read(node, protocol.LOGS, question)
@@ -48,7 +48,10 @@ async def telemetry(
         before=before,
         plots=samples.plots(_gpus(sampled[0].value)) if sampled else [],
         span_s=span_s,
-        spans=samples.SPANS,
+        spans=[
+            (name, each, at("nodes", node.id, "telemetry", span_s=each, level=level))
+            for name, each in samples.SPANS.items()
+        ],
     )
 
 
