@@ -317,6 +317,11 @@ def test_commands_show_what_came_and_say_why_nothing_did(central: Central) -> No
     exact = commands("node", "logs", agent.node_id, "--json").value
     assert [each["row"] for each in exact["rows"]] == said
     assert "ready" not in commands.text("node", "logs", agent.node_id, "--level", "error")
+    lower = Agent(central).join()
+    assert send(lower, chunk(said[0])).status == 202
+    assert "no line here is of level error" in commands.text(
+        "node", "logs", lower.node_id, "--level", "error"
+    )
     assert commands.text("node", "logs", agent.node_id, "-n", "1").startswith("['\\x1b']")
     refused = commands("node", "logs", agent.node_id, "--level", "loud")
     assert refused.status == 2

@@ -76,7 +76,8 @@ def _tell(
         if rows or answer.as_json:
             answer.show(lambda terminal, value: words(terminal, value["rows"]))
         else:
-            answer.terminal.note(_NONE)
+            level = query.get("level")
+            answer.terminal.note(f"no line here is of level {level} or above" if level else _NONE)
         return
     last = _FIRST
     query["most"] = _MOST
