@@ -239,8 +239,27 @@ def test_what_another_membership_has_sent_says_nothing() -> None:
     assert again.begun == 1, "not what was there before this node was this one"
 
 
+def test_who_is_to_tell_again_after_a_while_leaves_the_time_between_out() -> None:
+    scene = Scene()
+    scene.play(numbers(scene), seconds=100)
+    scene.play(seconds=1)
+    assert sorted(scene.root.names["managed"].names) == ["enrollment.json"]  # type: ignore[union-attr]
+    again = numbers(scene)
+    scene.play(again, seconds=10)
+    assert again.begun == 1
+
+
 @pytest.mark.parametrize(
-    "damage", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"node_id": "node_1", "marks": {"logs": []}}']
+    "damage",
+    [
+        *(b"", b"[]", b"{}", b"\xff", b"[" * 100_000),
+        b'{"node_id": "node_1", "marks": {"logs": []}}',
+        *(
+            b'{"node_id": "node_1", "marks": {"logs": {"partition": "f", "at": %b, "until": %b, "how": ""}}}'
+            % numbers
+            for numbers in ((b"-1", b"0"), (b"5", b"3"), (b"0", b"-1"), (b"1e400", b"0"), (b"9" * 30, b"0"))
+        ),
+    ],
 )
 def test_a_damaged_file_stops_nobody(damage: bytes) -> None:
     scene = Scene()

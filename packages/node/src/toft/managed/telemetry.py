@@ -12,7 +12,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ _SOON_S = 5.0
 _CHUNKS_A_TURN = 20
 _POISON = (400, 413, 422)
 _SCHEMA = 1
+_LAST = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +154,8 @@ class Telemetry:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, unless there is nothing to send."""
-        if self._sources:
-            self._task = asyncio.create_task(lasting.keep_on(self._run, again_s=retrying.LADDER_S[0]))
+        """Begin; where there is nothing to send, forget up to where it was."""
+        self._task = asyncio.create_task(lasting.keep_on(self._run, again_s=retrying.LADDER_S[0]))
 
     async def stop(self) -> None:
         """End at once: the next process goes on where this one was."""
@@ -178,6 +178,10 @@ class Telemetry:
         }
 
     async def _run(self) -> None:
+        if not self._sources:
+            # Whoever has it begin again later is not told of the time between.
+            await threads.finished(self._forget)
+            return
         pause_s = retrying.upward(_SOON_S, self._draw)
         # On disk before the first pause: of a process that never comes to its end the next one tells.
         await self._begin()
@@ -271,13 +275,17 @@ class Telemetry:
         if self._marks != known:
             await self._keep()
 
+    def _forget(self) -> None:
+        with contextlib.suppress(OSError):
+            durable.discard(self._path, operations=self._operations)
+
     def _read(self) -> dict[str, Mark]:
         try:
             value = json.loads(self._operations.read(str(self._path)))
             if value["node_id"] != belonging.node_id(self._path.parent, self._operations):
                 return {}  # another node's, to whom another central listened
             return {str(signal): _mark(each) for signal, each in value["marks"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             # It begins anew: rows may be there twice, and none is missing.
             return {}
 
@@ -301,5 +309,7 @@ class Telemetry:
 
 
 def _mark(value: Any) -> Mark:
-    known = Mark(partition=str(value["partition"]), at=int(value["at"]), how=str(value["how"]))
-    return replace(known, until=int(value["until"]))
+    at, until = int(value["at"]), int(value["until"])
+    if not 0 <= at < _LAST or (until and not at < until < _LAST):
+        raise ValueError("somebody has edited it")
+    return Mark(partition=str(value["partition"]), at=at, until=until, how=str(value["how"]))
