@@ -52,7 +52,8 @@ class CommandLine:
         self.home = home
         self.directory = directory
         self.environ = {
-            **os.environ,
+            # What a person is told at once is seen only where nothing flushes it all the same.
+            **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
             "TOFT_HOME": str(home),
             "TOFT_OFFLINE": "1",
             "UV_CACHE_DIR": str(directory / "uv-cache"),

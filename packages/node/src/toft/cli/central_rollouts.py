@@ -173,6 +173,7 @@ def _watch(central: Central, id: str) -> None:
                 answer.terminal.json_line({name: each for name, each in found.items() if name != "nodes"})
             else:
                 answer.terminal.line(_step(found))
+                answer.terminal.out.flush()
         if found["state"] in _HOLDS:
             break
         time.sleep(LOOK_S)
