@@ -98,6 +98,7 @@ def test_the_same_chunk_many_times_at_once_is_kept_once(central: Central) -> Non
         b'{"a": "\\ud800"}\n',
         b'{"a": "\x00"}\n',
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+        b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}\n",
         b'{"a": ' + b"1" * 10_000 + b"}\n",
         b"{}\r\nx",
     ],
@@ -108,6 +109,13 @@ def test_what_is_not_made_of_rows_is_refused_for_good(central: Central, body: by
     assert (refused.status, refused.code) == (422, "ingest.invalid"), refused.body
     assert "line 2" in refused.value["detail"] or "line 3" in refused.value["detail"]
     assert rows(central, agent) == [], "all of it or nothing"
+
+
+def test_a_row_that_is_taken_can_be_answered(central: Central) -> None:
+    agent = Agent(central).join()
+    deep = b'{"a": ' + b"[" * 63 + b"]" * 63 + b', "b": "' + b"[" * 500 + b'"}\n'
+    assert send(agent, deep).status == 202
+    assert rows(central, agent) == [json.loads(deep)]
 
 
 def test_what_is_not_a_chunk_is_refused_by_name(central: Central) -> None:

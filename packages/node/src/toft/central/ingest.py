@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -23,6 +24,8 @@ KEPT_BYTES = 4 << 20
 """Of each signal of a node."""
 NAMES = 1000
 """So many chunks of each signal of a node are known again."""
+DEEPEST = 64
+"""Levels of a row: an answer holds a hundred, and a row that no answer can hold would hide all beside it."""
 _LARGE = 64 << 10
 
 
@@ -42,7 +45,7 @@ class Ingest:
         self._clock = clock
         self._kept_bytes = kept_bytes
         # What the table holds, so that it need not be counted each time; touched within transactions only.
-        # One that fails leaves a little too much here, and the next count is right.
+        # One that fails leaves an eighth too little or one chunk too much here, until it is counted next.
         self._held: dict[tuple[str, str], int] = {}
 
     async def take(
@@ -173,7 +176,22 @@ def check(body: bytes) -> int:
             ) from None
         if not isinstance(row, dict):
             raise _poison(number, "it is no object")
+        # What has no more brackets than that cannot be deeper, which nearly all rows are told by.
+        if line.count(b"[") + line.count(b"{") > DEEPEST and _is_deep(row):
+            raise _poison(number, f"nested deeper than {DEEPEST} levels")
     return len(lines)
+
+
+def _is_deep(row: dict[str, Any]) -> bool:
+    level: list[Any] = [row]
+    for _ in range(DEEPEST):
+        inner = itertools.chain.from_iterable(
+            each.values() if isinstance(each, dict) else each for each in level
+        )
+        level = [each for each in inner if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _poison(number: int, why: str) -> UsageError:

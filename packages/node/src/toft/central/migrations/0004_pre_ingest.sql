@@ -18,4 +18,4 @@ CREATE TABLE ingested (
     data TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX ingested_by_node ON ingested (node, signal, size_bytes);
+CREATE INDEX ingested_by_node ON ingested (node, signal);
