@@ -106,8 +106,8 @@ def test_a_year_ahead_and_a_year_behind(daemon: Daemon, moved: Moved, tmp_path: 
     slow = elsewhere(*asking, "job", "submit", "misbehaving.work", "seconds=100", "--json").value["id"]
     eventually(lambda: elsewhere(*asking, "job", "show", slow, "--json").value["state"] == "running")
     (line,) = [each for each in elsewhere(*asking, "top", "--once").out.splitlines() if slow in each]
-    lasts_s, unit = line.split()[2:4]
-    assert unit == "s", "what has lasted is reckoned on the clock of the node"
-    assert float(lasts_s) < 60
+    lasts, unit = line.split()[2:4]
+    # On a quiet machine it has run for less than a second.
+    assert float(lasts) * {"ms": 0.001, "s": 1.0}[unit] < 60, "reckoned on the clock of the node"
     assert elsewhere(*asking, "job", "wait", slow, "--timeout", "0.1", "--json").status == 3
     assert elsewhere(*asking, "job", "cancel", slow, "--json").status == 0
