@@ -94,6 +94,7 @@ def test_whoever_rotates_has_the_new_key() -> None:
         {"facts": {"hostname": 7}},
         {"facts": {"hostname": "x" * 300}},
         {"facts": {"hostname": "\ud800"}},
+        {"facts": {"hostname": "a\0b"}},
     ],
 )
 def test_an_enrolment_without_the_form_of_one_is_refused(change: dict[str, Any]) -> None:

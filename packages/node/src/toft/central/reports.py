@@ -219,6 +219,8 @@ def _text(most: int, *, null: bool = True) -> dict[str, Any]:
 _ETAG = {"type": ["string", "null"], "pattern": "^(sha256-[0-9a-f]{64})?$"}
 _COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 1 << 53}
 _OBJECT = {"type": ["object", "null"]}
+# What is a column of its own; not every database has a text with NUL in it.
+_NO_NUL = "^[^\\x00]*$"
 _SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "required": ["seq", "boot_nonce"],
@@ -241,11 +243,11 @@ _SCHEMA: Mapping[str, Any] = {
                 "properties": {
                     "etag": _ETAG,
                     "revision": _COUNT,
-                    "event": _text(32, null=False),
+                    "event": {**_text(32, null=False), "pattern": _NO_NUL},
                     "reason": _text(64),
                     "class": _text(32),
                     "detail": _text(4096),
-                    "at": _text(40, null=False),
+                    "at": {**_text(40, null=False), "pattern": _NO_NUL},
                 },
             },
         },
@@ -258,8 +260,8 @@ _SCHEMA: Mapping[str, Any] = {
         },
         "overrides": {"type": "array", "maxItems": 2000},
         "clock": _OBJECT,
-        "agent_version": _text(64),
-        "platform": _text(255),
+        "agent_version": {**_text(64), "pattern": _NO_NUL},
+        "platform": {**_text(255), "pattern": _NO_NUL},
     },
 }
 """What a report must be. What a later node adds is kept: a central that is older refuses no node for it."""

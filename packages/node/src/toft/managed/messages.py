@@ -155,8 +155,10 @@ def read_enroll(value: Any) -> Enroll:
     names = tuple(Facts.__dataclass_fields__)
     if not isinstance(facts, Mapping) or not set(facts) <= set(names):
         raise MessageError(f"facts has other fields than {', '.join(names)}")
-    if not all(isinstance(each, str) and len(each) <= _LONGEST for each in facts.values()):
-        raise MessageError(f"facts are texts of at most {_LONGEST} characters")
+    if not all(
+        isinstance(each, str) and len(each) <= _LONGEST and "\0" not in each for each in facts.values()
+    ):
+        raise MessageError(f"facts are texts of at most {_LONGEST} characters, and NUL is none")
     token = body["token"]
     if not isinstance(token, str) or not token or len(token) > _LONGEST:
         raise MessageError("token is no text")
