@@ -153,7 +153,12 @@ class World:
         self.server = Server(self.clock)
 
     def files(self, **disk: Any) -> Files:
-        return Files(HOME, Disk(self.root, **disk))
+        self._disk = Disk(self.root, **disk)
+        return Files(HOME, self._disk)
+
+    def steps(self) -> int:
+        """How many steps the disk has been asked for that was opened last."""
+        return self._disk.steps
 
     def credentials(self, wire: Wire | None = None, **disk: Any) -> Credentials:
         files = self.files(**disk)
@@ -293,11 +298,14 @@ def test_whatever_gets_lost_on_the_way_is_asked_again(name: str, is_answer_lost:
 @pytest.mark.parametrize("name", SCENES)
 def test_a_full_disk_loses_nothing(name: str) -> None:
     is_enrolled, act = SCENES[name]
+    most = 0
     for fail_at in range(1, 30):
         world = begin(is_enrolled)
         with contextlib.suppress(NodeError, OSError):
             run(world, act(world, world.credentials(fail_at=fail_at)))
+        most = max(most, world.steps())
         goes_on(world, killed(world.root), copied(world.server), 1.0)
+    assert 1 < most < 30, "each of its steps has failed once"
 
 
 def test_a_renewed_credential_that_the_disk_does_not_take_is_good_all_the_same() -> None:

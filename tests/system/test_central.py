@@ -245,6 +245,8 @@ def test_a_pin_must_be_here_and_its_wheel_is_served_in_pieces(central: Central) 
     refused = central.try_admin("POST", "documents", {"layer": layer}, dry_run=1)
     assert "plugins.ocr" in refused.value["detail"]
     assert central.add_artifact(data, pin["filename"]) == sha256
+    fetched = central.admin("POST", "documents", {"layer": layer}, dry_run=1)["artifacts"]
+    assert [(each["name"], each["version"], each["sha256"]) for each in fetched] == [("ocr", "1.0", sha256)]
     agent = Agent(central).join()
     whole = agent.ask("GET", f"{protocol.ARTIFACTS}/{sha256}")
     assert (whole.status, whole.body, whole.headers["Content-Length"]) == (200, data, "300000")
