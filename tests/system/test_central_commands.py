@@ -159,6 +159,10 @@ def test_who_went_back_from_a_bad_one_is_told_and_why(central: Commands, tmp_pat
     assert {each["node"] for each in found["listed"]} == set(central.agents)
     assert {each["trouble"]["reason"] for each in found["listed"]} == {"health_failed"}
     assert central("fleet", "--standing", "current", "--json").value["listed"] == []
+    refusing = next(iter(central.agents.values()))
+    reason = "a wheel of another machine: " + "x" * 100 + " the end of it"
+    central.tell(refusing, "sha256-" + "9" * 64, "rejected", reason="install_failed", detail=reason)
+    assert f"refused it: install_failed {reason}" in " ".join(central.text("fleet").split())
 
 
 def test_all_waves_are_opened_and_it_is_taken_back(central: Commands) -> None:

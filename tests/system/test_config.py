@@ -41,6 +41,9 @@ def write(directory: Path, count: int, settle_s: float = 0.1, name: str = "node"
 
 def test_a_document_is_applied_proven_and_taken_back(daemon: Daemon, tmp_path: Path) -> None:
     toft, pid = daemon.toft, daemon.pid
+    assert '+    "lanes": 3' in toft("config", "diff", write(tmp_path, 3)).out, (
+        "the first one, before it is there"
+    )
     first = toft("config", "apply", write(tmp_path, 3), "--wait", "60", "--json").value
     assert (first["action"], first["daemon"], first["outcome"]) == ("applied", "restarts", "confirmed")
     assert daemon.status()["lanes"] == 3
@@ -65,6 +68,7 @@ def test_a_document_is_applied_proven_and_taken_back(daemon: Daemon, tmp_path: P
     eventually(lambda: lanes(daemon) == 3, within_s=30)
     assert back["rolled_back"]["detail"] == "too few \x1b[31mlanes"
     assert "\x1b" not in toft("config", "show").out
+    assert toft("config", "diff").out.startswith("--- held back\n+++ running\n")
     events = [each["event"] for each in toft("config", "history", "--json").value]
     assert events == ["staged", "applied", "staged", "rolled_back"]
     assert toft("config", "show", "--json").value["pinned"]
@@ -120,15 +124,18 @@ def test_without_a_daemon_the_next_one_tries_it(tmp_path: Path) -> None:
     path.write_text(
         "schema_version = 1\n[settings]\njobs_pending_limit = 1\nlanes = 5\n[health]\nsettle_s = 0.1\n"
     )
-    done = toft("config", "apply", str(path), "--json").value
-    assert done["daemon"] is None
+    waited = toft("config", "apply", str(path), "--wait", "600", "--json")
+    assert (waited.status, json.loads(waited.out)["daemon"]) == (1, None), "nobody tries it, so nobody waits"
     nodes.register(toft.home)
     assert toft("job", "submit", "misbehaving.echo").status == 0
     error = toft("job", "submit", "misbehaving.echo", "--json").error
     assert error["code"] == "job.queue_full", "it counts for whoever opens this home"
     with running(tmp_path / "home", tmp_path) as daemon:
         assert daemon.status()["lanes"] == 5
-        eventually(lambda: toft("config", "show", "--json").value["confirmed"] == done["etag"], within_s=30)
+        eventually(
+            lambda: toft("config", "show", "--json").value["confirmed"] == json.loads(waited.out)["etag"],
+            within_s=30,
+        )
         os.kill(daemon.pid, signal.SIGHUP)
         assert daemon.status()["state"] == "ready"
 

@@ -172,6 +172,14 @@ def test_two_joins_of_one_home_at_once_end_in_one_node(central: Central, node: N
     assert node.toft("config", "show", "--json").value["active"] is not None
 
 
+def test_two_that_start_a_daemon_for_one_home_at_once_share_it(central: Central, node: Node) -> None:
+    tokens = [central.join_token() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda each: node.join(central, each), tokens))
+    assert [each.status for each in done] == [0, 0], done
+    assert [each.value["outcome"] for each in done] == ["confirmed"] * 2
+
+
 def test_a_node_runs_what_the_key_it_trusts_has_signed_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, node: Node, tmp_path: Path
 ) -> None:

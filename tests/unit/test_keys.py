@@ -58,6 +58,7 @@ def test_a_key_can_be_locked(key: Run, tmp_path: Path) -> None:
     assert b"ENCRYPTED" in (tmp_path / "mine.pem").read_bytes()
     assert key("show", "mine.pem", "--passphrase-file", "right")[0] == 0
     assert key("show", "mine.pem", "--passphrase-file", "empty")[0] == 2
+    assert "--passphrase-file" in key("show", "mine.pem")[1]["hint"], "what it lacks is named"
     for more in ((), ("--passphrase-file", "wrong")):
         assert key("show", "mine.pem", *more)[1]["code"] == "signature.bad_key"
 

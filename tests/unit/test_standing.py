@@ -10,7 +10,7 @@ import pytest
 from toft.cli import config_lines
 from toft.kernel import settings
 from toft.kernel.errors import NotFoundError
-from toft.managed import console, document, generations, layering, phases, standing
+from toft.managed import console, document, generations, joining, layering, phases, standing
 from toft.managed.moments import Moment
 from toft.managed.phases import Severity
 from toft.plugins.manifests import manifest
@@ -82,11 +82,13 @@ def test_nothing_in_the_files_makes_it_fail(tmp_path: Path, name: str, garbage: 
 
 
 def test_a_join_that_waits_for_its_first_answer_is_not_enrolled(tmp_path: Path) -> None:
-    generations.Generations.at(tmp_path).reset({"control_urls": ["https://c.example"], "token": "jt_secret"})
+    seed = joining.Seed(url="https://c.example", token="jt_secret")
+    generations.Generations.at(tmp_path).reset(seed.to_value("once"))
     found = standing.describe(tmp_path)
     assert (found["standing"], found["exit_code"]) == ("not_enrolled", 3)
     assert found["control_url"] == "https://c.example"
     assert "jt_secret" not in json.dumps(found)
+    assert "central     https://c.example does not know this node yet" in config_lines.of(found)
 
 
 def test_a_red_gate_that_counts_and_polls_that_fail_degrade_a_node(tmp_path: Path) -> None:

@@ -247,7 +247,11 @@ def _show_fleet(terminal: Terminal, found: Mapping[str, Any]) -> None:
 
 
 def _trouble(trouble: Mapping[str, Any] | None) -> str:
-    return one_line(f"{trouble['reason']} {trouble['detail']}", 80) if trouble else ""
+    if not trouble:
+        return ""
+    # Who refused a document never ran it.
+    refused = "refused it: " if trouble["event"] == "rejected" else ""
+    return one_line(f"{refused}{trouble['reason']} {trouble['detail']}", 300)
 
 
 def _counts(found: Mapping[str, Any]) -> str:

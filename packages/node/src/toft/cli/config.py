@@ -72,7 +72,7 @@ def apply(
     source = "standard input" if file == "-" else str(Path(file).absolute())
     managed = room.of(session)
     found: dict[str, Any] = {**managed.apply(data, signatures=signed, source=source), "outcome": None}
-    if wait is not None and found["action"] == "applied":
+    if wait is not None and found["action"] == "applied" and found["daemon"]:
         found["outcome"] = room.outcome(managed, found["etag"], wait)
     if as_json:
         session.terminal.json(found)
@@ -85,7 +85,10 @@ def apply(
         session.terminal.note(f"{where}: {tries}; toft config show tells how it stands")
         if found["outcome"] is not None:
             session.terminal.note(found["outcome"])
-    if found["outcome"] not in (None, "confirmed"):
+        elif wait is not None:
+            session.terminal.note("no daemon runs that could try it: toft up --detach starts one")
+    is_waited_for = wait is not None and found["action"] == "applied"
+    if is_waited_for and found["outcome"] != "confirmed":
         raise typer.Exit(failures.FAILED)
 
 
@@ -164,14 +167,17 @@ def diff(
             )
         file = against
     managed = room.of(session)
-    running = managed.text("running")
+    # A file may be the first document that this node gets.
+    running = managed.text("running") if file is None else room.other(managed, "running")
     if file is not None:
         written = json.loads(room.author(documents.read_bytes(file), file))
         lines = room.difference(running, written, ("running", file))
     elif against == "served":
         lines = room.difference(running, managed.text("served"), ("running", "served"))
     else:
-        lines = room.difference(room.other(managed, "lkg"), running, ("before", "running"))
+        older = room.other(managed, "lkg")
+        name = "held back" if room.is_held_back(managed, older) else "before"
+        lines = room.difference(older, running, (name, "running"))
     for line in lines:
         session.terminal.line(visible(line))
 

@@ -44,8 +44,9 @@ def of(found: Mapping[str, Any]) -> Iterator[str]:
 def _central(found: Mapping[str, Any]) -> Iterator[str]:
     if not found["enrolled"] and not found.get("joining"):
         return
-    name = found["node_id"] or "not enrolled yet"
-    yield _line("central", f"{found['control_url'] or 'nobody'} knows this node as {name}")
+    url = found["control_url"] or "a central"
+    knows = f"knows this node as {found['node_id']}" if found["node_id"] else "does not know this node yet"
+    yield _line("central", f"{url} {knows}")
     if found["central"]:
         yield _line("", str(found["central"]).replace("_", " "))
     poll = found["last_poll"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from toft.client import place as places
 from toft.daemon import control, units
+from toft.kernel.errors import ConflictError
 from toft.kernel.settings import Settings
 
 _SYSTEMD = Path("/run/systemd/system")
 """There exactly while systemd is what started this machine."""
+
+_COMES_UP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,27 @@ def ensure(chosen: Settings, environ: Mapping[str, str], *, is_users: bool, syst
     if control.tell_generation(places.Place(chosen.home)):
         return Kept("told", _kept_by(chosen, environ))
     if not systemd.is_dir():
-        control.start(chosen, environ)
-        return Kept("started")
+        return _start(chosen, environ)
     is_system = os.geteuid() == 0 and not is_users
     unit = units.Unit.of(chosen, is_system=is_system, environ=environ)
     units.install(unit)
     if not is_system:
         units.linger(unit)
     return Kept("service", str(unit.path))
+
+
+def _start(chosen: Settings, environ: Mapping[str, str]) -> Kept:
+    try:
+        control.start(chosen, environ)
+    except ConflictError as error:
+        # Another join of this home was quicker by a moment; its daemon looks anew for both.
+        until = time.monotonic() + _COMES_UP_S
+        while not control.tell_generation(places.Place(chosen.home)):
+            if error.code != "daemon.running" or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        return Kept("told")
+    return Kept("started")
 
 
 def let_go(chosen: Settings, environ: Mapping[str, str], *, systemd: Path = _SYSTEMD) -> bool:

@@ -181,8 +181,13 @@ class PrivateKey:
         """
         try:
             key = serialization.load_pem_private_key(data, passphrase)
-        except TypeError as error:  # a passphrase where there is none, or none where there is one
-            raise BadKeyError(f"the private key: {error}") from None
+        except TypeError:  # a passphrase where there is none, or none where there is one
+            if passphrase is None:
+                hint = "--passphrase-file FILE, with what it was made with; where only the public half is "
+                hint += "needed, toft key show prints that"
+                raise BadKeyError("the private key is locked with a passphrase", hint=hint) from None
+            hint = "leave out --passphrase-file"
+            raise BadKeyError("the private key is locked with no passphrase", hint=hint) from None
         except (ValueError, UnsupportedAlgorithm) as error:
             what = "is no private key in PEM" if passphrase is None else "does not open with that passphrase"
             raise BadKeyError(f"the file {what}") from error

@@ -140,7 +140,8 @@ def _membership(engine: generations.Generations, problems: list[str]) -> dict[st
         if found is None and (engine.directory / name).exists():
             problems.append(f"{name} is damaged: toft join brings it back")
     node_id = (enrolled or {}).get("node_id")
-    urls = (enrolled or seed or {}).get("control_urls")
+    known = enrolled or seed or {}
+    urls = known.get("control_urls") or known.get("urls")
     url = urls[0] if isinstance(urls, list) and urls and isinstance(urls[0], str) else None
     return {
         "enrolled": enrolled is not None,
