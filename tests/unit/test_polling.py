@@ -10,6 +10,7 @@ from tests.simulation import virtual_loop
 
 from toft.kernel.errors import ConflictError, NodeError, UnavailableError
 from toft.managed import answers, document, install_errors, outcomes, phases, polling, protocol, retrying
+from toft.managed.enrolling import NotToldError
 from toft.managed.outcomes import State
 from toft.managed.staging import Staged
 from toft.managed.transport import Answer, AnswerError, UnreachableError
@@ -301,6 +302,9 @@ def test_addresses_are_asked_in_order_and_the_good_one_first() -> None:
     assert both.polling.standing().counts["config_poll_throttled"] == 1
     hostile = play(problem(401, "x"), offered(), polls=2, urls=(ONE, TWO))
     assert hostile.done[0] == "confirm", "one that refuses everybody keeps nobody from the other"
+    withheld = play(NotToldError("another place"), polls=1, urls=(ONE,)).polling.standing()
+    assert withheld.last is not None
+    assert (withheld.last.kind, withheld.state) == ("config_poll_not_told", "withheld"), "nobody refused it"
     nowhere = play(polls=0, then=lambda scene: asyncio.sleep(40), urls=())
     assert nowhere.polling.standing().last.kind == "config_no_url"  # type: ignore[union-attr]
 

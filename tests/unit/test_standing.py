@@ -98,6 +98,9 @@ def test_a_red_gate_that_counts_and_polls_that_fail_degrade_a_node(tmp_path: Pat
     assert standing.with_live(found, {"gates": [{**gate, "counts": False}]})["exit_code"] == 0
     assert standing.with_live(found, {"consecutive_failures": 2})["exit_code"] == 0
     assert standing.with_live(found, {"consecutive_failures": 3})["exit_code"] == 1
+    elsewhere = standing.with_live(found, {"central": "withheld"})
+    assert elsewhere["exit_code"] == 1
+    assert "rollback" in elsewhere["diagnostics"][0]["hint"], "and nobody is told to leave"
     for word in ("revoked", "refused"):
         out = standing.with_live(found, {"central": word})
         assert out["exit_code"] == 1

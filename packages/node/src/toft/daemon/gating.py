@@ -221,9 +221,12 @@ class Gating:
         if trial is not None and not await self._decide(trial):
             restart()
             return
+        pause_s = _AGAIN_S
         while self._gates:
             await self._look()
-            await asyncio.sleep(_CALM_S)
+            await asyncio.sleep(pause_s)
+            # What waits for the first answer of a central is not told as waiting for a minute.
+            pause_s = min(2 * pause_s, _CALM_S)
 
     async def _still(self, trial: phases.Trial | None) -> phases.Trial | None:
         """Return a trial as it is kept by now; None when it has been decided meanwhile."""

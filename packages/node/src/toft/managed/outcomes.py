@@ -19,6 +19,7 @@ class State(enum.StrEnum):
     PENDING = "pending_approval"
     REVOKED = "revoked"
     REFUSED = "refused"
+    WITHHELD = "withheld"
     NO_DOCUMENT = "no_document"
 
 
@@ -66,7 +67,7 @@ _WORDS = {
 }
 _CODES = {
     "control.too_large": ("config_document_too_large", phases.Answer.SILENT, State.DEGRADED),
-    "control.other_url": ("config_poll_not_told", phases.Answer.REFUSED, State.REFUSED),
+    "control.other_url": ("config_poll_not_told", phases.Answer.REFUSED, State.WITHHELD),
 }
 _HTTP_ERROR = ("config_poll_http_error", phases.Answer.SILENT, State.DEGRADED)
 _ERROR = ("config_poll_error", phases.Answer.SILENT, State.DEGRADED)

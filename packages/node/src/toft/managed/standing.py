@@ -36,9 +36,15 @@ CODES: Mapping[str, int] = {
     Word.ROLLED_BACK: 4,
 }
 _WAITING = "pending_approval"
-_THROWN_OUT: Mapping[str | None, tuple[str, str]] = {
-    "revoked": ("config_revoked", "the central has revoked this node"),
-    "refused": ("config_refused", "the central does not take the credential of this node"),
+_JOIN_ANEW = "toft join URL TOKEN with a new token, or: toft leave"
+_THROWN_OUT: Mapping[str | None, tuple[str, str, str]] = {
+    "revoked": ("config_revoked", "the central has revoked this node", _JOIN_ANEW),
+    "refused": ("config_refused", "the central does not take the credential of this node", _JOIN_ANEW),
+    "withheld": (
+        "config_withheld",
+        "the document names control URLs of another place, which this node does not show its credential",
+        "toft config rollback, or a document with the control URLs of its own central",
+    ),
 }
 
 
@@ -194,8 +200,7 @@ def _diagnostics(found: Mapping[str, Any], word: Word) -> list[dict[str, str]]:
             }
         )
     if found["central"] in _THROWN_OUT:
-        code, message = _THROWN_OUT[found["central"]]
-        hint = "toft join URL TOKEN with a new token, or: toft leave"
+        code, message, hint = _THROWN_OUT[found["central"]]
         told.append({"code": code, "message": f"{message}; it runs on with what it has", "hint": hint})
     return told
 
