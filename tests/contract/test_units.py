@@ -16,7 +16,8 @@ import pytest
 from toft.cli import app
 from toft.cli.session import Session
 from toft.cli.terminal import Terminal
-from toft.daemon import keeping, provisioning, units
+from toft.client import place as places
+from toft.daemon import control, keeping, provisioning, units
 from toft.kernel import settings
 from toft.kernel.errors import UnavailableError
 from toft.managed import generations, joining, moments
@@ -197,3 +198,16 @@ class TestCredential:
     def test_without_one_nothing_happens(self, tmp_path: Path) -> None:
         assert self.take(tmp_path, None) == self.take(tmp_path, "\n") == ""
         assert provisioning.take(self.engine(tmp_path), {}) == ""
+
+
+def test_who_was_quicker_to_start_a_daemon_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = places.Place(tmp_path / "home")
+    place.run.mkdir(parents=True, mode=0o700)
+    # It has the home, and comes up: nobody can tell it anything yet.
+    told = iter([False, False, False, True])
+    monkeypatch.setattr(control, "tell_generation", lambda _: next(told))
+    chosen = settings.read({}, home=place.home)
+    with place.hold():
+        kept = keeping.ensure(chosen, {}, is_users=False, systemd=tmp_path / "none")
+    assert kept.how == "told"
+    assert list(told) == []
