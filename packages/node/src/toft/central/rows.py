@@ -13,9 +13,9 @@ from typing import Any
 from toft.central.nodes import Node
 from toft.kernel import clock as clocks
 from toft.kernel.errors import UsageError
+from toft.managed.protocol import LEVELS
 from toft.store import database
 
-LEVELS = ("debug", "info", "warning", "error")
 MOST = 1000
 """Rows in one answer."""
 _MOST_BYTES = 1 << 20

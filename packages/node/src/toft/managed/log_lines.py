@@ -22,7 +22,7 @@ from toft.managed.telemetry import Batch, Mark
 
 _log = log.get_logger("managed.log_lines")
 
-LEVELS = ("debug", "info", "warning", "error")
+LEVELS = protocol.LEVELS
 _EVENT = re.compile(r"timestamp='([^']{1,40})' level='(\w{1,10})' (.*)", re.DOTALL)
 # What no logger wrote is from a library or from the interpreter, and rarely good news.
 _PRINTED = "warning"

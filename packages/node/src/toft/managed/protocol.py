@@ -27,6 +27,8 @@ INGEST = "/v1/ingest"
 LOGS, METRICS = "logs", "metrics"
 SIGNALS = (LOGS, "traces", METRICS, "proxy")
 """What a central takes in chunks of rows; a node itself sends its log and its samples."""
+LEVELS = ("debug", "info", "warning", "error")
+"""Of rows of `LOGS`, the least first."""
 
 SIGNATURES = "X-Toft-Signatures"
 REVISION = "X-Revision"

@@ -44,7 +44,7 @@ async def telemetry(
         lines=[_line(each) for each in reversed(found)],
         older=found[0].id if found and is_more else "",
         level=level,
-        levels=rows.LEVELS,
+        levels=protocol.LEVELS,
         before=before,
         plots=samples.plots(_gpus(sampled[0].value)) if sampled else [],
         span_s=span_s,
@@ -61,7 +61,7 @@ def _line(row: Row) -> dict[str, Any]:
     return {
         "id": row.id,
         "at": "" if at is None else clocks.rfc3339(at),
-        "level": level if level in rows.LEVELS else "",
+        "level": level if level in protocol.LEVELS else "",
         "text": said["text"] if isinstance(said.get("text"), str) else rendering.pretty(said),
     }
 
