@@ -14,7 +14,7 @@ import typer
 from toft.cli import hints
 from toft.cli import session as sessions
 from toft.cli.answers import Answer
-from toft.cli.session import option
+from toft.cli.session import argument, option
 from toft.kernel.errors import NodeError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ TenantOption = Annotated[
 ]
 
 
+NodeArgument = Annotated[str, argument("NODE", "Its id, or its name where only one has it.")]
 LOOK_S = 1.0
 """Between two looks of a command that watches."""
 _MOST_MISSED = 60

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from toft.cli import central_rows, shown
-from toft.cli.administering import Central, TenantOption, labels_of
+from toft.cli.administering import Central, NodeArgument, TenantOption, labels_of
 from toft.cli.session import JsonOption, argument, option
 from toft.cli.terminal import Terminal
 from toft.kernel.visible import one_line
 
 app = typer.Typer(no_args_is_help=True, help="The nodes of a fleet.")
-NodeArgument = central_rows.NodeArgument
 app.command("logs")(central_rows.logs)
 app.command("metrics")(central_rows.metrics)
 

@@ -10,14 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from toft.cli import shown
-from toft.cli.administering import LOOK_S, Central, TenantOption
+from toft.cli.administering import LOOK_S, Central, NodeArgument, TenantOption
 from toft.cli.answers import Answer
-from toft.cli.session import JsonOption, argument, option
+from toft.cli.session import JsonOption, option
 from toft.cli.terminal import Terminal
 from toft.kernel.quantities import size
 from toft.kernel.visible import one_line, visible
 
-NodeArgument = Annotated[str, argument("NODE", "Its id, or its name where only one has it.")]
 FollowOption = Annotated[bool, option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
 _MOST = 1000
 _FIRST = "0-0"
