@@ -38,6 +38,6 @@ ON CONFLICT (id, expires_at) DO UPDATE SET
     expired_at = coalesce(declared_tokens.expired_at, :expired)
 
 -- name: forget_declared
-DELETE FROM declared_tokens WHERE rowid IN (
-    SELECT rowid FROM declared_tokens ORDER BY seen_at DESC LIMIT 1000000 OFFSET :most
+DELETE FROM declared_tokens WHERE rowid NOT IN (
+    SELECT rowid FROM declared_tokens ORDER BY seen_at DESC LIMIT :most
 )
