@@ -72,7 +72,8 @@ def apply(
     source = "standard input" if file == "-" else str(Path(file).absolute())
     managed = room.of(session)
     found: dict[str, Any] = {**managed.apply(data, signatures=signed, source=source), "outcome": None}
-    if wait is not None and found["action"] == "applied" and found["daemon"]:
+    is_waited_for = wait is not None and found["action"] == "applied"
+    if wait is not None and is_waited_for and found["daemon"]:
         found["outcome"] = room.outcome(managed, found["etag"], wait)
     if as_json:
         session.terminal.json(found)
@@ -85,9 +86,8 @@ def apply(
         session.terminal.note(f"{where}: {tries}; toft config show tells how it stands")
         if found["outcome"] is not None:
             session.terminal.note(found["outcome"])
-        elif wait is not None:
+        elif is_waited_for:
             session.terminal.note("no daemon runs that could try it: toft up --detach starts one")
-    is_waited_for = wait is not None and found["action"] == "applied"
     if is_waited_for and found["outcome"] != "confirmed":
         raise typer.Exit(failures.FAILED)
 
