@@ -160,7 +160,13 @@ class Managing:
             installer=self._installs.installer,
             look=look,
         )
-        self._sources = telemetry.sources(
+        self._sources = self._sources_of(node)
+        return watched.phase
+
+    def _sources_of(self, node: nodes.Node) -> Sequence[Source]:
+        """Return what the document lets this node send its central in rows."""
+        chosen = node.rooms.settings
+        return telemetry.sources(
             self._document.own("telemetry"),
             chosen.home,
             node.jobs.open,
@@ -168,7 +174,6 @@ class Managing:
             begins=self._log_from,
             redact=node.rooms.redactor.text,
         )
-        return watched.phase
 
     async def drain_s(self, given_s: float) -> float:
         """Return how long what runs may keep this process from ending.

@@ -221,7 +221,7 @@ class Pulling:
 
     def _open(self, trust: transport.Trust) -> tuple[connections.Connections, enrolling.Credentials]:
         # A tenth of a second and 10 MB, for cryptography above all, that only such a node pays.
-        from toft.managed import connections, enrolling  # noqa: PLC0415 - see above
+        from toft.managed import connections, enrolling  # noqa: PLC0415 - cryptography, as said
 
         asks = connections.Connections(trust, self._clock)
         credentials = enrolling.Credentials(
@@ -372,7 +372,7 @@ class Pulling:
         self, data: bytes, etag: str, url: str, header: str, *, attempt: int, revision: int | None
     ) -> Sequence[str]:
         """Return who vouches for a document; refuse one that nobody does, once somebody must."""
-        from toft.managed import vouching  # noqa: PLC0415 - as in `_open`
+        from toft.managed import vouching  # noqa: PLC0415 - cryptography, for members only
 
         if self._credentials is None:
             return ()
